@@ -1,0 +1,153 @@
+"""Data spread over clients: pooled tensors, and a shard of indices for each client."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedmtl.errors import DataError
+from fedmtl.tasks import Task
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Features, shape [n, ...], and for each task a target column, shape [n]."""
+
+    features: Tensor
+    targets: tuple[Tensor, ...]
+
+    def __len__(self) -> int:
+        return self.features.shape[0]
+
+    def take(self, index: Tensor) -> Examples:
+        """The examples at these positions, in this order."""
+        return Examples(self.features.index_select(0, index), tuple(t.index_select(0, index) for t in self.targets))
+
+    def to(self, device: torch.device | str) -> Examples:
+        """The same examples on another device."""
+        return Examples(self.features.to(device), tuple(t.to(device) for t in self.targets))
+
+
+class Shards:
+    """A list of index arrays, held as one array and its cuts: 100,000 clients cost two arrays, not 100,000.
+
+    Parameters
+    ----------
+    parts
+        For each client the positions of its examples, int64.
+    """
+
+    def __init__(self, parts: Sequence[np.ndarray]) -> None:
+        sizes = np.fromiter((len(part) for part in parts), dtype=np.int64, count=len(parts))
+        self.offsets = np.concatenate([[0], np.cumsum(sizes)])
+        joined = np.concatenate(parts) if len(parts) else np.empty(0, dtype=np.int64)
+        self.indices = torch.from_numpy(np.ascontiguousarray(joined, dtype=np.int64))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, client: int) -> Tensor:
+        return self.indices[int(self.offsets[client]) : int(self.offsets[client + 1])]
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Examples of each client."""
+        return np.diff(self.offsets)
+
+
+class FederatedData:
+    """Everything that clients train on and the server judges by.
+
+    Parameters
+    ----------
+    tasks
+        The tasks, in the order of the target columns.
+    train, test
+        All clients' examples pooled, and the server's test set.
+    shards, validation
+        For each client the positions in `train` that it trains on, and those it holds out and never trains on.
+    owners
+        bool [clients, tasks]: which client owns which task.
+
+    Raises
+    ------
+    DataError
+        If a shard is empty, a client owns no task, a task has no owner, or a target is out of range.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        train: Examples,
+        test: Examples,
+        shards: Shards,
+        validation: Shards,
+        owners: np.ndarray,
+    ) -> None:
+        self.tasks = tuple(tasks)
+        self.train = train
+        self.test = test
+        self.shards = shards
+        self.validation = validation
+        self.owners = owners
+        self._check()
+        self._all_tasks = tuple(range(len(self.tasks)))
+        self._everyone_owns_all = bool(owners.all())
+
+    @property
+    def clients(self) -> int:
+        """Number of clients."""
+        return len(self.shards)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one example's features."""
+        return tuple(self.train.features.shape[1:])
+
+    def tasks_of(self, client: int) -> tuple[int, ...]:
+        """Indices of the tasks that a client owns."""
+        if self._everyone_owns_all:
+            return self._all_tasks
+        return tuple(int(task) for task in np.flatnonzero(self.owners[client]))
+
+    def _check(self) -> None:
+        if (empty := np.flatnonzero(self.shards.sizes == 0)).size:
+            raise DataError(
+                f"client {empty[0]} has no training examples ({empty.size} of {len(self.shards)} clients are empty): use fewer "
+                "clients (data.clients) or a less skewed partition"
+            )
+        if self.owners.shape != (len(self.shards), len(self.tasks)):
+            raise DataError(f"owners has shape {self.owners.shape}, expected {(len(self.shards), len(self.tasks))}")
+        if (idle := np.flatnonzero(~self.owners.any(axis=1))).size:
+            raise DataError(f"client {idle[0]} owns no task")
+        if (orphans := np.flatnonzero(~self.owners.any(axis=0))).size:
+            raise DataError(f"task {self.tasks[orphans[0]].name!r} has no owner")
+        for examples, part in ((self.train, "training"), (self.test, "test")):
+            if len(examples.targets) != len(self.tasks):
+                raise DataError(
+                    f"the {part} data have {len(examples.targets)} target columns for {len(self.tasks)} tasks"
+                )
+            for task, target in zip(self.tasks, examples.targets, strict=True):
+                _check_target(task, target, len(examples), part)
+
+
+def _check_target(task: Task, target: Tensor, examples: int, part: str) -> None:
+    where = f"task {task.name!r}, {part} data"
+    if target.shape != (examples,):
+        raise DataError(f"{where}: targets have shape {tuple(target.shape)}, expected ({examples},)")
+    if examples == 0:
+        raise DataError(f"{where}: no examples")
+    low, high = target.min().item(), target.max().item()
+    if task.kind == "classification":
+        if target.dtype != torch.int64 or low < 0 or high >= task.outputs:
+            raise DataError(
+                f"{where}: labels must be integers in 0..{task.outputs - 1}, found {target.dtype} in {low}..{high}"
+            )
+    elif not target.is_floating_point() or not torch.isfinite(target).all():
+        raise DataError(f"{where}: targets must be finite floating-point numbers")
+    elif task.kind == "binary" and not bool(((target == 0) | (target == 1)).all()):
+        raise DataError(f"{where}: targets must be 0 or 1, found values in {low}..{high}")

@@ -1,0 +1,283 @@
+"""The nouns that server, clients and world share.
+
+An order goes down, an update comes up, the server reacts to events with decisions. Everything here is a plain value: no
+clock, disk, network, Ray or Flower. Times are seconds of the fleet's clock (virtual in a simulation), sizes are bytes, and
+every vector is flat float32 in the order of :class:`fedmtl.parameters.ParameterLayout`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from fedmtl.parameters import ParameterLayout
+
+
+class JobKey(NamedTuple):
+    """One job: the client and the client's own job number (0, 1, 2, ...)."""
+
+    client: int
+    job: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GlobalModel:
+    """A version of the global model. The vector is never written to after its version was published."""
+
+    version: int
+    vector: Tensor
+    layout: ParameterLayout
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How a client trains; a policy may send a client other settings than the run's.
+
+    Attributes
+    ----------
+    epochs
+        Passes over the shard, used when an order does not fix the number of steps.
+    batch_size
+        Examples per step; the last batch of an epoch may be smaller and is never dropped.
+    learning_rate, momentum
+        Of stochastic gradient descent; momentum is heavy ball without dampening, and starts empty in every job.
+    clip
+        Upper bound of the gradient's L2 norm per step; 0 for none.
+    proximal
+        Factor mu of the term ``mu/2 ||w - w_base||^2``.
+    weight_decay
+        Factor of the term ``decay/2 ||w||^2``.
+    """
+
+    epochs: int = 2
+    batch_size: int = 50
+    learning_rate: float = 0.1
+    momentum: float = 0.0
+    clip: float = 20.0
+    proximal: float = 0.0
+    weight_decay: float = 0.0
+
+
+@dataclass(frozen=True)
+class Balancing:
+    """How a client balances its tasks within a step: the name of a balancer and its options (see :mod:`fedmtl.balancing`)."""
+
+    name: str = "equal"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainOrder:
+    """What the server asks of a client.
+
+    Attributes
+    ----------
+    client, job
+        Whom, and the client's how-manieth job it is; together the key of the job.
+    base
+        The model to start from.
+    steps
+        Local steps to run, or None for ``settings.epochs`` passes over the shard.
+    settings
+        How to train.
+    task_weights
+        A factor per task for the shared gradient (in the order of the layout's heads), or None for ones.
+    balancing
+        How the client balances its tasks within a step.
+    policy
+        Name of the client's half of the policy (see :mod:`clients.adaptation`).
+    terms, vectors
+        What that half needs: scalars (8 bytes each when sent), and flat vectors (4 bytes per entry).
+    seed
+        Seed of the job's batches and other draws.
+    """
+
+    client: int
+    job: int
+    base: GlobalModel
+    steps: int | None
+    settings: TrainSettings
+    task_weights: tuple[float, ...] | None
+    balancing: Balancing
+    policy: str
+    terms: Mapping[str, float]
+    vectors: Mapping[str, Tensor]
+    seed: int
+
+    @property
+    def key(self) -> JobKey:
+        """Client and job number."""
+        return JobKey(self.client, self.job)
+
+
+@dataclass(slots=True, eq=False)
+class Update:
+    """What a client sends back. Nobody writes to `delta` after the upload.
+
+    Attributes
+    ----------
+    client, job, base_version
+        The job and the version it started from.
+    delta
+        ``w_end - w_start``, flat, float32, shape [P]: it points in the direction of progress.
+    examples
+        Training examples of the client's shard.
+    steps
+        Local steps that really ran.
+    tasks
+        Indices of the tasks that the client owns.
+    task_losses, task_weights, task_traces
+        For each owned task: mean training loss over the job's steps, mean weight that the balancer gave it, and mean NTK
+        statistic (empty where the balancer measures none).
+    learning_rate, momentum, client_type, similarity, feedback
+        What the client's half of the policy chose and measured.
+    failure
+        Why the training failed (a loss was not finite, say), or None; a failed update is rejected.
+    terms, vectors
+        Further scalars and flat vectors that the policy's client half sends up.
+    dispatched_at, arrived_at
+        When the order was sent and the update received, seconds of the fleet's clock.
+    bytes_up, bytes_down
+        Traffic of the job.
+    """
+
+    client: int
+    job: int
+    base_version: int
+    delta: Tensor
+    examples: int
+    steps: int
+    tasks: tuple[int, ...] = (0,)
+    task_losses: tuple[float, ...] = ()
+    task_weights: tuple[float, ...] = ()
+    task_traces: tuple[float, ...] = ()
+    learning_rate: float = 0.0
+    momentum: float = 0.0
+    client_type: str = ""
+    similarity: float | None = None
+    feedback: bool = False
+    failure: str | None = None
+    terms: Mapping[str, float] = field(default_factory=dict)
+    vectors: Mapping[str, Tensor] = field(default_factory=dict)
+    dispatched_at: float = 0.0
+    arrived_at: float = 0.0
+    bytes_up: int = 0
+    bytes_down: int = 0
+
+    @property
+    def key(self) -> JobKey:
+        """Client and job number."""
+        return JobKey(self.client, self.job)
+
+    @property
+    def duration(self) -> float:
+        """Seconds from the sending of the order to the arrival of the update."""
+        return self.arrived_at - self.dispatched_at
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """An update arrived."""
+
+    time: float
+    update: Update
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """The time that the strategy asked to be woken at has come."""
+
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A client went away; an order it was working on will not be answered."""
+
+    time: float
+    client: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A client came, or came back, and may be given an order."""
+
+    time: float
+    client: int
+
+
+Event = Arrival | Deadline | Lost | Joined
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """A scheduler's choice: this client trains next, for so many steps (None: as many as the settings say)."""
+
+    client: int
+    steps: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A scheduler's answer to an event.
+
+    Attributes
+    ----------
+    aggregate
+        The jobs whose updates are aggregated now, in order; empty for no aggregation.
+    trigger
+        Why, in one word, such as ``"full"``, ``"deadline"``, ``"all"``, ``"single"``.
+    late
+        Those of `aggregate` that came after their cut-off.
+    rejected
+        Jobs whose updates will never be applied, each with the reason.
+    assignments
+        Whom to send an order to next; sent after the aggregation, so with the new model.
+    """
+
+    aggregate: tuple[JobKey, ...] = ()
+    trigger: str = ""
+    late: frozenset[JobKey] = frozenset()
+    rejected: tuple[tuple[JobKey, str], ...] = ()
+    assignments: tuple[Assignment, ...] = ()
+
+
+NOTHING = Decision()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Aggregation:
+    """A server step that was taken, for the record.
+
+    Attributes
+    ----------
+    version
+        The version that it made.
+    time, trigger
+        When and why.
+    updates, weights, staleness
+        The updates that went in, the weight each had, and the versions each was behind.
+    late
+        Jobs among them that came after their cut-off.
+    """
+
+    version: int
+    time: float
+    trigger: str
+    updates: tuple[Update, ...]
+    weights: tuple[float, ...]
+    staleness: tuple[int, ...]
+    late: frozenset[JobKey]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rejection:
+    """An update that was not applied, and why, for the record."""
+
+    time: float
+    update: Update
+    reason: str

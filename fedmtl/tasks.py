@@ -1,0 +1,107 @@
+"""Tasks: what a head predicts, how it is trained and how it is judged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fedmtl.errors import ConfigError
+
+TaskKind = Literal["classification", "binary", "regression"]
+LossName = Literal["cross_entropy", "binary_cross_entropy", "squared_error", "absolute_error"]
+MetricName = Literal["accuracy", "mse", "mae"]
+
+_LOSSES: dict[TaskKind, tuple[LossName, ...]] = {
+    "classification": ("cross_entropy",),
+    "binary": ("binary_cross_entropy",),
+    "regression": ("squared_error", "absolute_error"),
+}
+_METRICS: dict[LossName, MetricName] = {
+    "cross_entropy": "accuracy",
+    "binary_cross_entropy": "accuracy",
+    "squared_error": "mse",
+    "absolute_error": "mae",
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task: a head of `outputs` units, a loss, and a metric with a direction.
+
+    Parameters
+    ----------
+    name
+        The name of the task, of its head and of the target column it reads.
+    kind
+        ``"classification"`` (targets are class numbers, int64 of shape [n]), ``"binary"`` (0 or 1, float32 of shape [n]) or
+        ``"regression"`` (float32 of shape [n]).
+    outputs
+        Units of the head: the number of classes, and 1 for the other kinds.
+    loss
+        Default: cross-entropy, binary cross-entropy on logits, squared error.
+    loss_factor
+        A constant factor of the loss (spec of the digits benchmark: tasks of different scales).
+    """
+
+    name: str
+    kind: TaskKind
+    outputs: int = 1
+    loss: LossName | None = None
+    loss_factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        allowed = _LOSSES[self.kind]
+        if self.loss is None:
+            object.__setattr__(self, "loss", allowed[0])
+        elif self.loss not in allowed:
+            raise ConfigError(
+                f"task {self.name!r}: loss {self.loss!r} does not fit kind {self.kind!r}; use one of {', '.join(allowed)}"
+            )
+        if self.kind == "classification" and self.outputs < 2:
+            raise ConfigError(f"task {self.name!r}: a classification needs at least 2 classes, not {self.outputs}")
+        if self.kind != "classification" and self.outputs != 1:
+            raise ConfigError(f"task {self.name!r}: a {self.kind} task has 1 output, not {self.outputs}")
+
+    @property
+    def metric(self) -> MetricName:
+        """The name of the metric: accuracy in [0, 1], or a mean error."""
+        assert self.loss is not None
+        return _METRICS[self.loss]
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Direction of the metric."""
+        return self.metric == "accuracy"
+
+    def mean_loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Mean loss over a batch, times the loss factor (a scalar tensor).
+
+        Parameters
+        ----------
+        output
+            Head output, shape [batch, outputs].
+        target
+            Targets, shape [batch].
+        """
+        if self.loss == "cross_entropy":
+            loss = F.cross_entropy(output, target)
+        elif self.loss == "binary_cross_entropy":
+            loss = F.binary_cross_entropy_with_logits(output[:, 0], target)
+        elif self.loss == "squared_error":
+            loss = F.mse_loss(output[:, 0], target)
+        else:
+            loss = F.l1_loss(output[:, 0], target)
+        return loss if self.loss_factor == 1.0 else loss * self.loss_factor
+
+    def score_sum(self, output: Tensor, target: Tensor) -> Tensor:
+        """Sum of the metric over examples: correct answers, or squared or absolute errors (a float64 scalar tensor)."""
+        if self.kind == "classification":
+            return (output.argmax(1) == target).sum(dtype=torch.float64)
+        if self.kind == "binary":
+            return ((output[:, 0] > 0) == (target > 0.5)).sum(dtype=torch.float64)
+        error = output[:, 0].double() - target.double()
+        return error.square().sum() if self.loss == "squared_error" else error.abs().sum()

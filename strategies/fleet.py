@@ -1,0 +1,44 @@
+"""The fleet: whoever takes orders and delivers events, simulated or real."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fedmtl.protocol import Event, TrainOrder
+
+
+class Fleet(ABC):
+    """The clients as the server's loop sees them. Only a fleet knows what time is."""
+
+    @abstractmethod
+    def clients(self) -> Sequence[int]:
+        """The clients that are there and free at the start (waits for them where they are real)."""
+
+    @abstractmethod
+    def now(self) -> float:
+        """Seconds since the start, by the fleet's clock."""
+
+    @abstractmethod
+    def send(self, orders: Sequence[TrainOrder]) -> None:
+        """Give orders to clients. Orders given together belong to one decision."""
+
+    @abstractmethod
+    def next_event(self, until: float | None) -> Event | None:
+        """The next event in time; a `Deadline` if none comes by `until`; None if nothing will ever happen again.
+
+        An update that arrives at the very instant of the deadline comes before it.
+        """
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """The world's state, or None if it cannot be saved (real clients)."""
+        return None
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a state that `state_dict` returned."""
+        raise RuntimeError(f"{type(self).__name__} cannot be restored")
+
+    def close(self) -> None:
+        """Let go of whatever the fleet holds."""
+        return None

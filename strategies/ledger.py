@@ -1,0 +1,80 @@
+"""What the server knows of its clients, whatever the strategy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fedmtl.protocol import Update
+
+
+class Ledger:
+    """Counts of aggregated updates and the latest similarity of each client; every operation costs O(1).
+
+    Attributes
+    ----------
+    aggregated
+        n(i), the number of client i's updates that went into the model; clients without any are absent.
+    total
+        Sum of n(i) over all clients.
+    similarity
+        The latest finite similarity that each client reported (whatever its policy means by it).
+    non_finite
+        How many reported similarities were not finite and were left out.
+    """
+
+    def __init__(self) -> None:
+        self.aggregated: dict[int, int] = {}
+        self.total = 0
+        self.similarity: dict[int, float] = {}
+        self.non_finite = 0
+        self._similarity_sum = 0.0
+
+    def received(self, update: Update) -> None:
+        """Note what an update reports, when it arrives."""
+        value = update.similarity
+        if value is None:
+            return
+        if not math.isfinite(value):
+            self.non_finite += 1
+            return
+        self._similarity_sum += value - self.similarity.get(update.client, 0.0)
+        self.similarity[update.client] = value
+
+    def applied(self, updates: Sequence[Update]) -> None:
+        """Count updates that are being aggregated."""
+        for update in updates:
+            self.aggregated[update.client] = self.aggregated.get(update.client, 0) + 1
+        self.total += len(updates)
+
+    def frequency(self, client: int) -> float:
+        """f_i, the client's share of all aggregated updates; 0 before the first."""
+        return self.aggregated.get(client, 0) / self.total if self.total else 0.0
+
+    @property
+    def mean_frequency(self) -> float | None:
+        """Mean of f_i over the clients with n(i) > 0. As these sum to 1, it is one over their number. None before the first."""
+        return 1.0 / len(self.aggregated) if self.aggregated else None
+
+    @property
+    def mean_similarity(self) -> float | None:
+        """Mean of the latest similarities over the clients that reported one; None before the first."""
+        return self._similarity_sum / len(self.similarity) if self.similarity else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything, as JSON-compatible values."""
+        return {
+            "aggregated": list(self.aggregated.items()),
+            "similarity": list(self.similarity.items()),
+            "similarity_sum": self._similarity_sum,
+            "non_finite": self.non_finite,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a state that `state_dict` returned."""
+        self.aggregated = {int(c): int(n) for c, n in state["aggregated"]}
+        self.total = sum(self.aggregated.values())
+        self.similarity = {int(c): float(s) for c, s in state["similarity"]}
+        self._similarity_sum = float(state["similarity_sum"])
+        self.non_finite = int(state["non_finite"])

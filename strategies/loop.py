@@ -1,0 +1,125 @@
+"""The one loop: events in, decisions out. It serves simulation and deployment alike; only the fleet differs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from fedmtl.errors import UserError
+from fedmtl.protocol import Aggregation, Arrival, Event, Rejection, TrainOrder
+from strategies.fleet import Fleet
+from strategies.strategy import Reaction, Strategy
+
+
+class Observer:
+    """Something that watches a run: a recorder, an evaluator, a progress display, a checkpointer. Observers change nothing."""
+
+    def on_start(self, loop: Loop) -> None:
+        """The first orders were sent, or a run was resumed."""
+
+    def on_rejection(self, loop: Loop, rejection: Rejection) -> None:
+        """An update was turned down."""
+
+    def on_aggregation(self, loop: Loop, aggregation: Aggregation) -> None:
+        """A server step was taken; `loop.strategy.model` is the new version."""
+
+    def after_event(self, loop: Loop, event: Event) -> None:
+        """An event was dealt with entirely: the orders it led to were sent. The only moment at which a run may be saved."""
+
+    def on_end(self, loop: Loop) -> None:
+        """The run is over; `loop.ended` says why."""
+
+
+class Loop:
+    """Drives a strategy over a fleet.
+
+    Attributes
+    ----------
+    arrivals, rejected
+        Updates that arrived so far, and how many of them were turned down.
+    ended
+        Why the run ended; empty while it goes on.
+    """
+
+    def __init__(self, strategy: Strategy, fleet: Fleet, observers: Sequence[Observer] = ()) -> None:
+        self.strategy = strategy
+        self.fleet = fleet
+        self.observers = tuple(observers)
+        self.arrivals = 0
+        self.rejected = 0
+        self.ended = ""
+        self._started = False
+        self._rejected_in_a_row = 0
+
+    def run(self, stop: Callable[[Loop], str | None]) -> None:
+        """Run until `stop(loop)` returns a reason, or nothing can happen any more.
+
+        Raises
+        ------
+        UserError
+            If every client fails again and again, so that the run would never end.
+        """
+        strategy, fleet = self.strategy, self.fleet
+        if not self._started:
+            self._started = True
+            clients = fleet.clients()
+            self._act(strategy.begin(clients, fleet.now()))
+        for observer in self.observers:
+            observer.on_start(self)
+        while not (reason := stop(self)):
+            event = fleet.next_event(strategy.next_deadline())
+            if event is None:
+                reason = "no client will ever answer again"
+                break
+            self.arrivals += isinstance(event, Arrival)
+            self._act(strategy.on_event(event))
+            for observer in self.observers:
+                observer.after_event(self, event)
+        self.ended = reason
+        for observer in self.observers:
+            observer.on_end(self)
+
+    def _act(self, reaction: Reaction) -> None:
+        decision, now = reaction.decision, self.fleet.now()
+        for rejection in reaction.rejections:
+            self._on_rejection(rejection)
+        if decision.aggregate:
+            self._rejected_in_a_row = 0
+            aggregation = self.strategy.aggregate(decision, now)
+            for observer in self.observers:
+                observer.on_aggregation(self, aggregation)
+        if decision.assignments:
+            self._send(self.strategy.orders(decision.assignments))
+
+    def _send(self, orders: list[TrainOrder]) -> None:
+        self.fleet.send(orders)
+
+    def _on_rejection(self, rejection: Rejection) -> None:
+        self.rejected += 1
+        self._rejected_in_a_row += 1
+        for observer in self.observers:
+            observer.on_rejection(self, rejection)
+        if self._rejected_in_a_row >= 1000:
+            raise UserError(
+                f"the last {self._rejected_in_a_row} updates were all rejected (most recently client {rejection.update.client}: "
+                f"{rejection.reason}); lower training.learning_rate or check the data"
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Strategy, fleet and counters."""
+        return {
+            "strategy": self.strategy.state_dict(),
+            "fleet": self.fleet.state_dict(),
+            "arrivals": self.arrivals,
+            "rejected": self.rejected,
+            "rejected_in_a_row": self._rejected_in_a_row,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a state that `state_dict` returned; `run` then goes on instead of beginning."""
+        self.strategy.load_state_dict(state["strategy"])
+        self.fleet.load_state_dict(state["fleet"])
+        self.arrivals = int(state["arrivals"])
+        self.rejected = int(state["rejected"])
+        self._rejected_in_a_row = int(state["rejected_in_a_row"])
+        self._started = True

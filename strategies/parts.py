@@ -1,0 +1,123 @@
+"""The four parts of a strategy.
+
+Each is plain Python over values: no clock (it is handed `now`), no thread, no disk, no network. Each keeps its state in
+attributes that `state_dict` returns and `load_state_dict` takes: a nested dictionary of numbers, strings, lists and tensors.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from fedmtl.parameters import ParameterLayout
+from fedmtl.protocol import NOTHING, Balancing, Decision, GlobalModel, TrainSettings, Update
+from strategies.ledger import Ledger
+
+
+class Part(ABC):
+    """What every part has: a state that can be saved and restored. Parts without state inherit these as they are."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The part's state."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a state that `state_dict` returned."""
+        if state:
+            raise ValueError(f"{type(self).__name__} keeps no state, but was given {sorted(state)}")
+
+
+class Scheduler(Part):
+    """Decides who trains, for how many steps, and when the server aggregates.
+
+    A scheduler sees updates but keeps only their keys; the strategy keeps the updates themselves.
+    """
+
+    @abstractmethod
+    def begin(self, clients: Sequence[int], now: float) -> Decision:
+        """The first orders, to the clients that are there at the start."""
+
+    @abstractmethod
+    def on_update(self, update: Update, now: float) -> Decision:
+        """A valid update arrived."""
+
+    def on_deadline(self, now: float) -> Decision:
+        """The time of `next_deadline` has come."""
+        return NOTHING
+
+    def next_deadline(self) -> float | None:
+        """When the scheduler wants to be woken, if it does."""
+        return None
+
+    @abstractmethod
+    def on_idle(self, client: int, now: float) -> Decision:
+        """The client is free without having delivered: its update was rejected, or it joined (again)."""
+
+    @abstractmethod
+    def on_lost(self, client: int, now: float) -> Decision:
+        """The client is gone; the order it had, if any, will not be answered."""
+
+
+class Aggregator(Part):
+    """Decides how the chosen updates change the model."""
+
+    @abstractmethod
+    def aggregate(
+        self, model: GlobalModel, updates: Sequence[Update], ledger: Ledger
+    ) -> tuple[Tensor, tuple[float, ...]]:
+        """The next vector (a new one, shape [P]), and the weight that each update had.
+
+        The ledger already counts these updates as aggregated; the version in `model` is still the one before.
+        """
+
+
+class Weighting(Part):
+    """Decides the weight of each update in an aggregation."""
+
+    @abstractmethod
+    def weights(self, updates: Sequence[Update], version: int, ledger: Ledger) -> tuple[float, ...]:
+        """A weight for each update; `version` is the server's before the aggregation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """What a policy adds to an order."""
+
+    settings: TrainSettings
+    terms: Mapping[str, float]
+    vectors: Mapping[str, Tensor]
+
+
+class ClientPolicy(Part):
+    """Decides what each client is told. `name` selects the client's half in :mod:`clients.adaptation`."""
+
+    name: str = "plain"
+
+    def instruct(self, client: int, settings: TrainSettings, model: GlobalModel, ledger: Ledger) -> Instruction:
+        """What to tell a client that is about to be sent an order."""
+        return Instruction(settings, {}, {})
+
+    def on_aggregated(self, before: GlobalModel, after: GlobalModel, updates: Sequence[Update], ledger: Ledger) -> None:
+        """A server step was taken."""
+        return None
+
+
+class TaskWeights(Part):
+    """Decides how tasks are weighted, within a client's step and across clients."""
+
+    @property
+    def balancing(self) -> Balancing:
+        """How a client balances its tasks within a step."""
+        return Balancing()
+
+    def weights(self) -> tuple[float, ...] | None:
+        """A factor per task that is sent with every order; None for ones."""
+        return None
+
+    def on_aggregated(self, updates: Sequence[Update], weights: Sequence[float], layout: ParameterLayout) -> None:
+        """A server step was taken with these weights."""
+        return None

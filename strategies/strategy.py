@@ -1,0 +1,221 @@
+"""A strategy: scheduler x aggregator x client policy x task weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from fedmtl.protocol import (
+    NOTHING,
+    Aggregation,
+    Arrival,
+    Assignment,
+    Deadline,
+    Decision,
+    Event,
+    GlobalModel,
+    JobKey,
+    Joined,
+    Lost,
+    Rejection,
+    TrainOrder,
+    TrainSettings,
+    Update,
+)
+from fedmtl.randomness import derive_seed
+from fedmtl.state import update_from_state, update_state
+from strategies.ledger import Ledger
+from strategies.parts import Aggregator, ClientPolicy, Scheduler, TaskWeights
+
+
+@dataclass(frozen=True, slots=True)
+class Reaction:
+    """The strategy's answer to an event: the scheduler's decision, and the updates that were turned down."""
+
+    decision: Decision
+    rejections: tuple[Rejection, ...] = ()
+
+
+class Strategy:
+    """Four parts that together decide everything a server decides.
+
+    A strategy is handed events and returns decisions, models and orders; it knows no clock, network or disk. The loop in
+    :mod:`strategies.loop` drives it, over a simulated world or a real one.
+
+    Parameters
+    ----------
+    scheduler, aggregator, policy, task_weights
+        The parts; see :mod:`strategies.parts`.
+    name
+        What reports call it.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        aggregator: Aggregator,
+        policy: ClientPolicy | None = None,
+        task_weights: TaskWeights | None = None,
+        *,
+        name: str = "custom",
+    ) -> None:
+        self.scheduler = scheduler
+        self.aggregator = aggregator
+        self.policy = policy or ClientPolicy()
+        self.task_weights = task_weights or TaskWeights()
+        self.name = name
+        self.ledger = Ledger()
+        self.settings = TrainSettings()
+        self.seed = 0
+        self._model: GlobalModel | None = None
+        self._next_job: dict[int, int] = {}
+        self._in_flight: dict[int, tuple[int, int]] = {}  # client -> (job, base version)
+        self._received: dict[JobKey, Update] = {}
+
+    def initialise(self, model: GlobalModel, settings: TrainSettings | None = None, seed: int = 0) -> None:
+        """Give the strategy the model to start from, and what every order has in common."""
+        self._model = model
+        self.settings = settings or TrainSettings()
+        self.seed = seed
+
+    @property
+    def model(self) -> GlobalModel:
+        """The newest version."""
+        if self._model is None:
+            raise RuntimeError("the strategy has no model yet: call initialise(model, settings, seed) first")
+        return self._model
+
+    @property
+    def waiting(self) -> int:
+        """Updates that were received and neither applied nor rejected so far."""
+        return len(self._received)
+
+    def unsettled(self) -> tuple[Update, ...]:
+        """Those updates."""
+        return tuple(self._received.values())
+
+    def next_deadline(self) -> float | None:
+        """When the scheduler wants to be woken, if it does."""
+        return self.scheduler.next_deadline()
+
+    def begin(self, clients: Sequence[int], now: float) -> Reaction:
+        """The decision that starts a run."""
+        return Reaction(self.scheduler.begin(clients, now))
+
+    def on_event(self, event: Event) -> Reaction:
+        """React to an event: an update is checked and handed to the scheduler, or rejected with the reason."""
+        match event:
+            case Arrival(time=now, update=update):
+                return self._on_arrival(update, now)
+            case Deadline(time=now):
+                return self._settle(self.scheduler.on_deadline(now), now)
+            case Lost(time=now, client=client):
+                self._in_flight.pop(client, None)
+                return self._settle(self.scheduler.on_lost(client, now), now)
+            case Joined(time=now, client=client):
+                return self._settle(self.scheduler.on_idle(client, now), now)
+
+    def aggregate(self, decision: Decision, now: float) -> Aggregation:
+        """Take the server step that a decision asks for; the new model is in `model`."""
+        before = self.model
+        updates = tuple(self._received.pop(key) for key in decision.aggregate)
+        self.ledger.applied(updates)
+        vector, weights = self.aggregator.aggregate(before, updates, self.ledger)
+        self._model = GlobalModel(before.version + 1, vector, before.layout)
+        self.policy.on_aggregated(before, self._model, updates, self.ledger)
+        self.task_weights.on_aggregated(updates, weights, before.layout)
+        staleness = tuple(before.version - update.base_version for update in updates)
+        return Aggregation(before.version + 1, now, decision.trigger, updates, weights, staleness, decision.late)
+
+    def orders(self, assignments: Iterable[Assignment]) -> list[TrainOrder]:
+        """The orders for these assignments, from the newest model."""
+        return [self._order(assignment) for assignment in assignments]
+
+    def _order(self, assignment: Assignment) -> TrainOrder:
+        client, model = assignment.client, self.model
+        if client in self._in_flight:
+            raise RuntimeError(f"{type(self.scheduler).__name__} assigned client {client}, which is still training")
+        job = self._next_job.get(client, 0)
+        self._next_job[client] = job + 1
+        self._in_flight[client] = (job, model.version)
+        instruction = self.policy.instruct(client, self.settings, model, self.ledger)
+        return TrainOrder(
+            client=client,
+            job=job,
+            base=model,
+            steps=assignment.steps,
+            settings=instruction.settings,
+            task_weights=self.task_weights.weights(),
+            balancing=self.task_weights.balancing,
+            policy=self.policy.name,
+            terms=instruction.terms,
+            vectors=instruction.vectors,
+            seed=derive_seed(self.seed, "job", client, job),
+        )
+
+    def _on_arrival(self, update: Update, now: float) -> Reaction:
+        asked = self._in_flight.get(update.client)
+        answers = asked is not None and asked[0] == update.job
+        fault = self._fault(update, asked)
+        if answers:
+            del self._in_flight[update.client]
+        if fault is None:
+            self._received[update.key] = update
+            self.ledger.received(update)
+            return self._settle(self.scheduler.on_update(update, now), now)
+        decision = self.scheduler.on_idle(update.client, now) if answers else NOTHING
+        reaction = self._settle(decision, now)
+        return Reaction(reaction.decision, (Rejection(now, update, fault), *reaction.rejections))
+
+    def _fault(self, update: Update, asked: tuple[int, int] | None) -> str | None:
+        """Why an update must not be applied, or None. Updates come from outside and are not trusted."""
+        if asked is None or asked[0] != update.job:
+            given = self._next_job.get(update.client, 0)
+            return "duplicate or given up" if 0 <= update.job < given else "never asked for"
+        if update.base_version != asked[1]:
+            return f"claims version {update.base_version}, was sent {asked[1]}"
+        if update.failure is not None:
+            return update.failure
+        delta = update.delta
+        if delta.shape != self.model.vector.shape or delta.dtype != self.model.vector.dtype:
+            return f"delta is {delta.dtype} of shape {tuple(delta.shape)}, expected {self.model.vector.dtype} of {tuple(self.model.vector.shape)}"
+        # One pass: the squared norm is finite unless an entry is not, or it overflows, which the exact test then tells apart.
+        if not torch.isfinite(torch.dot(delta, delta)) and not torch.isfinite(delta).all():
+            return "delta is not finite"
+        if update.examples < 1 or update.steps < 1:
+            return f"trained {update.steps} steps on {update.examples} examples"
+        return None
+
+    def _settle(self, decision: Decision, now: float) -> Reaction:
+        rejections = tuple(Rejection(now, self._received.pop(key), reason) for key, reason in decision.rejected)
+        return Reaction(decision, rejections)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a resumed run needs to go on to the same bits."""
+        return {
+            "model": {"version": self.model.version, "vector": self.model.vector},
+            "next_job": list(self._next_job.items()),
+            "in_flight": [[client, *order] for client, order in self._in_flight.items()],
+            "received": [update_state(update) for update in self._received.values()],
+            "ledger": self.ledger.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "aggregator": self.aggregator.state_dict(),
+            "policy": self.policy.state_dict(),
+            "task_weights": self.task_weights.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a state that `state_dict` returned; the strategy must be initialised with a model of the same layout."""
+        self._model = GlobalModel(int(state["model"]["version"]), state["model"]["vector"], self.model.layout)
+        self._next_job = {int(client): int(job) for client, job in state["next_job"]}
+        self._in_flight = {int(client): (int(job), int(version)) for client, job, version in state["in_flight"]}
+        received = [update_from_state(entry) for entry in state["received"]]
+        self._received = {update.key: update for update in received}
+        self.ledger.load_state_dict(state["ledger"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.aggregator.load_state_dict(state["aggregator"])
+        self.policy.load_state_dict(state["policy"])
+        self.task_weights.load_state_dict(state["task_weights"])
