@@ -59,6 +59,13 @@ class ParameterLayout:
         """The slice of everything but the buffers."""
         return slice(0, self.buffers.start)
 
+    def size_for(self, tasks: Sequence[int]) -> int:
+        """Length of what a client with these tasks needs: the backbone, their heads and the buffers."""
+        if len(tasks) == len(self.heads):
+            return self.size
+        heads = sum(self.heads[task].stop - self.heads[task].start for task in tasks)
+        return heads + (self.shared.stop - self.shared.start) + (self.buffers.stop - self.buffers.start)
+
     @classmethod
     def of(cls, model: MultiTaskModel) -> ParameterLayout:
         """The layout of a model's vector."""

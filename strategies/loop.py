@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fedmtl.errors import UserError
-from fedmtl.protocol import Aggregation, Arrival, Event, Rejection, TrainOrder
+from fedmtl.protocol import Aggregation, Arrival, Event, Rejection
 from strategies.fleet import Fleet
 from strategies.strategy import Reaction, Strategy
 
@@ -38,7 +38,9 @@ class Loop:
     arrivals, rejected
         Updates that arrived so far, and how many of them were turned down.
     ended
-        Why the run ended; empty while it goes on.
+        Why the run ended; empty while it goes on, and after an interruption.
+    resumed
+        Whether the loop goes on from a saved state.
     """
 
     def __init__(self, strategy: Strategy, fleet: Fleet, observers: Sequence[Observer] = ()) -> None:
@@ -48,11 +50,14 @@ class Loop:
         self.arrivals = 0
         self.rejected = 0
         self.ended = ""
-        self._started = False
+        self.resumed = False
+        self._interrupted = False
         self._rejected_in_a_row = 0
 
     def run(self, stop: Callable[[Loop], str | None]) -> None:
-        """Run until `stop(loop)` returns a reason, or nothing can happen any more.
+        """Run until `stop(loop)` returns a reason, or nothing can happen any more, or `interrupt` was called.
+
+        After an interruption the run is not over: its state can be saved, and the observers are not told of an end.
 
         Raises
         ------
@@ -60,13 +65,13 @@ class Loop:
             If every client fails again and again, so that the run would never end.
         """
         strategy, fleet = self.strategy, self.fleet
-        if not self._started:
-            self._started = True
-            clients = fleet.clients()
-            self._act(strategy.begin(clients, fleet.now()))
+        if not self.resumed:
+            self._act(strategy.begin(fleet.clients(), fleet.now()))
         for observer in self.observers:
             observer.on_start(self)
         while not (reason := stop(self)):
+            if self._interrupted:
+                return
             event = fleet.next_event(strategy.next_deadline())
             if event is None:
                 reason = "no client will ever answer again"
@@ -79,6 +84,15 @@ class Loop:
         for observer in self.observers:
             observer.on_end(self)
 
+    def interrupt(self) -> None:
+        """Make `run` return before the next event."""
+        self._interrupted = True
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether `interrupt` was called before the run was over."""
+        return self._interrupted and not self.ended
+
     def _act(self, reaction: Reaction) -> None:
         decision, now = reaction.decision, self.fleet.now()
         for rejection in reaction.rejections:
@@ -89,10 +103,7 @@ class Loop:
             for observer in self.observers:
                 observer.on_aggregation(self, aggregation)
         if decision.assignments:
-            self._send(self.strategy.orders(decision.assignments))
-
-    def _send(self, orders: list[TrainOrder]) -> None:
-        self.fleet.send(orders)
+            self.fleet.send(self.strategy.orders(decision.assignments))
 
     def _on_rejection(self, rejection: Rejection) -> None:
         self.rejected += 1
@@ -122,4 +133,4 @@ class Loop:
         self.arrivals = int(state["arrivals"])
         self.rejected = int(state["rejected"])
         self._rejected_in_a_row = int(state["rejected_in_a_row"])
-        self._started = True
+        self.resumed = True

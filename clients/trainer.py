@@ -1,0 +1,235 @@
+"""Sequential local training: one module, reused for every client."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from clients.adaptation import adaptation
+from clients.adaptation.base import ClassAccuracy, Observed, Plan
+from fedmtl.balancing import build_balancer
+from fedmtl.balancing.base import Balancer, TaskNetwork
+from fedmtl.data.federated import FederatedData
+from fedmtl.models.multitask import MultiTaskModel
+from fedmtl.parameters import ParameterLayout
+from fedmtl.protocol import Balancing, TrainOrder, TrainSettings, Update
+
+
+class LocalTrainer:
+    """Trains any client's order, one after the other, on one module whose parameters are views of one flat vector.
+
+    An update depends on the order, on what the client observed and on the client's data, and on nothing else.
+
+    Parameters
+    ----------
+    model
+        The module to train with; the trainer takes it over and rebinds its parameters.
+    data
+        The clients' examples; they are moved to the device once.
+    device
+        Where to train.
+    """
+
+    def __init__(self, model: MultiTaskModel, data: FederatedData, *, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
+        self._model = model.to(self.device).train()
+        self.layout = ParameterLayout.of(self._model)
+        self._vector = torch.zeros(self.layout.size, device=self.device)
+        self.layout.bind(self._model, self._vector)
+        self._data = data
+        self._train = data.train.to(self.device)
+        self._batches = torch.Generator()
+        self._draws = torch.Generator()
+        self._networks: dict[tuple[int, ...], TaskNetwork] = {}
+        self._balancers: dict[tuple[str, str], Balancer] = {}
+
+    def train(self, order: TrainOrder, observed: Observed | None = None) -> Update:
+        """Do the job that an order asks for.
+
+        Parameters
+        ----------
+        order
+            The order.
+        observed
+            What the client observed on receiving it (see :class:`clients.adaptation.base.Adaptation`).
+
+        Returns
+        -------
+        Update
+            With `failure` set if a loss was not finite.
+        """
+        client = order.client
+        tasks = self._data.tasks_of(client)
+        base = order.base.vector.to(self.device)
+        plan = adaptation(order.policy).plan(order, observed or {}, functools.partial(self._class_accuracy, client, base))
+        self._vector.copy_(base)
+        shard = self._data.shards[client]
+        steps = local_steps(order, len(shard))
+        descent = self._descend(order, plan, tasks, shard, base, steps)
+        losses, weights, statistics = descent
+        return Update(
+            client=client,
+            job=order.job,
+            base_version=order.base.version,
+            delta=(self._vector - base).cpu(),
+            examples=len(shard),
+            steps=steps,
+            tasks=tasks,
+            task_losses=losses,
+            task_weights=weights,
+            task_traces=statistics,
+            learning_rate=plan.settings.learning_rate,
+            momentum=plan.settings.momentum,
+            client_type=plan.client_type,
+            similarity=plan.similarity,
+            feedback=plan.feedback,
+            failure=self._failure(tasks, losses),
+        )
+
+    def _descend(
+        self, order: TrainOrder, plan: Plan, tasks: tuple[int, ...], shard: Tensor, base: Tensor, steps: int
+    ) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]:
+        """Run the steps; returns mean losses, mean weights and mean NTK statistics of the tasks over the steps."""
+        network = self._network(tasks)
+        balancer = self._balancer(order)
+        optimiser = _Descent(network, plan, self.layout, tasks, base)
+        factors = None if order.task_weights is None else tuple(order.task_weights[task] for task in tasks)
+        sums: list[Tensor | None] = [None, None, None]
+        for inputs, targets in self._minibatches(order, tasks, shard, steps):
+            step = balancer.gradients(network, inputs, targets, factors)
+            optimiser.step([*step.shared, *(gradient for head in step.heads for gradient in head)])
+            for i, value in enumerate((step.losses, step.weights, step.statistics)):
+                if value is not None:
+                    total = sums[i]
+                    sums[i] = value.clone() if total is None else total.add_(value)
+        losses, weights, statistics = (() if s is None else tuple((s / steps).tolist()) for s in sums)
+        return losses, weights or factors or (1.0,) * len(tasks), statistics
+
+    def _minibatches(
+        self, order: TrainOrder, tasks: tuple[int, ...], shard: Tensor, steps: int
+    ) -> Iterator[tuple[Tensor, list[Tensor]]]:
+        """So many batches, from as many freshly shuffled epochs as they take; a short last batch is kept."""
+        generator = self._batches.manual_seed(order.seed)
+        size = order.settings.batch_size
+        remaining = steps
+        while remaining > 0:
+            index = shard[torch.randperm(len(shard), generator=generator)].to(self.device)
+            features = self._train.features.index_select(0, index)
+            targets = [self._train.targets[task].index_select(0, index) for task in tasks]
+            if len(index) <= size:
+                yield features, targets
+                remaining -= 1
+                continue
+            for start in range(0, len(index), size):
+                if remaining == 0:
+                    break
+                yield features[start : start + size], [target[start : start + size] for target in targets]
+                remaining -= 1
+
+    def _network(self, tasks: tuple[int, ...]) -> TaskNetwork:
+        if tasks not in self._networks:
+            self._networks[tasks] = TaskNetwork(self._model, [self._data.tasks[task] for task in tasks])
+        return self._networks[tasks]
+
+    def _balancer(self, order: TrainOrder) -> Balancer:
+        key = _balancing_key(order.balancing)
+        if key not in self._balancers:
+            self._balancers[key] = build_balancer(order.balancing)
+        balancer = self._balancers[key]
+        if type(balancer).start_job is not Balancer.start_job:
+            balancer.start_job(self._draws.manual_seed(order.seed ^ 1))
+        return balancer
+
+    def _failure(self, tasks: tuple[int, ...], losses: Sequence[float]) -> str | None:
+        for task, loss in zip(tasks, losses, strict=True):
+            if not math.isfinite(loss):
+                return f"loss of task {self._data.tasks[task].name!r} is {loss}"
+        return None
+
+    def _class_accuracy(self, client: int, base: Tensor) -> ClassAccuracy:
+        """Accuracy per class of the received model on the client's held-out examples, for its first classification task."""
+        index = self._data.validation[client].to(self.device)
+        task = next((t for t in self._data.tasks_of(client) if self._data.tasks[t].kind != "regression"), None)
+        if task is None or len(index) == 0:
+            return ClassAccuracy((), ())
+        self._vector.copy_(base)
+        self._model.eval()
+        with torch.inference_mode():
+            head = self._model.heads[self._data.tasks[task].name]
+            output = head(self._model.backbone(self._train.features.index_select(0, index)))
+        self._model.train()
+        labels = self._train.targets[task].index_select(0, index).long()
+        right = (output.argmax(1) if output.shape[1] > 1 else (output[:, 0] > 0).long()) == labels
+        examples = torch.bincount(labels)
+        correct = torch.bincount(labels[right], minlength=len(examples))
+        present = examples > 0
+        return ClassAccuracy(tuple(correct[present].tolist()), tuple(examples[present].tolist()))
+
+
+class _Descent:
+    """Stochastic gradient descent in place, with fused operations over the list of parameters.
+
+    ``w -= eta * v``, with ``v = m v + g`` (heavy ball, empty at the start) and
+    ``g = clip(gradient + mu (w - w_base)) + decay * w + correction``.
+    """
+
+    def __init__(
+        self, network: TaskNetwork, plan: Plan, layout: ParameterLayout, tasks: tuple[int, ...], base: Tensor
+    ) -> None:
+        self._parameters: list[Tensor] = [*network.shared, *(p for head in network.heads for p in head)]
+        self._settings: TrainSettings = plan.settings
+        self._velocity: list[Tensor] | None = None
+        self._base = _views_of(base, layout, tasks) if plan.settings.proximal else None
+        self._correction = None if plan.correction is None else _views_of(plan.correction.to(base.device), layout, tasks)
+
+    @torch.no_grad()
+    def step(self, gradients: list[Tensor]) -> None:
+        """One step along the negative gradient."""
+        settings = self._settings
+        rate = settings.learning_rate
+        if self._base is not None:
+            drift = torch._foreach_sub(self._parameters, self._base)
+            gradients = list(torch._foreach_add(gradients, drift, alpha=settings.proximal))
+        if settings.clip > 0:
+            norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+            # A NaN norm compares false: the step is taken, the loss shows it, and the update is rejected.
+            if (length := norm.item()) > settings.clip:
+                gradients = list(torch._foreach_mul(gradients, settings.clip / length))
+        if settings.weight_decay:
+            gradients = list(torch._foreach_add(gradients, self._parameters, alpha=settings.weight_decay))
+        if self._correction is not None:
+            gradients = list(torch._foreach_add(gradients, self._correction))
+        if settings.momentum:
+            if self._velocity is None:
+                self._velocity = [gradient.clone() for gradient in gradients]
+            else:
+                torch._foreach_mul_(self._velocity, settings.momentum)
+                torch._foreach_add_(self._velocity, gradients)
+            gradients = self._velocity
+        torch._foreach_add_(self._parameters, gradients, alpha=-rate)
+
+
+def local_steps(order: TrainOrder, examples: int) -> int:
+    """Steps that an order makes a client run: those it names, or its epochs over a shard of so many examples."""
+    if order.steps is not None:
+        return order.steps
+    return order.settings.epochs * math.ceil(examples / order.settings.batch_size)
+
+
+def _balancing_key(balancing: Balancing) -> tuple[str, str]:
+    return balancing.name, repr(sorted(balancing.options.items()))
+
+
+def _views_of(vector: Tensor, layout: ParameterLayout, tasks: tuple[int, ...]) -> list[Tensor]:
+    """Views of a flat vector in the order in which the trainer lists parameters: backbone, then the given tasks' heads."""
+    slices = [layout.shared, *(layout.heads[task] for task in tasks)]
+    return [
+        vector[entry.start : entry.stop].view(entry.shape)
+        for part in slices
+        for entry in layout.entries
+        if part.start <= entry.start and entry.stop <= part.stop
+    ]

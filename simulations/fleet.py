@@ -1,0 +1,189 @@
+"""The simulated fleet: virtual time on an event heap."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from clients.adaptation import adaptation
+from clients.adaptation.base import ClientState
+from clients.trainer import local_steps
+from fedmtl.data.federated import FederatedData
+from fedmtl.parameters import ParameterLayout
+from fedmtl.protocol import Arrival, Deadline, Event, JobKey, Joined, Lost, TrainOrder, Update
+from fedmtl.state import order_from_state, order_state
+from simulations.devices.profile import Devices
+from simulations.workers.base import Job, Workers
+from strategies.fleet import Fleet
+
+# Kinds of heap entries, in the order in which events of one instant happen. Deadlines come after all of them.
+_ARRIVAL, _LOST, _JOINED = 0, 1, 2
+
+
+class SimulatedFleet(Fleet):
+    """Clients on simulated devices, trained by real workers.
+
+    How long an order takes is known when it is sent: a device profile says so. So events wait in a heap, ordered by (time,
+    kind, sequence), and an order is trained when its update is the next event, or earlier by workers that run in parallel;
+    neither changes the result. At one instant arrivals come first, in the order in which their orders were sent, then
+    clients that are lost, then clients that join, then deadlines.
+
+    Parameters
+    ----------
+    data
+        The clients' data (sizes and tasks; the examples themselves are with the workers).
+    devices
+        How long orders take, and when devices are away.
+    workers
+        Where orders are trained.
+    layout
+        Layout of the model, for counting bytes.
+    """
+
+    def __init__(self, data: FederatedData, devices: Devices, workers: Workers, layout: ParameterLayout) -> None:
+        self._data = data
+        self._devices = devices
+        self._workers = workers
+        self._layout = layout
+        self._now = 0.0
+        self._sequence = 0
+        self._heap: list[tuple[float, int, int, int, int]] = []  # time, kind, sequence, client, job
+        self._pending: dict[JobKey, _Sent] = {}
+        self._states: dict[int, ClientState] = {}
+
+    def clients(self) -> Sequence[int]:
+        """Every client; all are there at the start."""
+        return range(self._data.clients)
+
+    def now(self) -> float:
+        """Virtual seconds since the start."""
+        return self._now
+
+    def send(self, orders: Sequence[TrainOrder]) -> None:
+        """Schedule the updates of these orders, and hand the orders to the workers."""
+        jobs = []
+        for order in orders:
+            sent = self._schedule(order)
+            if sent.job is not None:
+                jobs.append(sent.job)
+        if jobs:
+            self._workers.submit(jobs)
+
+    def next_event(self, until: float | None) -> Event | None:
+        """The earliest event, or a `Deadline` if `until` comes strictly before it."""
+        if not self._heap or (until is not None and until < self._heap[0][0]):
+            if until is None:
+                return None
+            self._now = max(self._now, until)
+            return Deadline(self._now)
+        self._now, kind, _, client, job = heapq.heappop(self._heap)
+        if kind == _ARRIVAL:
+            return Arrival(self._now, self._deliver(JobKey(client, job)))
+        if kind == _LOST:
+            return Lost(self._now, client, "the device went away")
+        return Joined(self._now, client)
+
+    def _schedule(self, order: TrainOrder) -> _Sent:
+        """Put the order's update on the heap, or the loss of the client if its device goes away before."""
+        client, job = order.client, order.job
+        steps = local_steps(order, len(self._data.shards[client]))
+        down, up = self._traffic(order)
+        duration = self._devices.duration(client, job, steps, down, up)
+        outage = self._devices.outage(client, job, duration)
+        if outage is not None:
+            lost = self._now + outage.after
+            self._push(lost, _LOST, client, job)
+            self._push(lost + outage.away, _JOINED, client, job)
+            return _Sent(None, self._now, down, up)
+        state = self._states.setdefault(client, {})
+        observed = adaptation(order.policy).observe(order, state)
+        if not state:
+            del self._states[client]
+        sent = _Sent(Job(order, observed, self._now + duration), self._now, down, up)
+        self._pending[order.key] = sent
+        self._push(self._now + duration, _ARRIVAL, client, job)
+        return sent
+
+    def _deliver(self, key: JobKey) -> Update:
+        """The update of a job whose time has come."""
+        sent = self._pending.pop(key)
+        assert sent.job is not None
+        order = sent.job.order
+        update = self._workers.result(key)
+        update.dispatched_at, update.arrived_at = sent.at, self._now
+        update.bytes_down, update.bytes_up = sent.down, sent.up
+        state = self._states.setdefault(key.client, {})
+        adaptation(order.policy).conclude(order, update, state)
+        if not state:
+            del self._states[key.client]
+        return update
+
+    def _traffic(self, order: TrainOrder) -> tuple[int, int]:
+        """Bytes down and up: 4 per float, the model restricted to the client's tasks, 4 for the version."""
+        model = 4 * self._layout.size_for(self._data.tasks_of(order.client))
+        weights = 0 if order.task_weights is None else len(order.task_weights)
+        vectors = sum(vector.numel() for vector in order.vectors.values())
+        down = model + 4 + 4 * (len(order.terms) + weights + vectors)
+        # The similarity (a float) and the feedback bit (a byte) go up only if the policy has a client half that makes them.
+        up = model + 4 + (5 if order.policy != "plain" else 0)
+        return down, up
+
+    def _push(self, time: float, kind: int, client: int, job: int) -> None:
+        heapq.heappush(self._heap, (time, kind, self._sequence, client, job))
+        self._sequence += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Clock, heap, orders in flight and the clients' own states."""
+        return {
+            "now": self._now,
+            "sequence": self._sequence,
+            "heap": [list(entry) for entry in self._heap],
+            "pending": [sent.state() for sent in self._pending.values()],
+            "clients": [[client, state] for client, state in self._states.items()],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a state that `state_dict` returned; orders in flight are handed to the workers again."""
+        self._now = float(state["now"])
+        self._sequence = int(state["sequence"])
+        self._heap = [(float(t), int(k), int(s), int(c), int(j)) for t, k, s, c, j in state["heap"]]
+        pending = [_Sent.restore(entry, self._layout) for entry in state["pending"]]
+        self._pending = {sent.job.order.key: sent for sent in pending if sent.job is not None}
+        self._states = {int(client): dict(own) for client, own in state["clients"]}
+        self._workers.submit([sent.job for sent in pending if sent.job is not None])
+
+    def close(self) -> None:
+        """Close the workers."""
+        self._workers.close()
+
+
+class _Sent:
+    """An order in flight: its job (None if it will not be answered), when it was sent, and its bytes."""
+
+    __slots__ = ("at", "down", "job", "up")
+
+    def __init__(self, job: Job | None, at: float, down: int, up: int) -> None:
+        self.job = job
+        self.at = at
+        self.down = down
+        self.up = up
+
+    def state(self) -> dict[str, Any]:
+        assert self.job is not None
+        observed: dict[str, float | Tensor] = dict(self.job.observed)
+        return {
+            "order": order_state(self.job.order),
+            "observed": observed,
+            "arrival": self.job.arrival,
+            "at": self.at,
+            "down": self.down,
+            "up": self.up,
+        }
+
+    @classmethod
+    def restore(cls, state: Mapping[str, Any], layout: ParameterLayout) -> _Sent:
+        job = Job(order_from_state(state["order"], layout), state["observed"], float(state["arrival"]))
+        return cls(job, float(state["at"]), int(state["down"]), int(state["up"]))
