@@ -1,0 +1,121 @@
+"""The import rules of the house (docs/decisions/0005-one-way-imports.md)."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+HOUSE = ("fedmtl", "clients", "strategies", "simulations")
+MODULES = sorted(path.relative_to(ROOT) for folder in HOUSE for path in (ROOT / folder).rglob("*.py"))
+
+MAY_IMPORT = {
+    "fedmtl": {"fedmtl"},
+    "clients": {"clients", "fedmtl"},
+    "strategies": {"strategies", "fedmtl"},
+    "simulations": {"simulations", "strategies", "clients", "fedmtl"},
+    "fedmtl.cli": {"fedmtl", "fedmtl.cli", "simulations", "strategies", "clients"},
+}
+
+
+def storey(module: str) -> str:
+    """The part of the house that a module belongs to; the command line is the roof, not a room of fedmtl."""
+    if module == "fedmtl.cli" or module.startswith("fedmtl.cli."):
+        return "fedmtl.cli"
+    return module.partition(".")[0]
+
+
+def module_name(path: Path) -> str:
+    parts = path.with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and name of everything a module imports, wherever in the module; `from a import b` counts as a.b."""
+    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_imports_run_one_way(path: Path) -> None:
+    allowed = MAY_IMPORT[storey(module_name(path))]
+    wrong = [
+        f"{path}:{line} imports {name}"
+        for line, name in imported(path)
+        if storey(name) in {*HOUSE, "fedmtl.cli"} and storey(name) not in allowed
+    ]
+    assert not wrong
+
+
+def importers(package: str) -> set[str]:
+    return {
+        path.as_posix() for path in MODULES for _, name in imported(path) if name == package or name.startswith(f"{package}.")
+    }
+
+
+def test_only_server_client_and_flowers_engine_import_flwr() -> None:
+    allowed = ("strategies/", "clients/", "simulations/flower/", "simulations/workers/")
+    assert not {path for path in importers("flwr") if not path.startswith(allowed)}
+
+
+def test_only_workers_import_ray() -> None:
+    assert not {path for path in importers("ray") if not path.startswith("simulations/workers/")}
+
+
+BARE = """
+import sys, importlib.metadata as metadata, re
+
+def closure(names):
+    found = set()
+    while names:
+        name = re.sub(r"[-_.]+", "-", names.pop()).lower()
+        if name in found:
+            continue
+        try:
+            needs = metadata.requires(name) or []
+        except metadata.PackageNotFoundError:
+            continue
+        found.add(name)
+        names |= {re.match(r"[A-Za-z0-9._-]+", need).group() for need in needs if "extra ==" not in need}
+    return found
+
+allowed = closure({"torch", "numpy"})
+blocked = {
+    package
+    for package, owners in metadata.packages_distributions().items()
+    if not {re.sub(r"[-_.]+", "-", owner).lower() for owner in owners} & allowed
+} - {"fedmtl", "clients", "strategies", "simulations"}
+assert {"flwr", "ray", "pydantic", "pyarrow", "matplotlib", "sklearn"} <= blocked
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in blocked:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+"""
+"""Hides every installed package but torch, numpy and what these two need."""
+
+
+def run_bare(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", BARE + code], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_the_packages_import_with_torch_and_numpy_alone() -> None:
+    packages = "fedmtl, fedmtl.data, fedmtl.models, fedmtl.balancing, clients, strategies, simulations"
+    result = run_bare(f"import {packages}")
+    assert result.returncode == 0, result.stderr
+
+
+def test_hiding_packages_hides_them() -> None:
+    result = run_bare("import ray")
+    assert "No module named 'ray'" in result.stderr
