@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -37,8 +36,8 @@ class Task:
     name
         The name of the task, of its head and of the target column it reads.
     kind
-        ``"classification"`` (targets are class numbers, int64 of shape [n]), ``"binary"`` (0 or 1, float32 of shape [n]) or
-        ``"regression"`` (float32 of shape [n]).
+        ``"classification"`` (targets are class numbers, int64 of shape [n]), ``"binary"`` (0 or 1, float32 of
+        shape [n]) or ``"regression"`` (float32 of shape [n]).
     outputs
         Units of the head: the number of classes, and 1 for the other kinds.
     loss
@@ -59,7 +58,8 @@ class Task:
             object.__setattr__(self, "loss", allowed[0])
         elif self.loss not in allowed:
             raise ConfigError(
-                f"task {self.name!r}: loss {self.loss!r} does not fit kind {self.kind!r}; use one of {', '.join(allowed)}"
+                f"task {self.name!r}: loss {self.loss!r} does not fit kind {self.kind!r}; "
+                f"use one of {', '.join(allowed)}"
             )
         if self.kind == "classification" and self.outputs < 2:
             raise ConfigError(f"task {self.name!r}: a classification needs at least 2 classes, not {self.outputs}")
@@ -97,11 +97,15 @@ class Task:
             loss = F.l1_loss(output[:, 0], target)
         return loss if self.loss_factor == 1.0 else loss * self.loss_factor
 
+    def scores(self, output: Tensor, target: Tensor) -> Tensor:
+        """The metric of each example: 1 for a correct answer, or its squared or absolute error (float64, [batch])."""
+        if self.kind == "classification":
+            return (output.argmax(1) == target).double()
+        if self.kind == "binary":
+            return ((output[:, 0] > 0) == (target > 0.5)).double()
+        error = output[:, 0].double() - target.double()
+        return error.square() if self.loss == "squared_error" else error.abs()
+
     def score_sum(self, output: Tensor, target: Tensor) -> Tensor:
         """Sum of the metric over examples: correct answers, or squared or absolute errors (a float64 scalar tensor)."""
-        if self.kind == "classification":
-            return (output.argmax(1) == target).sum(dtype=torch.float64)
-        if self.kind == "binary":
-            return ((output[:, 0] > 0) == (target > 0.5)).sum(dtype=torch.float64)
-        error = output[:, 0].double() - target.double()
-        return error.square().sum() if self.loss == "squared_error" else error.abs().sum()
+        return self.scores(output, target).sum()

@@ -1,0 +1,162 @@
+"""How good a model is: each task's metric and loss on the server's test set and on the clients' held-out examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from fedmtl.data.federated import Examples, FederatedData
+from fedmtl.models.multitask import MultiTaskModel
+from fedmtl.protocol import GlobalModel
+from fedmtl.tasks import Task
+
+WORST_SHARE = 0.1
+"""The group "worst" is this share of the clients: for each task, those with the worst metric."""
+
+
+class EvaluationRow(NamedTuple):
+    """One row of the table `evaluations`; `metric` is the task's metric or ``"loss"``."""
+
+    version: int
+    time: float
+    task: str
+    metric: str
+    value: float
+    group: str
+
+
+def evaluate(
+    model: MultiTaskModel, tasks: Sequence[Task], examples: Examples, batch_size: int = 1000
+) -> dict[str, float]:
+    """Each task's metric on these examples, by the name of the task.
+
+    Raises
+    ------
+    ValueError
+        If there are no examples.
+    """
+    return {
+        task.name: value for task, (value, _) in zip(tasks, _score(model, tasks, examples, batch_size), strict=True)
+    }
+
+
+class Evaluator:
+    """Evaluates versions of the global model on one module that is used again and again.
+
+    The groups are ``"test"``, the server's test set, and over the examples that the clients hold out ``"fast"`` and
+    ``"slow"``, the faster and the slower half of the clients, and ``"worst"``, the tenth of the clients that the model
+    serves worst. A client counts in a task only if it owns it and holds out examples; groups without clients have no
+    rows.
+
+    Parameters
+    ----------
+    model
+        The module, on the device that is to be used; its values are overwritten.
+    data
+        Test set, held-out examples and owners of tasks.
+    seconds
+        Seconds that each client's device takes for the same work, shape [clients]; None where unknown. With equal
+        devices or None there is no fast and no slow half.
+    batch_size
+        Examples per forward pass.
+    """
+
+    def __init__(
+        self, model: MultiTaskModel, data: FederatedData, seconds: np.ndarray | None = None, batch_size: int = 1000
+    ) -> None:
+        self.tasks = data.tasks
+        self._model = model
+        self._data = data
+        self._batch_size = batch_size
+        self._device = next(model.parameters()).device
+        self._test = data.test.to(self._device)
+        self._counts = data.validation.sizes[:, None] * data.owners
+        self._halves = _halves(seconds, data.validation.sizes > 0)
+
+    def evaluate(self, model: GlobalModel, time: float) -> list[EvaluationRow]:
+        """The rows of one version; `time` is what the fleet's clock says."""
+        model.layout.bind(self._model, model.vector.to(self._device))
+        rows = []
+        for task, (value, loss) in zip(
+            self.tasks, _score(self._model, self.tasks, self._test, self._batch_size), strict=True
+        ):
+            rows.append(EvaluationRow(model.version, time, task.name, task.metric, value, "test"))
+            rows.append(EvaluationRow(model.version, time, task.name, "loss", loss, "test"))
+        if self._counts.any():
+            for group, index, value in self._client_groups():
+                task = self.tasks[index]
+                rows.append(EvaluationRow(model.version, time, task.name, task.metric, value, group))
+        return rows
+
+    def _client_groups(self) -> Iterator[tuple[str, int, float]]:
+        """(group, task, metric) over the held-out examples."""
+        sums = self._client_sums()
+        for index, task in enumerate(self.tasks):
+            total, count = sums[:, index], self._counts[:, index]
+            for group, members in self._halves.items():
+                if size := count[members].sum():
+                    yield group, index, float(total[members].sum() / size)
+            judged = count > 0
+            if judged.any():
+                means = np.sort(total[judged] / count[judged])
+                worst = max(1, round(WORST_SHARE * means.size))
+                yield "worst", index, float((means[:worst] if task.higher_is_better else means[-worst:]).mean())
+
+    def _client_sums(self) -> np.ndarray:
+        """Sum of each task's metric over each client's held-out examples, shape [clients, tasks]; 0 where not owned."""
+        shards, pool = self._data.validation, self._data.train
+        clients = np.repeat(np.arange(len(shards)), shards.sizes)
+        scores = np.empty((len(self.tasks), len(clients)))
+        with _judging(self._model):
+            for first in range(0, len(clients), self._batch_size):
+                batch = pool.take(shards.indices[first : first + self._batch_size]).to(self._device)
+                outputs = self._model(batch.features)
+                for row, task, output, target in zip(scores, self.tasks, outputs, batch.targets, strict=True):
+                    row[first : first + len(batch)] = task.scores(output, target).cpu().numpy()
+        sums = np.stack([np.bincount(clients, row, minlength=len(shards)) for row in scores], axis=1)
+        return np.where(self._data.owners, sums, 0.0)
+
+
+def _score(
+    model: MultiTaskModel, tasks: Sequence[Task], examples: Examples, batch_size: int
+) -> list[tuple[float, float]]:
+    """Mean metric and mean loss of each task."""
+    if not len(examples):
+        raise ValueError("there are no examples to evaluate on")
+    sums = torch.zeros(len(tasks), 2, dtype=torch.float64, device=examples.features.device)
+    with _judging(model):
+        for first in range(0, len(examples), batch_size):
+            part = slice(first, first + batch_size)
+            outputs = model(examples.features[part])
+            for row, task, output, target in zip(sums, tasks, outputs, examples.targets, strict=True):
+                row[0] += task.score_sum(output, target[part])
+                row[1] += task.mean_loss(output, target[part]) * len(output)
+    return [(value, loss) for value, loss in (sums / len(examples)).tolist()]
+
+
+@contextmanager
+def _judging(model: MultiTaskModel) -> Iterator[None]:
+    """Evaluation mode without gradients; afterwards the module is in the mode it was in."""
+    mode = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(mode)
+
+
+def _halves(seconds: np.ndarray | None, judged: np.ndarray) -> dict[str, np.ndarray]:
+    """The faster and the slower half of the clients that hold out examples; with equal devices there are no halves.
+
+    An odd one out is slow; among equally fast clients the lower number counts as faster.
+    """
+    if seconds is None or np.ptp(seconds) == 0:
+        return {}
+    order = np.argsort(seconds, kind="stable")
+    order = order[judged[order]]
+    return {"fast": order[: order.size // 2], "slow": order[order.size // 2 :]}

@@ -1,0 +1,245 @@
+"""The recorder: rows in memory, segments at checkpoints, whole tables at the end.
+
+A row costs a tuple when it is added; what costs more (columns, files) is done for many rows at once. A checkpoint holds
+the names of the segments that were there when it was written, so whatever a killed run wrote after it is not part of
+the resumed run. Rows that only the end of a run knows (uploads still unsettled, the evaluation of a last version that
+was not due) go into the final tables and not into the log: a run that is resumed after its end gives the tables of a
+run that never stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from fedmtl.evaluation import EvaluationRow
+from fedmtl.files import replacing
+from fedmtl.protocol import Aggregation, Rejection, Update
+from fedmtl.records.log import Row, TableLog
+from fedmtl.records.schemas import AGGREGATIONS, EVALUATIONS, SCHEMAS, UPDATES, read_table
+from fedmtl.tasks import Task
+
+ROW_GROUP = 1 << 16
+"""Rows in a row group of the final tables."""
+
+# What an upload says of itself, and what its settlement adds: a row of `updates` is a tuple of both, made at C speed.
+_SAID = (
+    *("client", "job", "base_version", "steps", "dispatched_at", "arrived_at", "client_type", "learning_rate"),
+    *("momentum", "similarity", "feedback", "examples", "bytes_up", "bytes_down"),
+)
+_PER_TASK = {"losses": "task_losses", "task_weights": "task_weights", "ntk": "task_traces"}
+_SETTLED = ("applied_version", "staleness", "weight", "trigger", "late", "rejected")
+_said = attrgetter(*_SAID, "tasks", *_PER_TASK.values())
+_NEITHER = (None, None, None, None, False, None)
+
+
+class Recorder:
+    """Collects the rows of a run's tables.
+
+    Parameters
+    ----------
+    directory
+        The run's directory, or None to keep everything in memory.
+    tasks
+        All tasks of the run, in order; the per-task columns have an entry for each.
+    """
+
+    def __init__(self, directory: Path | None, tasks: Sequence[Task]) -> None:
+        self.directory = directory
+        self.tasks = tuple(tasks)
+        self._finished = False
+        self._updates = TableLog("updates", UPDATES, self._update_columns)
+        self._aggregations = TableLog("aggregations", AGGREGATIONS, _transpose)
+        self._evaluations = TableLog("evaluations", EVALUATIONS, _transpose)
+        self._logs = {log.name: log for log in (self._updates, self._aggregations, self._evaluations)}
+        self._last_rows: dict[str, list[Row]] = {name: [] for name in SCHEMAS}
+
+    def add_aggregation(self, aggregation: Aggregation) -> None:
+        """Record a server step and the updates that went into it."""
+        self._check_open()
+        version, trigger, late, lags = aggregation.version, aggregation.trigger, aggregation.late, aggregation.staleness
+        updates = zip(aggregation.updates, aggregation.weights, lags, strict=True)
+        if late:
+            rows = [(_said(u), (version, lag, weight, trigger, u.key in late, None)) for u, weight, lag in updates]
+        else:
+            rows = [(_said(u), (version, lag, weight, trigger, False, None)) for u, weight, lag in updates]
+        self._updates.extend(rows)
+        mean = sum(lags) / max(len(lags), 1)
+        self._aggregations.extend([(version, aggregation.time, trigger, len(lags), mean, max(lags, default=0))])
+
+    def add_rejection(self, rejection: Rejection) -> None:
+        """Record an upload that was turned down."""
+        self._check_open()
+        self._updates.extend([(_said(rejection.update), (*_NEITHER[:-1], rejection.reason))])
+
+    def add_evaluation(self, rows: Sequence[EvaluationRow], *, last: bool = False) -> None:
+        """Record an evaluation; `last` marks one that was made only because the run ended."""
+        self._check_open()
+        if last:
+            self._last_rows["evaluations"].extend(rows)
+        else:
+            self._evaluations.extend(rows)
+
+    def add_unsettled(self, updates: Iterable[Update]) -> None:
+        """Record the uploads that were neither applied nor rejected when the run ended."""
+        self._check_open()
+        self._last_rows["updates"].extend((_said(update), _NEITHER) for update in updates)
+
+    def table(self, name: str) -> pa.Table:
+        """A table as it stands, with every row that was added."""
+        if self._finished:
+            assert self.directory is not None
+            return read_table(self.directory, name)
+        return pa.concat_tables([SCHEMAS[name].empty_table(), *self._parts(name)])
+
+    def latest_evaluation(self) -> list[EvaluationRow]:
+        """The rows of the newest version that was evaluated; empty before the first evaluation."""
+        table = self.table("evaluations")
+        if not table.num_rows:
+            return []
+        newest = table.filter(pc.equal(table["version"], table["version"][-1]))
+        return [EvaluationRow(**row) for row in newest.to_pylist()]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Write the rows since the last call as new segments; the segments and the number of rows of each table.
+
+        In memory, the rows themselves are the state.
+
+        Raises
+        ------
+        RunDirectoryError
+            If a segment cannot be written.
+        """
+        if self.directory is None:
+            return {
+                name: pa.concat_tables([SCHEMAS[name].empty_table(), *log.parts(None)]).to_pydict()
+                for name, log in self._logs.items()
+            }
+        if not self._finished:
+            for log in self._logs.values():
+                log.save(self._segments)
+        return {name: {"segments": list(log.segments), "rows": log.count} for name, log in self._logs.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go back to a state that `state_dict` returned; segments that were written later are deleted.
+
+        Raises
+        ------
+        CheckpointError
+            If rows that the state counts are neither in the segments nor in finished tables.
+        """
+        self._finished = False
+        for rows in self._last_rows.values():
+            rows.clear()
+        if self.directory is None:
+            for name, log in self._logs.items():
+                log.replace(pa.table(dict(state[name]), schema=SCHEMAS[name]))
+            return
+        for name, log in self._logs.items():
+            done = (self.directory / f"{name}.parquet").is_file()
+            finished = read_table(self.directory, name) if done else None
+            log.restore(self._segments, list(state[name]["segments"]), int(state[name]["rows"]), finished)
+        self._keep(segment for log in self._logs.values() for segment in log.segments)
+
+    def finish(self) -> None:
+        """Write the final tables and remove the segments; their bytes do not depend on how the run was cut.
+
+        Raises
+        ------
+        RunDirectoryError
+            If a table cannot be written; the segments are then still there.
+        """
+        self._check_open()
+        if self.directory is None:
+            return
+        for name, schema in SCHEMAS.items():
+            with (
+                replacing(self.directory / f"{name}.parquet") as temporary,
+                pq.ParquetWriter(temporary, schema) as out,
+            ):
+                for group in _row_groups(self._parts(name)):
+                    out.write_table(group, row_group_size=ROW_GROUP)
+        self._finished = True
+        self._keep([])
+
+    @property
+    def _segments(self) -> Path:
+        assert self.directory is not None
+        return self.directory / "records"
+
+    def _check_open(self) -> None:
+        if self._finished:
+            raise RuntimeError("the recorder is finished: its tables are written and take no more rows")
+
+    def _parts(self, name: str) -> Iterator[pa.Table]:
+        log = self._logs[name]
+        yield from log.parts(None if self.directory is None else self._segments)
+        if rows := self._last_rows[name]:
+            yield log.columns(rows)
+
+    def _keep(self, segments: Iterable[str]) -> None:
+        """Delete what else lies among the segments, and their folder when nothing is left in it."""
+        if not self._segments.is_dir():
+            return
+        kept = set(segments)
+        for path in self._segments.iterdir():
+            if path.name not in kept:
+                path.unlink()
+        if not kept:
+            self._segments.rmdir()
+
+    def _update_columns(self, rows: Sequence[Row]) -> list[Sequence[Any]]:
+        said, settled = zip(*rows, strict=True)
+        columns: dict[str, Sequence[Any]] = dict(
+            zip((*_SAID, "tasks", *_PER_TASK), zip(*said, strict=True), strict=True)
+        )
+        columns |= dict(zip(_SETTLED, zip(*settled, strict=True), strict=True))
+        for name in _PER_TASK:
+            columns[name] = _align(columns["tasks"], columns[name], len(self.tasks))
+        return [columns[name] for name in UPDATES.names]
+
+
+def _transpose(rows: Sequence[Row]) -> list[Sequence[Any]]:
+    return list(zip(*rows, strict=True))
+
+
+def _align(
+    owned: Sequence[Sequence[int]], values: Sequence[Sequence[float]], tasks: int
+) -> list[Sequence[float | None]]:
+    """For each row the value of every task, None where the row has none.
+
+    Rejected uploads are recorded, too, so nothing that a client says of its tasks is trusted.
+    """
+    everything = tuple(range(tasks))
+    nothing: list[float | None] = [None] * tasks
+    rows: list[Sequence[float | None]] = []
+    for indices, entries in zip(owned, values, strict=True):
+        if indices == everything and len(entries) == tasks:
+            rows.append(entries)
+        elif len(indices) == len(entries):
+            known = dict(zip(indices, entries, strict=True))
+            rows.append([known.get(task) for task in everything])
+        else:
+            rows.append(nothing)
+    return rows
+
+
+def _row_groups(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The same rows in tables of ROW_GROUP rows, each in one piece: a writer's pages depend on how its input is cut."""
+    held: list[pa.Table] = []
+    rows = 0
+    for part in parts:
+        held.append(part)
+        rows += part.num_rows
+        while rows >= ROW_GROUP:
+            joined = pa.concat_tables(held)
+            yield joined.slice(0, ROW_GROUP).combine_chunks()
+            held, rows = [joined.slice(ROW_GROUP)], rows - ROW_GROUP
+    if rows:
+        yield pa.concat_tables(held).combine_chunks()

@@ -1,0 +1,94 @@
+"""The columns of a run's tables.
+
+Times are seconds of the fleet's clock, sizes are bytes. In `updates` every upload has one row, written when it was
+settled:
+
+==================  ===================================================================================================
+applied             `applied_version`, `staleness`, `weight` and `trigger` are set
+rejected            these four are null, and `rejected` says why
+unsettled           all five are null: the run ended before the server came to it
+==================  ===================================================================================================
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fedmtl.errors import RunDirectoryError
+
+_INT, _FLOAT, _TEXT, _PER_TASK = pa.int64(), pa.float64(), pa.string(), pa.list_(pa.float64())
+
+UPDATES = pa.schema(
+    [
+        pa.field("client", _INT, nullable=False),
+        pa.field("job", _INT, nullable=False),
+        pa.field("base_version", _INT, nullable=False),
+        pa.field("applied_version", _INT),  # the version that the update went into
+        pa.field("staleness", _INT),  # versions made between base_version and the aggregation
+        pa.field("steps", _INT, nullable=False),
+        pa.field("dispatched_at", _FLOAT, nullable=False),
+        pa.field("arrived_at", _FLOAT, nullable=False),
+        pa.field("weight", _FLOAT),
+        pa.field("trigger", _TEXT),
+        pa.field("late", pa.bool_(), nullable=False),
+        pa.field("client_type", _TEXT, nullable=False),  # empty where the policy has no types
+        pa.field("learning_rate", _FLOAT, nullable=False),
+        pa.field("momentum", _FLOAT, nullable=False),
+        pa.field("similarity", _FLOAT),
+        pa.field("feedback", pa.bool_(), nullable=False),
+        pa.field("examples", _INT, nullable=False),
+        pa.field("bytes_up", _INT, nullable=False),
+        pa.field("bytes_down", _INT, nullable=False),
+        pa.field("rejected", _TEXT),
+        pa.field(
+            "losses", _PER_TASK, nullable=False
+        ),  # these three: an entry per task of the run, null where not owned
+        pa.field("task_weights", _PER_TASK, nullable=False),
+        pa.field("ntk", _PER_TASK, nullable=False),
+    ]
+)
+
+AGGREGATIONS = pa.schema(
+    [
+        pa.field("version", _INT, nullable=False),
+        pa.field("time", _FLOAT, nullable=False),
+        pa.field("trigger", _TEXT, nullable=False),
+        pa.field("size", _INT, nullable=False),
+        pa.field("mean_staleness", _FLOAT, nullable=False),
+        pa.field("max_staleness", _INT, nullable=False),
+    ]
+)
+
+EVALUATIONS = pa.schema(
+    [
+        pa.field("version", _INT, nullable=False),
+        pa.field("time", _FLOAT, nullable=False),
+        pa.field("task", _TEXT, nullable=False),
+        pa.field("metric", _TEXT, nullable=False),  # the task's metric, or "loss"
+        pa.field("value", _FLOAT, nullable=False),
+        pa.field("group", _TEXT, nullable=False),
+    ]
+)
+
+SCHEMAS = {"updates": UPDATES, "aggregations": AGGREGATIONS, "evaluations": EVALUATIONS}
+"""The schema of each table, by the name of its file."""
+
+
+def read_table(directory: Path, name: str) -> pa.Table:
+    """A table of a run's directory, such as ``"updates"``.
+
+    Raises
+    ------
+    RunDirectoryError
+        If the directory has no such table, or the file is damaged.
+    """
+    path = directory / f"{name}.parquet"
+    if not path.is_file():
+        raise RunDirectoryError(f"{directory} holds no finished run: {path.name} is missing")
+    try:
+        return pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise RunDirectoryError(f"cannot read {path}: {error}") from None

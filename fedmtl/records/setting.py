@@ -1,0 +1,77 @@
+"""What a run starts from, kept beside its tables so that a report needs nothing but the directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from fedmtl.data.federated import FederatedData
+from fedmtl.files import replacing
+
+PARTITION = pa.schema(
+    [
+        pa.field("client", pa.int64(), nullable=False),
+        pa.field("class", pa.int64(), nullable=False),  # a class of the task named in the schema's metadata; 0 for none
+        pa.field("examples", pa.int64(), nullable=False),
+    ]
+)
+
+DEVICES = pa.schema([pa.field("client", pa.int64(), nullable=False), pa.field("seconds", pa.float64(), nullable=False)])
+
+
+def partition_table(data: FederatedData) -> pa.Table:
+    """How many training examples of each class each client has; pairs without examples have no row.
+
+    The classes are those of the first classification task, or of the first binary one; with regressions only, every
+    example is of class 0. The name of the task is ``schema.metadata[b"task"]``.
+    """
+    index = next((i for kind in ("classification", "binary") for i, t in enumerate(data.tasks) if t.kind == kind), None)
+    clients = np.repeat(np.arange(data.clients, dtype=np.int64), data.shards.sizes)
+    if index is None:
+        classes, outputs, name = np.zeros_like(clients), 1, ""
+    else:
+        task = data.tasks[index]
+        labels = data.train.targets[index].index_select(0, data.shards.indices).to("cpu", torch.int64)
+        classes, outputs, name = labels.numpy(), max(task.outputs, 2), task.name
+    pairs, counts = np.unique(clients * outputs + classes, return_counts=True)
+    schema = PARTITION.with_metadata({"task": name})
+    return pa.table([pairs // outputs, pairs % outputs, counts.astype(np.int64)], schema=schema)
+
+
+def write_partition(directory: Path, data: FederatedData) -> None:
+    """Write ``partition.parquet``.
+
+    Raises
+    ------
+    RunDirectoryError
+        If it cannot be written.
+    """
+    _write(directory / "partition.parquet", partition_table(data))
+
+
+def write_devices(directory: Path, seconds: np.ndarray) -> None:
+    """Write ``devices.parquet``.
+
+    Parameters
+    ----------
+    directory
+        Of the run.
+    seconds
+        What each client's device takes for the same work, shape [clients].
+
+    Raises
+    ------
+    RunDirectoryError
+        If it cannot be written.
+    """
+    columns = [np.arange(len(seconds), dtype=np.int64), np.asarray(seconds, dtype=np.float64)]
+    _write(directory / "devices.parquet", pa.table(columns, schema=DEVICES))
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary)
