@@ -117,8 +117,8 @@ class FederatedData:
     def _check(self) -> None:
         if (empty := np.flatnonzero(self.shards.sizes == 0)).size:
             raise DataError(
-                f"client {empty[0]} has no training examples ({empty.size} of {len(self.shards)} clients are empty): use fewer "
-                "clients (data.clients) or a less skewed partition"
+                f"client {empty[0]} has no training examples ({empty.size} of {len(self.shards)} clients are empty): "
+                "use fewer clients (data.clients) or a less skewed partition"
             )
         if self.owners.shape != (len(self.shards), len(self.tasks)):
             raise DataError(f"owners has shape {self.owners.shape}, expected {(len(self.shards), len(self.tasks))}")

@@ -1,0 +1,85 @@
+"""From a configuration to data spread over clients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from fedmtl.components import check_options, choose, did_you_mean, options_of
+from fedmtl.data.federated import FederatedData
+from fedmtl.data.holdout import hold_out
+from fedmtl.data.ownership import task_owners
+from fedmtl.data.sources import SOURCES
+from fedmtl.errors import ConfigError
+from fedmtl.partitions import PARTITIONS
+
+if TYPE_CHECKING:
+    from fedmtl.config import DataSection, ExperimentConfig
+
+
+def build_data(config: ExperimentConfig) -> FederatedData:
+    """The data of an experiment, spread over its clients.
+
+    Raises
+    ------
+    ConfigError
+        If a name or an option is unknown or out of range, or a combination makes no sense.
+    DataError
+        If the data cannot be read, or cannot be spread over so many clients.
+    """
+    section, seed = config.data, config.seed
+    source_options, partition_options = _checked(section)
+    if section.partition == "task-disjoint" and config.tasks.ownership != "disjoint":
+        raise ConfigError(
+            f"data.partition = 'task-disjoint' gives every client one task, but tasks.ownership = "
+            f"{config.tasks.ownership!r}: set tasks.ownership = 'disjoint'"
+        )
+    pool = SOURCES[section.source](seed, section.clients, **source_options)
+    if config.tasks.names is not None:
+        pool = pool.choose(config.tasks.names)
+    owners = task_owners(config.tasks.ownership, section.clients, len(pool.tasks), seed)
+    parts = PARTITIONS[section.partition](pool, section.clients, seed, **partition_options)
+    shards, validation = hold_out(parts, section.validation_fraction, seed)
+    return FederatedData(pool.tasks, pool.train, pool.test, shards, validation, owners)
+
+
+def data_options(config: ExperimentConfig) -> dict[str, Any]:
+    """The checked options of the experiment's source and partition, defaults filled in.
+
+    Raises
+    ------
+    ConfigError
+        If a source, partition or option is unknown, or a value has the wrong type or lies outside its range.
+    """
+    source_options, partition_options = _checked(config.data)
+    return {**source_options, **partition_options}
+
+
+def _checked(section: DataSection) -> tuple[dict[str, Any], dict[str, Any]]:
+    source = choose(SOURCES, section.source, "data.source")
+    partition = choose(PARTITIONS, section.partition, "data.partition")
+    names = [{option.name for option in options_of(build)} for build in (source, partition)]
+    known = [*type(section).model_fields, *sorted(names[0] | names[1])]
+    for key in section.options:
+        if key not in known:
+            raise ConfigError(
+                f"data.{key} is not a key of source {section.source!r} or partition {section.partition!r}"
+                f"{_owner_hint(key) or did_you_mean(key, known)}; known: {', '.join(known)}"
+            )
+    checked = [
+        check_options(build, {key: value for key, value in section.options.items() if key in own}, "data", name)
+        for build, own, name in zip((source, partition), names, (section.source, section.partition), strict=True)
+    ]
+    return checked[0], checked[1]
+
+
+def _owner_hint(key: str) -> str:
+    """Whose option this is, if it is another component's."""
+    owners = [*_with_option(key, "source", SOURCES), *_with_option(key, "partition", PARTITIONS)]
+    return f" (it belongs to {', '.join(owners)})" if owners else ""
+
+
+def _with_option(key: str, kind: str, table: Mapping[str, Callable[..., Any]]) -> Iterable[str]:
+    for name, build in table.items():
+        if any(option.name == key for option in options_of(build)):
+            yield f"{kind} {name!r}"

@@ -1,0 +1,50 @@
+"""Label skew: the classes are shared out by Dirichlet draws."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+
+from fedmtl.components import Param
+from fedmtl.data.pool import Pool
+from fedmtl.partitions.cutting import at_least, check_enough, cut_by_shares, labels_of, parts_of
+from fedmtl.randomness import derive_seed, numpy_generator
+
+
+def dirichlet(
+    pool: Pool,
+    clients: int,
+    seed: int,
+    *,
+    alpha: Annotated[
+        float, Param("concentration; the smaller, the fewer classes a client has", gt=0, le=1e6, source="paper")
+    ] = 0.3,
+    min_examples: Annotated[
+        int, Param("examples that every client has at least, taken from the largest shards where it drew fewer", ge=1)
+    ] = 1,
+    by: Annotated[str, Param("task whose labels are skewed; empty for the first classification task")] = "",
+) -> list[np.ndarray]:
+    """Each class is shared out by one draw of Dir(alpha) over the clients.
+
+    The draws are those of Flower Datasets' ``DirichletPartitioner`` without self-balancing, so each client has the same
+    number of examples of each class as there; but this needs no pandas and Arrow, and takes 100,000 clients in a
+    fraction of a second. A draw that leaves a client with fewer than `min_examples` is not thrown away, as with many
+    clients nearly every draw does: the client is filled up with random examples of the largest shards.
+
+    Raises
+    ------
+    DataError
+        If there are too few examples for so many clients.
+    """
+    labels, classes = labels_of(pool, by)
+    check_enough(len(labels), clients, min_examples)
+    rng = np.random.default_rng(derive_seed(seed, "dirichlet"))
+    within = numpy_generator(seed, "dirichlet examples")
+    owner = np.empty(len(labels), dtype=np.int64)
+    concentration = np.full(clients, alpha)
+    for label in range(classes):
+        members = within.permutation(np.flatnonzero(labels == label))
+        if len(members):
+            owner[members] = cut_by_shares(len(members), rng.dirichlet(concentration))
+    return parts_of(at_least(owner, clients, min_examples, within), clients)
