@@ -1,8 +1,8 @@
 """Named parts with options: how a configuration section becomes a call.
 
-A data source, a partition, a model, a balancer, a device profile and a strategy are all the same to a configuration: a name,
-looked up in one table, and options. The options of a component are the keyword-only parameters of its builder, each annotated
-with what it means and its range, so that the signature is the only place that says so::
+A data source, a partition, a model, a balancer, a device profile and a strategy are all the same to a configuration: a
+name, looked up in one table, and options. The options of a component are the keyword-only parameters of its builder,
+each annotated with what it means and its range, so that the signature is the only place that says so::
 
     def dirichlet(labels, clients, seed, *, alpha: Annotated[float, Param("concentration", gt=0)] = 0.3): ...
 """
@@ -14,12 +14,15 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from fedmtl.errors import ConfigError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
+
+
+Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Param:
     source: str = "ours"
 
     @property
-    def bounds(self) -> dict[str, float]:
+    def bounds(self) -> dict[str, Any]:
         """The bounds that are set, as keyword arguments of a pydantic field."""
         return {name: bound for name in ("gt", "ge", "lt", "le") if (bound := getattr(self, name)) is not None}
 
@@ -62,7 +65,7 @@ class Option:
 @functools.cache
 def options_of(build: Callable[..., Any]) -> tuple[Option, ...]:
     """The options of a component: the keyword-only parameters of its builder."""
-    target = build.__init__ if inspect.isclass(build) else build  # type: ignore[misc]
+    target = build.__init__ if inspect.isclass(build) else build
     hints = get_type_hints(target, include_extras=True)
     options = []
     for parameter in inspect.signature(build).parameters.values():
@@ -79,7 +82,7 @@ def summary_of(build: Callable[..., Any]) -> str:
     return (inspect.getdoc(build) or "").partition("\n")[0]
 
 
-def choose(table: Mapping[str, Callable[..., Any]], name: str, key: str) -> Callable[..., Any]:
+def choose(table: Mapping[str, Callable[..., Part]], name: str, key: str) -> Callable[..., Part]:
     """The component of that name, or an error that names the key, the choices and the nearest one."""
     if name not in table:
         raise ConfigError(f"{key} = {name!r} is unknown{did_you_mean(name, table)}; known: {', '.join(table)}")
@@ -124,8 +127,30 @@ def check_options(build: Callable[..., Any], given: Mapping[str, Any], section: 
     return {name: getattr(checked, name) for name in type(checked).model_fields}
 
 
+def create(
+    table: Mapping[str, Callable[..., Part]], name: str, options: Mapping[str, Any], section: str, *arguments: Any
+) -> Part:
+    """Call the builder of that name with these options.
+
+    Only the options' names are checked here, which needs nothing but the standard library and costs microseconds;
+    their types and ranges are `check_options`' task, once, when a configuration is read.
+
+    Raises
+    ------
+    ConfigError
+        If the name or an option is unknown.
+    """
+    build = choose(table, name, f"{section}.name")
+    known = [option.name for option in options_of(build)]
+    for key in options:
+        if key not in known:
+            hint = f"{did_you_mean(key, known)}; known: {', '.join(known) or 'none'}"
+            raise ConfigError(f"{section}.{key} is not a key of {name!r}{hint}")
+    return build(*arguments, **options)
+
+
 def explain(error: ValidationError, section: str, known: Iterable[str], owner: str = "") -> list[str]:
-    """One line for each fault that pydantic found: the key, what is wrong, the allowed values, the nearest valid key."""
+    """One line for each fault that pydantic found: the key, what is wrong, what is allowed, the nearest valid key."""
     known = list(known)
     lines = []
     for fault in error.errors():

@@ -1,8 +1,8 @@
 """One flat float32 vector per model.
 
-The vector is laid out as ``[shared | head 0 | head 1 | ... | buffers]``: the backbone's parameters, then each task head's in
-the order of the tasks, then the floating-point buffers (batch-norm statistics). Integer buffers (batch counters) are no part
-of it: they are never averaged and never sent.
+The vector is laid out as ``[shared | head 0 | head 1 | ... | buffers]``: the backbone's parameters, then every head's
+in the order of the tasks, then the floating-point buffers (batch-norm statistics). Integer buffers (batch counters) are
+no part of it: they are never averaged and never sent.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class ParameterLayout:
     @property
     def size(self) -> int:
         """Length of the vector."""
-        return self.buffers.stop
+        return int(self.buffers.stop)
 
     @property
     def trainable(self) -> slice:
@@ -64,7 +64,7 @@ class ParameterLayout:
         if len(tasks) == len(self.heads):
             return self.size
         heads = sum(self.heads[task].stop - self.heads[task].start for task in tasks)
-        return heads + (self.shared.stop - self.shared.start) + (self.buffers.stop - self.buffers.start)
+        return int(heads + (self.shared.stop - self.shared.start) + (self.buffers.stop - self.buffers.start))
 
     @classmethod
     def of(cls, model: MultiTaskModel) -> ParameterLayout:

@@ -1,0 +1,55 @@
+"""NTKMTL-SR: task weights from gradients with respect to the shared representation, in one pass.
+
+Paper: "NTKMTL: Mitigating Task Imbalance in Multi-Task Learning from Neural Tangent Kernel Perspective" (NeurIPS
+2025), algorithm 2. Differences: the n by n kernel over chunks is diagonal, so its largest eigenvalue is read off the
+rows of one gradient instead of n passes per task; weights are guarded against zero gradients and clipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from torch import Tensor
+
+from fedmtl.balancing.base import Balancer, StepGradients, TaskNetwork
+from fedmtl.balancing.options import HeadWeight, weight_bound
+from fedmtl.balancing.passes import backbone_pass, clipped, combine, head_gradients, head_pass
+from fedmtl.balancing.weights import balanced_weights, representation_statistic
+from fedmtl.components import Param
+
+
+class NTKMTLSR(Balancer):
+    """NTKMTL-SR: weights from the kernels of the shared representation; costs about as much as equal weights."""
+
+    def __init__(
+        self,
+        *,
+        exponent: Annotated[float, Param("p in omega = (mean lambda / lambda)^p", ge=0, source="authors' code")] = 0.5,
+        chunks: Annotated[int, Param("n, parts that a batch is cut into", ge=1, source="paper")] = 4,
+        statistic: Annotated[Literal["top_eig", "trace"], Param("size of a kernel", source="paper")] = "top_eig",
+        head_weight: Annotated[HeadWeight, Param("whether omega scales the heads", source="paper")] = "weighted",
+        clip: Annotated[float, Param("upper bound of the shared gradient's L2 norm; 0 for none", ge=0)] = 0.0,
+        w_max: Annotated[float, Param("bound of omega relative to the median; 0 for none", ge=0)] = 50.0,
+        eps: Annotated[float, Param("added to lambda", gt=0)] = 1e-12,
+    ) -> None:
+        self.exponent = exponent
+        self.chunks = chunks
+        self.statistic = statistic
+        self.head_weight = head_weight
+        self.clip = clip
+        self.w_max = weight_bound(w_max)
+        self.eps = eps
+
+    def gradients(
+        self, network: TaskNetwork, inputs: Tensor, targets: Sequence[Tensor], task_weights: Sequence[float] | None
+    ) -> StepGradients:
+        """Gradients of one step: one pass through the backbone, forward and back."""
+        step = head_pass(network, inputs, targets)
+        lam = representation_statistic(step.gradients, self.chunks, self.statistic)
+        omega = balanced_weights(lam, self.exponent, self.w_max, self.eps)
+        if task_weights is not None:
+            omega = omega * omega.new_tensor(task_weights)
+        shared = backbone_pass(network, step.representation, combine(step.gradients, omega, lam))
+        heads = head_gradients(network, step.heads, omega, self.head_weight)
+        return StepGradients(clipped(shared, self.clip), heads, step.losses, omega, lam)

@@ -1,0 +1,27 @@
+"""The balancers by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fedmtl.balancing.base import Balancer
+from fedmtl.balancing.equal import Equal
+from fedmtl.balancing.ntkmtl_sr import NTKMTLSR
+from fedmtl.components import create
+from fedmtl.protocol import Balancing
+
+BALANCERS: dict[str, Callable[..., Balancer]] = {
+    "equal": Equal,
+    "ntkmtl-sr": NTKMTLSR,
+}
+
+
+def build_balancer(balancing: Balancing) -> Balancer:
+    """The balancer that a client was told to use.
+
+    Raises
+    ------
+    ConfigError
+        If the name or an option is unknown, or the options do not fit together.
+    """
+    return create(BALANCERS, balancing.name, balancing.options, "balancing")

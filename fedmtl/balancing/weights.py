@@ -1,0 +1,133 @@
+"""From gradient kernels to task weights: the mathematics of NTKMTL on small tensors, apart from any model.
+
+Source: "NTKMTL: Mitigating Task Imbalance in Multi-Task Learning from Neural Tangent Kernel Perspective" (NeurIPS
+2025), equations 14, 15 and 17, on the gradients of losses, as its authors' code has them.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Statistic = Literal["top_eig", "trace", "denoised"]
+
+
+def gram(gradients: Tensor) -> Tensor:
+    """Kernels of loss gradients: ``K_ab = <g_a, g_b>``.
+
+    Parameters
+    ----------
+    gradients
+        Shape [..., n, P].
+
+    Returns
+    -------
+    Tensor
+        Shape [..., n, n], positive semi-definite.
+    """
+    return gradients @ gradients.mT
+
+
+def kernel_statistic(kernel: Tensor, statistic: Statistic) -> Tensor:
+    """The size lambda of a task's kernel; for n = 1 the squared norm of the gradient, whatever the statistic.
+
+    Parameters
+    ----------
+    kernel
+        Gram matrices of the gradients of n chunks, shape [..., n, n].
+    statistic
+        ``"top_eig"``: the largest eigenvalue. ``"trace"``: the trace over n. ``"denoised"``: the mean off-diagonal
+        entry, ``(||sum_j g_j||^2 - sum_j ||g_j||^2) / (n (n - 1))``, which is unbiased for the squared norm of the true
+        gradient and may be negative; needs n >= 2.
+
+    Returns
+    -------
+    Tensor
+        Shape [...]; not a number where an entry of the kernel is not finite.
+    """
+    n = kernel.shape[-1]
+    trace = kernel.diagonal(dim1=-2, dim2=-1).sum(-1)
+    if statistic == "denoised":
+        return (kernel.sum((-2, -1)) - trace) / (n * (n - 1))
+    if statistic == "trace" or n == 1:
+        return trace / n
+    # The eigenvalue routine refuses what is not finite, so it sees zeros there, and the sum brings the fault back.
+    fault = kernel.sum((-2, -1))
+    top = torch.linalg.eigvalsh(kernel.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))[..., -1]
+    return torch.where(fault.isfinite(), top, fault)
+
+
+def chunk_sizes(batch: int, chunks: int) -> list[int]:
+    """Sizes of the chunks of a batch, differing by at most one; never an empty chunk, so maybe fewer of them."""
+    n = min(chunks, batch)
+    return [batch // n + (j < batch % n) for j in range(n)]
+
+
+@functools.lru_cache(maxsize=512)
+def chunk_selector(batch: int, chunks: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Shape [batch, n]: ``(B / b_j)^2`` where row r belongs to chunk j, else 0.
+
+    A product with it adds squared row norms of the gradient of a batch mean to squared norms of the gradients of chunk
+    means.
+    """
+    selector = torch.zeros(batch, min(chunks, batch), dtype=dtype)
+    start = 0
+    for j, size in enumerate(chunk_sizes(batch, chunks)):
+        selector[start : start + size, j] = (batch / size) ** 2
+        start += size
+    return selector.to(device)
+
+
+def representation_statistic(gradients: Tensor, chunks: int, statistic: Statistic) -> Tensor:
+    """The lambdas of NTKMTL-SR from gradients with respect to the shared representation, shape [K].
+
+    A chunk's loss touches only its own rows of the representation, so the Gram matrix over chunks is diagonal and its
+    largest eigenvalue is the largest squared chunk norm ``(B / b_j)^2 ||G_i restricted to chunk j||^2``; no chunk needs
+    a pass of its own.
+
+    Parameters
+    ----------
+    gradients
+        For each task the gradient of its mean loss over the batch, shape [K, B, width].
+    chunks
+        n; a batch of fewer rows has as many chunks as rows.
+    statistic
+        ``"top_eig"`` or ``"trace"`` (over n).
+    """
+    batch = gradients.shape[1]
+    rows = gradients.square().sum(2)
+    norms = rows @ chunk_selector(batch, chunks, gradients.device, gradients.dtype)
+    return norms.mean(1) if statistic == "trace" else norms.amax(1)
+
+
+def balanced_weights(lam: Tensor, exponent: float = 0.5, w_max: float = 50.0, eps: float = 1e-12) -> Tensor:
+    """``omega_i = (mean_j lambda_j / lambda_i)^p``, clipped to ``[1 / w_max, w_max]`` times the median.
+
+    A lambda that is not finite, or negative (de-noised), counts as 0; `eps` is added to mean and lambda alike, so that
+    lambdas that are all equal, zeros included, give ones to the last bit. The median is taken over the tasks that have
+    a gradient, and is the lower one of two: the clip shall hold back a task that has all but stopped, not raise others.
+
+    Parameters
+    ----------
+    lam
+        Shape [K].
+    exponent
+        p: 0 gives equal weights, 0.5 equal norms of the weighted gradients, 1 equal decreases of the losses.
+    w_max
+        Infinity for no clip.
+
+    Returns
+    -------
+    Tensor
+        Shape [K]; finite, at least 0.
+    """
+    size = lam.nan_to_num(nan=0.0, posinf=0.0).clamp_min(0.0)
+    omega = ((size.mean() + eps) / (size + eps)).pow(exponent)
+    if math.isinf(w_max):
+        return omega
+    median = torch.where(size > eps, omega, math.nan).nanmedian().nan_to_num(nan=1.0)
+    return torch.clamp(omega, median / w_max, median * w_max)

@@ -1,0 +1,61 @@
+"""The models by name, and how one is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from fedmtl.components import create
+from fedmtl.errors import ConfigError
+from fedmtl.models.linear import linear
+from fedmtl.models.mlp import mlp
+from fedmtl.models.multitask import MultiTaskModel
+from fedmtl.randomness import derive_seed
+from fedmtl.tasks import Task
+
+MODELS: dict[str, Callable[..., MultiTaskModel]] = {
+    "linear": linear,
+    "mlp": mlp,
+}
+
+
+def build_model(
+    name: str, options: Mapping[str, Any], input_shape: Sequence[int], tasks: Sequence[Task], seed: int
+) -> MultiTaskModel:
+    """A freshly initialised model on the CPU.
+
+    Parameters
+    ----------
+    name, options
+        The model's name in `MODELS`, and its options.
+    input_shape
+        Shape of one example's features.
+    tasks
+        The tasks, in order; a head is made for each.
+    seed
+        The run's seed. The initial values depend on it alone, and torch's own generators are left as they were.
+
+    Raises
+    ------
+    ConfigError
+        If the name or an option is unknown, the model cannot take examples of this shape, or a task's name cannot
+        name a head.
+    """
+    _check_names(tasks)
+    with torch.random.fork_rng(devices=()), torch.device("cpu"):
+        torch.default_generator.manual_seed(derive_seed(seed, "model"))
+        return create(MODELS, name, options, "model", tuple(input_shape), tasks)
+
+
+def _check_names(tasks: Sequence[Task]) -> None:
+    names = [task.name for task in tasks]
+    if not names:
+        raise ConfigError("a model needs at least one task")
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"task {name!r} occurs twice; every task needs a name of its own")
+        # Heads live in a module dictionary, whose own attributes and the separator of parameter names are taken.
+        if not name or "." in name or hasattr(torch.nn.ModuleDict, name):
+            raise ConfigError(f"task {name!r} cannot name a head: choose another name, without dots")
