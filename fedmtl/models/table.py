@@ -9,15 +9,21 @@ import torch
 
 from fedmtl.components import create
 from fedmtl.errors import ConfigError
+from fedmtl.models.lenet import lenet
 from fedmtl.models.linear import linear
+from fedmtl.models.lstm import lstm
 from fedmtl.models.mlp import mlp
 from fedmtl.models.multitask import MultiTaskModel
+from fedmtl.models.resnet18 import resnet18
 from fedmtl.randomness import derive_seed
 from fedmtl.tasks import Task
 
 MODELS: dict[str, Callable[..., MultiTaskModel]] = {
     "linear": linear,
     "mlp": mlp,
+    "lenet": lenet,
+    "resnet18": resnet18,
+    "lstm": lstm,
 }
 
 
