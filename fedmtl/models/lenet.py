@@ -1,8 +1,8 @@
 """Convolutional networks in the style of LeNet: two 5x5 convolutions, each halved by max-pooling, and dense layers.
 
-LeCun et al., "Gradient-Based Learning Applied to Document Recognition" (1998). The defaults (32 and 64 channels, 512 units)
-are the network that federated learning took up with "Communication-Efficient Learning of Deep Networks from Decentralized
-Data" (McMahan et al., 2017); ``channels = [6, 16]``, ``hidden = [120, 84]`` and ``padding = 0`` give LeNet-5.
+LeCun et al., "Gradient-Based Learning Applied to Document Recognition" (1998). The defaults (32 and 64 channels, 512
+units) are the network of "Communication-Efficient Learning of Deep Networks from Decentralized Data" (McMahan et al.,
+2017); ``channels = [6, 16]``, ``hidden = [120, 84]`` and ``padding = 0`` give LeNet-5.
 """
 
 from __future__ import annotations

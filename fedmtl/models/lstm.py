@@ -49,5 +49,6 @@ class _LastStates(nn.Module):
                 f"model.name = 'lstm' reads tokens (integers), but these features are {tokens.dtype}; "
                 "use 'linear' or 'mlp'"
             )
+        states: Tensor
         _, (states, _) = self.lstm(self.embedding(tokens))
         return states.transpose(0, 1).flatten(1)

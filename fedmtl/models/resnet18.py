@@ -1,7 +1,7 @@
 """ResNet-18 with group norm, for small images.
 
-He et al., "Deep Residual Learning for Image Recognition" (2016), with a 3x3 stem without pooling, as usual for CIFAR; Wu
-and He, "Group Normalization" (2018), in place of batch norm, whose statistics do not average well over non-IID clients
+He et al., "Deep Residual Learning for Image Recognition" (2016), with a 3x3 stem without pooling, as usual for CIFAR;
+Wu and He, "Group Normalization" (2018), in place of batch norm, whose statistics do not average well over non-IID clients
 (Hsieh et al., "The Non-IID Data Quagmire of Decentralized Machine Learning", 2020).
 """
 
