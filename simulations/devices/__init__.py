@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from fedmtl.components import check_options, choose
-from simulations.devices.distributions import homogeneous, uniform
+from simulations.devices.distributions import exponential, homogeneous, normal, uniform
+from simulations.devices.gpus import gpus
 from simulations.devices.kinds import Builder, World, kind
 from simulations.devices.profile import Devices, Outage
+from simulations.devices.summary import Summary, describe
+from simulations.devices.trace import trace
 
 if TYPE_CHECKING:
     from fedmtl.config import DevicesSection
@@ -18,6 +21,10 @@ if TYPE_CHECKING:
 DEVICES: Mapping[str, Builder] = {
     "homogeneous": kind(homogeneous),
     "uniform": kind(uniform),
+    "normal": kind(normal, jitter=0.05),
+    "exponential": kind(exponential, jitter=0.05),
+    "trace": kind(trace),
+    "gpus": kind(gpus),
 }
 """Kinds of devices by the name that a configuration gives them."""
 
@@ -58,4 +65,4 @@ def build_devices(
     return DEVICES[section.kind](World(clients, seed, model, batch), **device_options(section))
 
 
-__all__ = ["DEVICES", "Devices", "Outage", "build_devices", "device_options"]
+__all__ = ["DEVICES", "Devices", "Outage", "Summary", "build_devices", "describe", "device_options"]

@@ -101,7 +101,7 @@ def kind(speeds: Callable[..., Speeds], **defaults: Any) -> Builder:
     rest = [p.replace(default=defaults.get(p.name, p.default)) for p in shared.values()]
     build.__signature__ = inspect.Signature([first, *own, *rest])  # type: ignore[attr-defined]
     hints = get_type_hints(_options_of_every_kind, include_extras=True) | get_type_hints(speeds, include_extras=True)
-    build.__annotations__ = hints
+    build.__annotations__ = hints | {"return": Devices}
     build.__doc__ = speeds.__doc__
     build.__name__ = build.__qualname__ = speeds.__name__
     return build
