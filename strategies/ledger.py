@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fedmtl.protocol import Update
@@ -14,6 +14,8 @@ class Ledger:
 
     Attributes
     ----------
+    known
+        Every client that was ever there.
     aggregated
         n(i), the number of client i's updates that went into the model; clients without any are absent.
     total
@@ -25,11 +27,16 @@ class Ledger:
     """
 
     def __init__(self) -> None:
+        self.known: set[int] = set()
         self.aggregated: dict[int, int] = {}
         self.total = 0
         self.similarity: dict[int, float] = {}
         self.non_finite = 0
         self._similarity_sum = 0.0
+
+    def met(self, clients: Iterable[int]) -> None:
+        """Note clients that are there."""
+        self.known.update(clients)
 
     def received(self, update: Update) -> None:
         """Note what an update reports, when it arrives."""
@@ -54,7 +61,7 @@ class Ledger:
 
     @property
     def mean_frequency(self) -> float | None:
-        """Mean of f_i over the clients with n(i) > 0. As these sum to 1, it is one over their number. None before the first."""
+        """Mean of f_i over the clients with n(i) > 0, which is one over their number; None before the first."""
         return 1.0 / len(self.aggregated) if self.aggregated else None
 
     @property
@@ -65,6 +72,7 @@ class Ledger:
     def state_dict(self) -> dict[str, Any]:
         """Everything, as JSON-compatible values."""
         return {
+            "known": sorted(self.known),
             "aggregated": list(self.aggregated.items()),
             "similarity": list(self.similarity.items()),
             "similarity_sum": self._similarity_sum,
@@ -73,6 +81,7 @@ class Ledger:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state that `state_dict` returned."""
+        self.known = {int(c) for c in state["known"]}
         self.aggregated = {int(c): int(n) for c, n in state["aggregated"]}
         self.total = sum(self.aggregated.values())
         self.similarity = {int(c): float(s) for c, s in state["similarity"]}

@@ -12,7 +12,7 @@ from strategies.strategy import Reaction, Strategy
 
 
 class Observer:
-    """Something that watches a run: a recorder, an evaluator, a progress display, a checkpointer. Observers change nothing."""
+    """Something that watches a run and changes nothing: a recorder, an evaluator, a progress display."""
 
     def on_start(self, loop: Loop) -> None:
         """The first orders were sent, or a run was resumed."""
@@ -24,7 +24,7 @@ class Observer:
         """A server step was taken; `loop.strategy.model` is the new version."""
 
     def after_event(self, loop: Loop, event: Event) -> None:
-        """An event was dealt with entirely: the orders it led to were sent. The only moment at which a run may be saved."""
+        """An event was dealt with, and the orders it led to were sent: the only moment at which a run may be saved."""
 
     def on_end(self, loop: Loop) -> None:
         """The run is over; `loop.ended` says why."""
@@ -112,8 +112,9 @@ class Loop:
             observer.on_rejection(self, rejection)
         if self._rejected_in_a_row >= 1000:
             raise UserError(
-                f"the last {self._rejected_in_a_row} updates were all rejected (most recently client {rejection.update.client}: "
-                f"{rejection.reason}); lower training.learning_rate or check the data"
+                f"the last {self._rejected_in_a_row} updates were all rejected "
+                f"(most recently client {rejection.update.client}: {rejection.reason}); "
+                "lower training.learning_rate or check the data"
             )
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The four parts of a strategy.
 
 Each is plain Python over values: no clock (it is handed `now`), no thread, no disk, no network. Each keeps its state in
-attributes that `state_dict` returns and `load_state_dict` takes: a nested dictionary of numbers, strings, lists and tensors.
+attributes that `state_dict` returns and `load_state_dict` takes: a nested dictionary of numbers, strings, lists and
+tensors.
 """
 
 from __future__ import annotations
@@ -14,12 +15,16 @@ from typing import Any
 from torch import Tensor
 
 from fedmtl.parameters import ParameterLayout
-from fedmtl.protocol import NOTHING, Balancing, Decision, GlobalModel, TrainSettings, Update
+from fedmtl.protocol import NOTHING, Balancing, Decision, GlobalModel, JobKey, TrainSettings, Update
 from strategies.ledger import Ledger
 
 
-class Part(ABC):
+class Part:
     """What every part has: a state that can be saved and restored. Parts without state inherit these as they are."""
+
+    def prepare(self, model: GlobalModel, seed: int) -> None:
+        """Before anything else: the model that the run starts from, and the run's seed for the part's random draws."""
+        return None
 
     def state_dict(self) -> dict[str, Any]:
         """The part's state."""
@@ -31,7 +36,7 @@ class Part(ABC):
             raise ValueError(f"{type(self).__name__} keeps no state, but was given {sorted(state)}")
 
 
-class Scheduler(Part):
+class Scheduler(Part, ABC):
     """Decides who trains, for how many steps, and when the server aggregates.
 
     A scheduler sees updates but keeps only their keys; the strategy keeps the updates themselves.
@@ -62,20 +67,50 @@ class Scheduler(Part):
         """The client is gone; the order it had, if any, will not be answered."""
 
 
-class Aggregator(Part):
-    """Decides how the chosen updates change the model."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """What a server step starts from.
+
+    Attributes
+    ----------
+    model
+        The newest model; its version is still the one before the step.
+    updates
+        The updates that go in, in order; a client may occur twice.
+    bases
+        For each version that an update started from, that version's vector; empty unless the aggregator asks for them.
+    trigger, late
+        From the scheduler's decision.
+    ledger
+        It already counts these updates as aggregated.
+    """
+
+    model: GlobalModel
+    updates: Sequence[Update]
+    bases: Mapping[int, Tensor]
+    trigger: str
+    late: frozenset[JobKey]
+    ledger: Ledger
+
+
+class Aggregator(Part, ABC):
+    """Decides how the chosen updates change the model.
+
+    Attributes
+    ----------
+    needs_bases
+        Whether :attr:`Step.bases` is needed. The strategy then keeps a base vector while an order or a received
+        update that started from it exists, and not longer.
+    """
+
+    needs_bases: bool = False
 
     @abstractmethod
-    def aggregate(
-        self, model: GlobalModel, updates: Sequence[Update], ledger: Ledger
-    ) -> tuple[Tensor, tuple[float, ...]]:
-        """The next vector (a new one, shape [P]), and the weight that each update had.
-
-        The ledger already counts these updates as aggregated; the version in `model` is still the one before.
-        """
+    def aggregate(self, step: Step) -> tuple[Tensor, tuple[float, ...]]:
+        """The next vector (a new one, shape [P]), and the weight that each update had."""
 
 
-class Weighting(Part):
+class Weighting(Part, ABC):
     """Decides the weight of each update in an aggregation."""
 
     @abstractmethod

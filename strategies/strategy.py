@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fedmtl.protocol import (
     NOTHING,
@@ -27,8 +28,9 @@ from fedmtl.protocol import (
 )
 from fedmtl.randomness import derive_seed
 from fedmtl.state import update_from_state, update_state
+from strategies.bases import Bases
 from strategies.ledger import Ledger
-from strategies.parts import Aggregator, ClientPolicy, Scheduler, TaskWeights
+from strategies.parts import Aggregator, ClientPolicy, Part, Scheduler, Step, TaskWeights
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +44,8 @@ class Reaction:
 class Strategy:
     """Four parts that together decide everything a server decides.
 
-    A strategy is handed events and returns decisions, models and orders; it knows no clock, network or disk. The loop in
-    :mod:`strategies.loop` drives it, over a simulated world or a real one.
+    A strategy is handed events and returns decisions, models and orders; it knows no clock, network or disk. The loop
+    in :mod:`strategies.loop` drives it, over a simulated world or a real one.
 
     Parameters
     ----------
@@ -71,6 +73,7 @@ class Strategy:
         self.settings = TrainSettings()
         self.seed = 0
         self._model: GlobalModel | None = None
+        self._bases = Bases(aggregator.needs_bases)
         self._next_job: dict[int, int] = {}
         self._in_flight: dict[int, tuple[int, int]] = {}  # client -> (job, base version)
         self._received: dict[JobKey, Update] = {}
@@ -80,6 +83,17 @@ class Strategy:
         self._model = model
         self.settings = settings or TrainSettings()
         self.seed = seed
+        for part in self._parts.values():
+            part.prepare(model, seed)
+
+    @property
+    def _parts(self) -> dict[str, Part]:
+        return {
+            "scheduler": self.scheduler,
+            "aggregator": self.aggregator,
+            "policy": self.policy,
+            "task_weights": self.task_weights,
+        }
 
     @property
     def model(self) -> GlobalModel:
@@ -103,6 +117,7 @@ class Strategy:
 
     def begin(self, clients: Sequence[int], now: float) -> Reaction:
         """The decision that starts a run."""
+        self.ledger.met(clients)
         return Reaction(self.scheduler.begin(clients, now))
 
     def on_event(self, event: Event) -> Reaction:
@@ -113,9 +128,13 @@ class Strategy:
             case Deadline(time=now):
                 return self._settle(self.scheduler.on_deadline(now), now)
             case Lost(time=now, client=client):
-                self._in_flight.pop(client, None)
+                if (given := self._in_flight.pop(client, None)) is not None:
+                    self._bases.release(given[1])
                 return self._settle(self.scheduler.on_lost(client, now), now)
             case Joined(time=now, client=client):
+                if client in self._in_flight:
+                    return Reaction(NOTHING)
+                self.ledger.met((client,))
                 return self._settle(self.scheduler.on_idle(client, now), now)
 
     def aggregate(self, decision: Decision, now: float) -> Aggregation:
@@ -123,7 +142,10 @@ class Strategy:
         before = self.model
         updates = tuple(self._received.pop(key) for key in decision.aggregate)
         self.ledger.applied(updates)
-        vector, weights = self.aggregator.aggregate(before, updates, self.ledger)
+        step = Step(before, updates, self._bases.vectors, decision.trigger, decision.late, self.ledger)
+        vector, weights = self.aggregator.aggregate(step)
+        for update in updates:
+            self._bases.release(update.base_version)
         self._model = GlobalModel(before.version + 1, vector, before.layout)
         self.policy.on_aggregated(before, self._model, updates, self.ledger)
         self.task_weights.on_aggregated(updates, weights, before.layout)
@@ -141,6 +163,7 @@ class Strategy:
         job = self._next_job.get(client, 0)
         self._next_job[client] = job + 1
         self._in_flight[client] = (job, model.version)
+        self._bases.hold(model.version, model.vector)
         instruction = self.policy.instruct(client, self.settings, model, self.ledger)
         return TrainOrder(
             client=client,
@@ -166,9 +189,12 @@ class Strategy:
             self._received[update.key] = update
             self.ledger.received(update)
             return self._settle(self.scheduler.on_update(update, now), now)
-        decision = self.scheduler.on_idle(update.client, now) if answers else NOTHING
-        reaction = self._settle(decision, now)
-        return Reaction(reaction.decision, (Rejection(now, update, fault), *reaction.rejections))
+        rejection = Rejection(now, update, fault)
+        if asked is None or not answers:
+            return Reaction(NOTHING, (rejection,))
+        self._bases.release(asked[1])
+        reaction = self._settle(self.scheduler.on_idle(update.client, now), now)
+        return Reaction(reaction.decision, (rejection, *reaction.rejections))
 
     def _fault(self, update: Update, asked: tuple[int, int] | None) -> str | None:
         """Why an update must not be applied, or None. Updates come from outside and are not trusted."""
@@ -181,16 +207,22 @@ class Strategy:
             return update.failure
         delta = update.delta
         if delta.shape != self.model.vector.shape or delta.dtype != self.model.vector.dtype:
-            return f"delta is {delta.dtype} of shape {tuple(delta.shape)}, expected {self.model.vector.dtype} of {tuple(self.model.vector.shape)}"
-        # One pass: the squared norm is finite unless an entry is not, or it overflows, which the exact test then tells apart.
+            expected = self.model.vector
+            return f"delta is {_kind(delta)}, expected {_kind(expected)}"
+        # One pass: the squared norm is finite unless an entry is not or it overflows; the exact test tells these apart.
         if not torch.isfinite(torch.dot(delta, delta)) and not torch.isfinite(delta).all():
             return "delta is not finite"
         if update.examples < 1 or update.steps < 1:
             return f"trained {update.steps} steps on {update.examples} examples"
+        heads = len(self.model.layout.heads)
+        if not update.tasks or len(set(update.tasks)) < len(update.tasks) or not set(update.tasks) <= set(range(heads)):
+            return f"claims the tasks {update.tasks} of {heads}"
         return None
 
     def _settle(self, decision: Decision, now: float) -> Reaction:
         rejections = tuple(Rejection(now, self._received.pop(key), reason) for key, reason in decision.rejected)
+        for rejection in rejections:
+            self._bases.release(rejection.update.base_version)
         return Reaction(decision, rejections)
 
     def state_dict(self) -> dict[str, Any]:
@@ -200,22 +232,23 @@ class Strategy:
             "next_job": list(self._next_job.items()),
             "in_flight": [[client, *order] for client, order in self._in_flight.items()],
             "received": [update_state(update) for update in self._received.values()],
+            "bases": self._bases.state_dict(),
             "ledger": self.ledger.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-            "aggregator": self.aggregator.state_dict(),
-            "policy": self.policy.state_dict(),
-            "task_weights": self.task_weights.state_dict(),
+            "parts": {name: part.state_dict() for name, part in self._parts.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore a state that `state_dict` returned; the strategy must be initialised with a model of the same layout."""
+        """Restore a state that `state_dict` returned; the strategy must be initialised with a model of that layout."""
         self._model = GlobalModel(int(state["model"]["version"]), state["model"]["vector"], self.model.layout)
         self._next_job = {int(client): int(job) for client, job in state["next_job"]}
         self._in_flight = {int(client): (int(job), int(version)) for client, job, version in state["in_flight"]}
         received = [update_from_state(entry) for entry in state["received"]]
         self._received = {update.key: update for update in received}
+        self._bases.load_state_dict(state["bases"])
         self.ledger.load_state_dict(state["ledger"])
-        self.scheduler.load_state_dict(state["scheduler"])
-        self.aggregator.load_state_dict(state["aggregator"])
-        self.policy.load_state_dict(state["policy"])
-        self.task_weights.load_state_dict(state["task_weights"])
+        for name, part in self._parts.items():
+            part.load_state_dict(state["parts"][name])
+
+
+def _kind(vector: Tensor) -> str:
+    return f"{vector.dtype} of shape {tuple(vector.shape)}"

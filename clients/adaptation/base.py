@@ -1,8 +1,8 @@
 """The client's half of a policy.
 
-It has three moments. `observe` and `conclude` run where the client's own state lives: on the node in a deployment, beside the
-event heap in a simulation. `plan` runs where the training does, which may be another process: it sees only the order and what
-`observe` returned.
+It has three moments. `observe` and `conclude` run where the client's own state lives: on the node in a deployment,
+beside the event heap in a simulation. `plan` runs where the training does, which may be another process: it sees only
+the order and what `observe` returned.
 """
 
 from __future__ import annotations

@@ -1,0 +1,51 @@
+"""Model aggregation: the clients' models are averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from fedmtl.parameters import weighted_sum
+from fedmtl.protocol import Update
+from strategies.aggregators.ownership import combine_by_owner
+from strategies.parts import Aggregator, Step, Weighting
+
+
+class ModelAggregator(Aggregator):
+    """``w[t+1] = (1 - sum_i p_i) w[t] + sum_i p_i w_i`` with the clients' models ``w_i = base_i + Delta_i``.
+
+    With weights that sum to 1 this is the average of the clients' models, and stale ones pull the model back to where
+    they started. It is computed as ``w[t] + sum_i p_i Delta_i + sum_v P_v (base_v - w[t])``, where P_v is the weight
+    of all updates that started from the stale version v: a vector is read once for each update and once for each
+    stale version, and without staleness the result equals gradient aggregation bit for bit.
+
+    Parameters
+    ----------
+    weighting
+        Gives the p_i; their sum should not exceed 1.
+    """
+
+    needs_bases = True
+
+    def __init__(self, weighting: Weighting) -> None:
+        self.weighting = weighting
+
+    def aggregate(self, step: Step) -> tuple[Tensor, tuple[float, ...]]:
+        """Average the models."""
+        model = step.model
+
+        def combine(part: slice, updates: Sequence[Update], weights: Sequence[float]) -> Tensor:
+            stale: dict[int, float] = {}
+            for update, p in zip(updates, weights, strict=True):
+                if update.base_version != model.version:
+                    stale[update.base_version] = stale.get(update.base_version, 0.0) + p
+            current = model.vector[part]
+            vectors = [update.delta[part] for update in updates]
+            factors = list(weights)
+            if stale:
+                vectors += [step.bases[version][part] for version in stale] + [current]
+                factors += [*stale.values(), -sum(stale.values())]
+            return weighted_sum(vectors, factors, current)
+
+        return combine_by_owner(step, self.weighting, combine)

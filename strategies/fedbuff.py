@@ -1,0 +1,57 @@
+"""FedBuff: buffered asynchronous aggregation.
+
+"Federated Learning with Buffered Asynchronous Aggregation" (AISTATS 2022, arXiv 2106.06639). The server keeps
+`concurrency` clients busy. A client's ``Delta_i`` is taken against the model that it was sent; after K updates
+
+    w[t+1] = w[t] + eta_g (1/K) sum_i s(tau_i) Delta_i,    s(tau) = 1 / sqrt(1 + tau),
+
+with the staleness tau_i in versions. Vectors have shape [P]; the weights do not sum to 1.
+
+Differences: the authors' production code (FLSim) divides s by its value at the mean staleness and takes the step with
+a server optimiser; this is the paper's form. As there, updates beyond `max_staleness` can be turned down.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fedmtl.components import Param
+from strategies.aggregators import GradientAggregator
+from strategies.options import (
+    BufferRule,
+    BufferSize,
+    Clock,
+    Concurrency,
+    StalenessFunction,
+    Tick,
+    WeightBase,
+    base_weighting,
+    staleness_function,
+)
+from strategies.parts import TaskWeights
+from strategies.schedulers import Buffered
+from strategies.strategy import Strategy
+from strategies.weightings import Discounted
+
+
+def fedbuff(
+    task_weights: TaskWeights | None = None,
+    *,
+    buffer_size: BufferSize = 10,
+    concurrency: Concurrency = None,
+    server_rate: Annotated[float, Param("eta_g, the server's step", ge=0, source="paper")] = 1.0,
+    staleness: StalenessFunction = "polynomial",
+    a: Annotated[float, Param("exponent, or slope of the hinge", ge=0, source="paper")] = 0.5,
+    b: Annotated[float, Param("staleness up to which the hinge is 1", ge=0)] = 4.0,
+    max_staleness: Annotated[int | None, Param("staler updates are rejected; none if not set", ge=0)] = None,
+    weight_base: WeightBase = "uniform",
+    buffer: BufferRule = "drain",
+    clock: Clock = "event",
+    tick: Tick = 1.0,
+) -> Strategy:
+    """FedBuff: a buffer of K updates, each discounted by its staleness, is averaged and added."""
+    scheduler = Buffered(
+        buffer_size, concurrency=concurrency, buffer=buffer, clock=clock, tick=tick, max_staleness=max_staleness
+    )
+    weighting = Discounted(base_weighting(weight_base), staleness_function(staleness, a, b))
+    return Strategy(scheduler, GradientAggregator(weighting, server_rate), task_weights=task_weights, name="fedbuff")

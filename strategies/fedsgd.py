@@ -1,0 +1,34 @@
+"""FedSGD in semi-asynchronous learning: add the mean of K updates to the current model.
+
+Section 2 of "FedQS: Optimizing Gradient and Model Aggregation for Semi-Asynchronous Federated Learning" (arXiv
+2510.07664), whose name for gradient aggregation this is. Clients are always busy and upload ``Delta_i = w_i -
+w_start``, the difference that E local epochs made and not one gradient; when K updates have arrived, ``w[t+1] = w[t]
++ sum_i p_i Delta_i`` over the first K of them, with ``p_i = 1/K``. Vectors have shape [P].
+
+Differences from the authors' code: what is queued is a snapshot (theirs is overwritten by the client's next job), and
+a server step is taken as often as K updates wait (``buffer = "one_per_tick"`` takes theirs, one per tick).
+"""
+
+from __future__ import annotations
+
+from strategies.aggregators import GradientAggregator
+from strategies.options import BufferRule, BufferSize, Clock, Concurrency, Tick, WeightBase, base_weighting
+from strategies.parts import TaskWeights
+from strategies.schedulers import Buffered
+from strategies.strategy import Strategy
+
+
+def fedsgd(
+    task_weights: TaskWeights | None = None,
+    *,
+    buffer_size: BufferSize = 10,
+    concurrency: Concurrency = None,
+    weight_base: WeightBase = "uniform",
+    buffer: BufferRule = "drain",
+    clock: Clock = "event",
+    tick: Tick = 1.0,
+) -> Strategy:
+    """FedSGD in semi-asynchronous learning: a buffer of K updates is averaged and added."""
+    scheduler = Buffered(buffer_size, concurrency=concurrency, buffer=buffer, clock=clock, tick=tick)
+    aggregator = GradientAggregator(base_weighting(weight_base))
+    return Strategy(scheduler, aggregator, task_weights=task_weights, name="fedsgd")

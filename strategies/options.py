@@ -1,0 +1,35 @@
+"""Options that several recipes share, each with its meaning and range."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fedmtl.components import Param
+from strategies.parts import Weighting
+from strategies.weightings import DataSize, Staleness, Uniform, constant, hinge, polynomial
+
+BufferSize = Annotated[int, Param("K, updates of an aggregation", ge=1, source="authors' code")]
+Concurrency = Annotated[int | None, Param("clients busy at once, drawn at random; all if not set", ge=1)]
+BufferRule = Annotated[
+    Literal["drain", "one_per_tick"], Param("aggregate as often as K updates wait, or once per tick at most")
+]
+Clock = Annotated[
+    Literal["event", "tick"], Param("react to each arrival, or to all that arrive at one instant together")
+]
+Tick = Annotated[float, Param("length of a tick where one_per_tick leaves a backlog, seconds", gt=0)]
+WeightBaseName = Literal["uniform", "data_size"]
+WeightBase = Annotated[WeightBaseName, Param("every update counts the same, or as its client's examples")]
+StalenessName = Literal["constant", "polynomial", "hinge"]
+StalenessFunction = Annotated[StalenessName, Param("how an update's weight falls with its staleness", source="paper")]
+
+
+def base_weighting(name: WeightBaseName) -> Weighting:
+    """The rule of that name."""
+    return Uniform() if name == "uniform" else DataSize()
+
+
+def staleness_function(name: StalenessName, a: float, b: float) -> Staleness:
+    """The function of that name."""
+    if name == "constant":
+        return constant()
+    return polynomial(a) if name == "polynomial" else hinge(a, b)

@@ -1,0 +1,7 @@
+"""What each client is told."""
+
+from strategies.policies.fedqs import FedQSPolicy
+from strategies.policies.plain import Plain
+from strategies.policies.proximal import Proximal
+
+__all__ = ["FedQSPolicy", "Plain", "Proximal"]

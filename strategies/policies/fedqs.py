@@ -1,0 +1,133 @@
+"""The server's half of FedQS: it tells each client how fast and how similar it is among the others.
+
+The client's half, which types itself and adapts, is :mod:`clients.adaptation.fedqs`. What goes down with an order:
+
+========================  =============================================================================================
+term                      meaning
+========================  =============================================================================================
+``frequency``             f_i, the client's share of all aggregated updates
+``frequency_mean``        f_bar; absent before the first aggregation
+``similarity_mean``       s_bar, the mean of the latest similarities when the server last aggregated; absent before any
+``a``, ``m0``, ``k``,     the adaptation's parameters (see :class:`Adaptivity`)
+...
+``similarity``            which measure of :data:`fedmtl.similarity.SIMILARITIES` to use, by its place there
+``since_last``            1 if the client is to form L_g itself, 0 if it is sent
+========================  =============================================================================================
+
+The vector ``global_step`` is the pseudo-global gradient ``L_g = w[t] - w[t-1]``; absent at the first version.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor
+
+from fedmtl.protocol import GlobalModel, TrainSettings, Update
+from fedmtl.similarity import SIMILARITIES, SimilarityName
+from strategies.ledger import Ledger
+from strategies.parts import ClientPolicy, Instruction
+
+
+@dataclass(frozen=True)
+class Adaptivity:
+    """How strongly clients adapt.
+
+    Attributes
+    ----------
+    a
+        Learning rate's change per unit of F.
+    m0, k, momentum_cap
+        Momentum ``m = m0 + min(k (1/G - 1), momentum_cap)``.
+    adapt_momentum
+        1 if momentum is set by the client's type, 0 if it stays the run's.
+    frequency_cap
+        Upper bound of ``F = f_bar / f_i``.
+    rate_min, rate_max
+        Bounds of a client's learning rate after a change.
+    spread
+        Spread of the class accuracies, in percentage points, from which on a slow client's bias is put down to its
+        labels.
+    small_class
+        A class with fewer held-out examples has its accuracy halved.
+    """
+
+    a: float = 0.002
+    m0: float = 0.1
+    k: float = 2.0
+    momentum_cap: float = 0.4
+    adapt_momentum: float = 1.0
+    frequency_cap: float = 9.0
+    rate_min: float = 0.001
+    rate_max: float = 0.2
+    spread: float = 30.0
+    small_class: float = 10.0
+
+
+class FedQSPolicy(ClientPolicy):
+    """Sends f_i, f_bar, s_bar and L_g.
+
+    Parameters
+    ----------
+    adaptivity
+        How strongly clients adapt.
+    similarity
+        The measure between L_g and a client's last update; all are larger for a client that is further off.
+    fbar
+        Mean of f over the clients with any aggregated update (``"active"``), or over all (``"all"``, which is 1/N).
+    lg_source
+        ``"previous"`` computes L_g once per version and sends it (4 bytes per parameter); ``"since_last"`` has each
+        client subtract the model that it was sent last from the one it is sent now, for which it keeps that model.
+    """
+
+    name = "fedqs"
+
+    def __init__(
+        self,
+        adaptivity: Adaptivity | None = None,
+        *,
+        similarity: SimilarityName = "angle",
+        fbar: Literal["active", "all"] = "active",
+        lg_source: Literal["previous", "since_last"] = "previous",
+    ) -> None:
+        self.fbar = fbar
+        self.lg_source = lg_source
+        self._constant = dataclasses.asdict(adaptivity or Adaptivity()) | {
+            "similarity": float(SIMILARITIES.index(similarity)),
+            "since_last": float(lg_source == "since_last"),
+        }
+        self._global_step: Tensor | None = None
+        self._similarity_mean: float | None = None
+
+    def instruct(self, client: int, settings: TrainSettings, model: GlobalModel, ledger: Ledger) -> Instruction:
+        """The terms and the vector of the module's table."""
+        terms = {"frequency": ledger.frequency(client), **self._constant}
+        if (mean := self._frequency_mean(ledger)) is not None:
+            terms["frequency_mean"] = mean
+        if self._similarity_mean is not None:
+            terms["similarity_mean"] = self._similarity_mean
+        vectors = {} if self._global_step is None else {"global_step": self._global_step}
+        return Instruction(settings, terms, vectors)
+
+    def on_aggregated(self, before: GlobalModel, after: GlobalModel, updates: Sequence[Update], ledger: Ledger) -> None:
+        """Form L_g and s_bar of the new version."""
+        if self.lg_source == "previous":
+            self._global_step = after.vector - before.vector
+        self._similarity_mean = ledger.mean_similarity
+
+    def _frequency_mean(self, ledger: Ledger) -> float | None:
+        if self.fbar == "active" or not ledger.total:
+            return ledger.mean_frequency
+        return 1.0 / len(ledger.known)
+
+    def state_dict(self) -> dict[str, Any]:
+        """L_g and s_bar."""
+        return {"global_step": self._global_step, "similarity_mean": self._similarity_mean}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a state that `state_dict` returned."""
+        self._global_step = state["global_step"]
+        self._similarity_mean = state["similarity_mean"]

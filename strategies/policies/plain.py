@@ -1,0 +1,9 @@
+"""Everybody is told the same."""
+
+from __future__ import annotations
+
+from strategies.parts import ClientPolicy
+
+
+class Plain(ClientPolicy):
+    """Clients train with the run's settings."""

@@ -1,0 +1,7 @@
+"""Who trains next, and when the server aggregates."""
+
+from strategies.schedulers.asynchronous import Asynchronous
+from strategies.schedulers.buffered import Buffered
+from strategies.schedulers.synchronous import Synchronous
+
+__all__ = ["Asynchronous", "Buffered", "Synchronous"]

@@ -1,0 +1,55 @@
+"""Fully asynchronous: every arrival is a server step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fedmtl.protocol import Decision, GlobalModel, Update
+from strategies.parts import Scheduler
+from strategies.schedulers.roster import Roster
+
+
+class Asynchronous(Scheduler):
+    """Aggregates every update alone, when it arrives, and gives out the next order with the new model.
+
+    Parameters
+    ----------
+    concurrency
+        How many clients are busy at once, the next being drawn at random; None: all.
+    """
+
+    def __init__(self, concurrency: int | None = None) -> None:
+        self._roster = Roster(concurrency)
+
+    def prepare(self, model: GlobalModel, seed: int) -> None:
+        """Take the seed of the draws."""
+        self._roster.seed = seed
+
+    def begin(self, clients: Sequence[int], now: float) -> Decision:
+        """The first orders."""
+        self._roster.free(clients)
+        return Decision(assignments=self._roster.fill())
+
+    def on_update(self, update: Update, now: float) -> Decision:
+        """Aggregate it."""
+        self._roster.free((update.client,))
+        return Decision(aggregate=(update.key,), trigger="single", assignments=self._roster.fill())
+
+    def on_idle(self, client: int, now: float) -> Decision:
+        """The client, or another in its place, is next."""
+        self._roster.free((client,))
+        return Decision(assignments=self._roster.fill())
+
+    def on_lost(self, client: int, now: float) -> Decision:
+        """Another takes its place."""
+        self._roster.remove(client)
+        return Decision(assignments=self._roster.fill())
+
+    def state_dict(self) -> dict[str, Any]:
+        """The roster."""
+        return self._roster.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a state that `state_dict` returned."""
+        self._roster.load_state_dict(state)

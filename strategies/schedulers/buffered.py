@@ -1,0 +1,154 @@
+"""Semi-asynchronous: a buffer of K updates makes a server step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from fedmtl.errors import ConfigError
+from fedmtl.protocol import NOTHING, Decision, GlobalModel, JobKey, Update
+from strategies.parts import Scheduler
+from strategies.schedulers.roster import Roster
+
+
+class Buffered(Scheduler):
+    """Collects updates in the order of their arrival and aggregates the first K of them when there are that many.
+
+    Parameters
+    ----------
+    size
+        K, the updates of an aggregation.
+    concurrency
+        How many clients are busy at once, the next being drawn at random (FedBuff); None: all (the SAFL setting of
+        FedQS).
+    buffer
+        ``"drain"`` aggregates as often as there are K updates, ``"one_per_tick"`` at most once per tick.
+    clock
+        ``"event"`` reacts to each arrival at once. ``"tick"`` first buffers everything that arrives at one instant,
+        then aggregates, then gives out the next orders, so that all of these start from the same model.
+    tick
+        Seconds after which ``"one_per_tick"`` returns to a buffer that still holds K updates.
+    max_staleness
+        Updates that are more versions behind when they arrive are rejected; None: none are.
+
+    Raises
+    ------
+    ConfigError
+        If ``"one_per_tick"`` is asked for without ticks.
+
+    Notes
+    -----
+    An aggregation of exactly K updates has the trigger ``"full"``. If every client is lost while updates wait in the
+    buffer, nothing would ever fill it: these are then aggregated with the trigger ``"rest"``.
+    """
+
+    def __init__(
+        self,
+        size: int = 10,
+        *,
+        concurrency: int | None = None,
+        buffer: Literal["drain", "one_per_tick"] = "drain",
+        clock: Literal["event", "tick"] = "event",
+        tick: float = 1.0,
+        max_staleness: int | None = None,
+    ) -> None:
+        if buffer == "one_per_tick" and clock != "tick":
+            raise ConfigError("buffer = 'one_per_tick' needs ticks: set clock = 'tick', or buffer = 'drain'")
+        self._size = size
+        self._one_per_tick = buffer == "one_per_tick"
+        self._ticks = clock == "tick"
+        self._tick = tick
+        self._max_staleness = max_staleness
+        self._roster = Roster(concurrency)
+        self._buffer: list[JobKey] = []
+        self._version = 0
+        self._due: float | None = None
+        self._stepped_at: float | None = None
+
+    def prepare(self, model: GlobalModel, seed: int) -> None:
+        """Take the first version and the seed of the draws."""
+        self._version = model.version
+        self._roster.seed = seed
+
+    def begin(self, clients: Sequence[int], now: float) -> Decision:
+        """The first orders."""
+        self._roster.free(clients)
+        return Decision(assignments=self._roster.fill())
+
+    def on_update(self, update: Update, now: float) -> Decision:
+        """Put it into the buffer."""
+        self._roster.free((update.client,))
+        staleness = self._version - update.base_version
+        if self._max_staleness is not None and staleness > self._max_staleness:
+            return self._react(
+                now, ((update.key, f"{staleness} versions behind, at most {self._max_staleness} allowed"),)
+            )
+        self._buffer.append(update.key)
+        return self._react(now)
+
+    def on_idle(self, client: int, now: float) -> Decision:
+        """The client, or another in its place, is next."""
+        self._roster.free((client,))
+        return self._react(now)
+
+    def on_lost(self, client: int, now: float) -> Decision:
+        """Another takes its place; what it delivered before stays in the buffer."""
+        self._roster.remove(client)
+        return self._react(now)
+
+    def next_deadline(self) -> float | None:
+        """The instant at which something arrived, or the next tick of a backlog."""
+        return self._due
+
+    def on_deadline(self, now: float) -> Decision:
+        """Everything of this instant has arrived."""
+        return self._advance(now)
+
+    def _react(self, now: float, rejected: tuple[tuple[JobKey, str], ...] = ()) -> Decision:
+        if not self._ticks:
+            return self._advance(now, rejected)
+        self._due = now
+        return Decision(rejected=rejected) if rejected else NOTHING
+
+    def _advance(self, now: float, rejected: tuple[tuple[JobKey, str], ...] = ()) -> Decision:
+        """One aggregation, if one is due. Only after the last of an instant are the next orders given."""
+        aggregate, trigger = self._take(now)
+        self._due = None
+        if self._complete:
+            if not self._one_per_tick:
+                self._due = now
+                return Decision(aggregate, trigger, rejected=rejected)
+            self._due = now + self._tick
+        return Decision(aggregate, trigger, rejected=rejected, assignments=self._roster.fill())
+
+    @property
+    def _complete(self) -> bool:
+        """Whether the buffer holds K updates, or any that nobody is left to add to."""
+        return len(self._buffer) >= self._size or (bool(self._buffer) and self._roster.empty)
+
+    def _take(self, now: float) -> tuple[tuple[JobKey, ...], str]:
+        if not self._complete or (self._one_per_tick and self._stepped_at == now):
+            return (), ""
+        taken = tuple(self._buffer[: self._size])
+        del self._buffer[: self._size]
+        self._version += 1
+        self._stepped_at = now
+        return taken, "full" if len(taken) == self._size else "rest"
+
+    def state_dict(self) -> dict[str, Any]:
+        """The roster, the buffer, the version and the ticks."""
+        return {
+            "roster": self._roster.state_dict(),
+            "buffer": [list(key) for key in self._buffer],
+            "version": self._version,
+            "due": self._due,
+            "stepped_at": self._stepped_at,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a state that `state_dict` returned."""
+        self._roster.load_state_dict(state["roster"])
+        self._buffer = [JobKey(int(client), int(job)) for client, job in state["buffer"]]
+        self._version = int(state["version"])
+        self._due = state["due"]
+        self._stepped_at = state["stepped_at"]

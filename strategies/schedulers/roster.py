@@ -1,0 +1,85 @@
+"""Which clients are busy and which are idle, and who is next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from fedmtl.protocol import Assignment
+from fedmtl.randomness import derive_seed
+
+
+class Roster:
+    """The clients that are there. Every operation costs O(1) per client that it moves, whatever the number of clients.
+
+    Parameters
+    ----------
+    limit
+        How many clients may be busy at once, the next one being drawn at random from the idle ones; None: no limit,
+        and idle clients are next in the order in which they became idle.
+
+    Attributes
+    ----------
+    busy
+        Clients that were assigned and are not idle again.
+    """
+
+    def __init__(self, limit: int | None) -> None:
+        self.limit = limit
+        self.seed = 0
+        self.busy: set[int] = set()
+        self._idle: list[int] = []
+        self._place: dict[int, int] = {}  # client -> its place in _idle
+        self._draws = 0
+
+    @property
+    def empty(self) -> bool:
+        """Whether no client is there."""
+        return not self.busy and not self._idle
+
+    def free(self, clients: Iterable[int]) -> None:
+        """These clients are there and idle now."""
+        for client in clients:
+            self.busy.discard(client)
+            if client not in self._place:
+                self._place[client] = len(self._idle)
+                self._idle.append(client)
+
+    def remove(self, client: int) -> None:
+        """The client is gone, whatever it was doing."""
+        self.busy.discard(client)
+        if client in self._place:
+            self._take(self._place[client])
+
+    def fill(self) -> tuple[Assignment, ...]:
+        """Make idle clients busy, as many as the limit allows."""
+        if self.limit is None:
+            chosen = self._idle
+            self._idle, self._place = [], {}
+        else:
+            chosen = []
+            while self._idle and len(self.busy) + len(chosen) < self.limit:
+                chosen.append(self._take(derive_seed(self.seed, "selection", self._draws) % len(self._idle)))
+                self._draws += 1
+        self.busy.update(chosen)
+        return tuple(Assignment(client) for client in chosen)
+
+    def _take(self, place: int) -> int:
+        """Remove from the idle clients; the last one moves to the gap, so that nothing is shifted."""
+        client, last = self._idle[place], self._idle.pop()
+        if last != client:
+            self._idle[place] = last
+            self._place[last] = place
+        del self._place[client]
+        return client
+
+    def state_dict(self) -> dict[str, Any]:
+        """Clients and the number of draws so far."""
+        return {"busy": sorted(self.busy), "idle": list(self._idle), "draws": self._draws}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a state that `state_dict` returned."""
+        self.busy = {int(client) for client in state["busy"]}
+        self._idle = [int(client) for client in state["idle"]]
+        self._place = {client: place for place, client in enumerate(self._idle)}
+        self._draws = int(state["draws"])

@@ -1,0 +1,38 @@
+"""Tasks are balanced by each client within its steps, and not across clients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fedmtl.protocol import Balancing
+from strategies.parts import TaskWeights
+
+
+class LocalBalancing(TaskWeights):
+    """Every client balances its tasks with one of the balancers of :mod:`fedmtl.balancing`.
+
+    Parameters
+    ----------
+    name
+        The balancer's name there.
+    options
+        The balancer's options.
+    """
+
+    def __init__(self, name: str, **options: Any) -> None:
+        self._balancing = Balancing(name, options)
+
+    @property
+    def balancing(self) -> Balancing:
+        """The balancer and its options."""
+        return self._balancing
+
+
+def NTKMTL(**options: Any) -> LocalBalancing:  # noqa: N802
+    """NTKMTL: tasks are weighted so that their NTK spectra match (arXiv 2510.18258)."""
+    return LocalBalancing("ntkmtl", **options)
+
+
+def NTKMTLSR(**options: Any) -> LocalBalancing:  # noqa: N802
+    """NTKMTL-SR: the same on the shared representation, at the cost of a single backward pass through the backbone."""
+    return LocalBalancing("ntkmtl-sr", **options)

@@ -1,0 +1,18 @@
+"""An update counts as much as its client has examples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fedmtl.protocol import Update
+from strategies.ledger import Ledger
+from strategies.parts import Weighting
+
+
+class DataSize(Weighting):
+    """``p_i = n_i / sum_j n_j`` with n_i examples at the client (FedAvg, arXiv 1602.05629)."""
+
+    def weights(self, updates: Sequence[Update], version: int, ledger: Ledger) -> tuple[float, ...]:
+        """Weights that sum to 1."""
+        total = sum(update.examples for update in updates)
+        return tuple(update.examples / total for update in updates)

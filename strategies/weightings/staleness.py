@@ -1,0 +1,60 @@
+"""Stale updates count less.
+
+The functions are those of "Asynchronous Federated Optimization" (arXiv 1903.03934) of the staleness tau, the number
+of versions by which the server is ahead of the one that the client started from. All are 1 for a fresh update and
+never rise. (Some libraries leave out the ``+ 1`` of the hinge, add b instead of subtracting it, or take the exponent
+positive.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from fedmtl.protocol import Update
+from strategies.ledger import Ledger
+from strategies.parts import Weighting
+
+Staleness = Callable[[int], float]
+"""A function s(tau)."""
+
+
+def constant() -> Staleness:
+    """``s(tau) = 1``."""
+    return lambda tau: 1.0
+
+
+def polynomial(a: float) -> Staleness:
+    """``s(tau) = (1 + tau)^-a``."""
+    return lambda tau: float((1 + tau) ** -a)
+
+
+def hinge(a: float, b: float) -> Staleness:
+    """``s(tau) = 1`` up to ``tau = b``, then ``1 / (a (tau - b) + 1)``."""
+    return lambda tau: 1.0 if tau <= b else 1.0 / (a * (tau - b) + 1.0)
+
+
+class Discounted(Weighting):
+    """``p_i = factor * q_i * s(tau_i)`` with the weights q_i of another rule; the sum is not made 1.
+
+    Parameters
+    ----------
+    base
+        Gives the q_i.
+    staleness
+        The function s.
+    factor
+        For instance FedAsync's mixing weight alpha.
+    """
+
+    def __init__(self, base: Weighting, staleness: Staleness, factor: float = 1.0) -> None:
+        self.base = base
+        self.staleness = staleness
+        self.factor = factor
+
+    def weights(self, updates: Sequence[Update], version: int, ledger: Ledger) -> tuple[float, ...]:
+        """Weights of at most `factor` times the base's."""
+        base = self.base.weights(updates, version, ledger)
+        return tuple(
+            self.factor * q * self.staleness(version - update.base_version)
+            for q, update in zip(base, updates, strict=True)
+        )

@@ -1,0 +1,17 @@
+"""Every update counts the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fedmtl.protocol import Update
+from strategies.ledger import Ledger
+from strategies.parts import Weighting
+
+
+class Uniform(Weighting):
+    """``p_i = 1/K``."""
+
+    def weights(self, updates: Sequence[Update], version: int, ledger: Ledger) -> tuple[float, ...]:
+        """Equal weights that sum to 1."""
+        return (1.0 / len(updates),) * len(updates)
