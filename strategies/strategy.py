@@ -29,6 +29,7 @@ from fedmtl.protocol import (
 from fedmtl.randomness import derive_seed
 from fedmtl.state import update_from_state, update_state
 from strategies.bases import Bases
+from strategies.flower_methods import FlowerMethods
 from strategies.ledger import Ledger
 from strategies.parts import Aggregator, ClientPolicy, Part, Scheduler, Step, TaskWeights
 
@@ -41,7 +42,7 @@ class Reaction:
     rejections: tuple[Rejection, ...] = ()
 
 
-class Strategy:
+class Strategy(FlowerMethods):
     """Four parts that together decide everything a server decides.
 
     A strategy is handed events and returns decisions, models and orders; it knows no clock, network or disk. The loop

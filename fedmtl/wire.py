@@ -1,0 +1,204 @@
+"""What travels between server and clients: a JSON text and arrays, written here, read there without trust.
+
+Nothing here knows Flower. A message's content is a mapping ``{"state": {"json": text}, "tensors": {name: array}}``,
+whose arrays have an attribute `data` that holds the bytes of an ``.npy`` file; Flower's records are of this shape.
+Making a record is one call of its constructor, and is left to whoever sends; reading it needs care, and is here.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedmtl.parameters import ParameterLayout
+from fedmtl.protocol import TrainOrder, Update
+from fedmtl.state import join, order_from_state, order_state, split, update_from_state, update_state
+
+STATE, JSON, TENSORS = "state", "json", "tensors"
+"""Names inside a message: the record of the text, its key, and the record of the arrays."""
+
+_SERVER_SIDE = ("dispatched_at", "arrived_at", "bytes_up", "bytes_down")
+_DTYPES = (np.dtype("float32"), np.dtype("float64"), np.dtype("int64"), np.dtype("bool"))
+_LONGEST_TEXT = 500
+
+
+class WireError(Exception):
+    """What arrived cannot be what was asked for; the message says in which respect."""
+
+
+class Packet(NamedTuple):
+    """A state on its way: its plain part as JSON, and its arrays by name."""
+
+    text: str
+    arrays: dict[str, np.ndarray]
+
+
+def pack(state: Any) -> Packet:
+    """A state (see :mod:`fedmtl.state`) ready to travel. Numbers keep every bit."""
+    plain, tensors = split(state)
+    return Packet(json.dumps(plain), {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()})
+
+
+def unpack(content: Mapping[str, Any]) -> Any:
+    """The state in a message's content.
+
+    Raises
+    ------
+    WireError
+        If records are missing, the text is no JSON, or an array is damaged, of a strange type or not there.
+    """
+    try:
+        text = content[STATE][JSON]
+        tensors = {name: _tensor(name, array.data) for name, array in content[TENSORS].items()}
+        return join(json.loads(text), tensors)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise WireError(f"the content lacks a part: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise WireError(f"the content cannot be read: {error}") from error
+
+
+def size(content: Mapping[str, Any]) -> int:
+    """Bytes of a content that `unpack` has accepted."""
+    return len(content[STATE][JSON]) + sum(len(array.data) for array in content[TENSORS].values())
+
+
+def _tensor(name: str, data: bytes) -> Tensor:
+    """The tensor in an ``.npy`` file. The header is checked against the length before any memory is taken."""
+    file = io.BytesIO(data)
+    version = np.lib.format.read_magic(file)
+    if version != (1, 0):
+        raise WireError(f"array {name!r} has format version {version}, expected (1, 0)")
+    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
+    start = file.tell()
+    if dtype not in _DTYPES or (fortran_order and len(shape) > 1):
+        raise WireError(f"array {name!r} is {dtype}, expected one of {', '.join(map(str, _DTYPES))} in C order")
+    if math.prod(shape) * dtype.itemsize != len(data) - start:
+        raise WireError(f"array {name!r} claims shape {shape} but holds {len(data) - start} bytes")
+    return torch.from_numpy(np.frombuffer(data, dtype, offset=start).reshape(shape).copy())
+
+
+def pack_order(order: TrainOrder, observed: Mapping[str, float | Tensor] | None = None) -> Packet:
+    """An order, and what its client observed on receiving it if that is known on this side (in a simulation)."""
+    return pack({"order": order_state(order), "observed": observed})
+
+
+def read_order(
+    content: Mapping[str, Any], layout: ParameterLayout
+) -> tuple[TrainOrder, dict[str, float | Tensor] | None]:
+    """The order in a message, and what came with it of the client's observations (None if nothing did).
+
+    Raises
+    ------
+    WireError
+        If the content is no order, or the model in it is not of this layout.
+    """
+    state = unpack(content)
+    try:
+        order = order_from_state(state["order"], layout)
+        observed = state["observed"]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise WireError(f"the content is no order: {error!r}") from error
+    for name, vector in {"base": order.base.vector, **order.vectors}.items():
+        _check_vector(f"the order's {name}", vector, layout.size)
+    return order, observed
+
+
+def pack_update(update: Update) -> Packet:
+    """An update; times and traffic are left out, the receiver knows them better."""
+    return pack({name: value for name, value in update_state(update).items() if name not in _SERVER_SIDE})
+
+
+def read_update(content: Mapping[str, Any], order: TrainOrder) -> Update:
+    """The update in a client's answer to an order.
+
+    Everything that a part of a strategy may rely on is checked: types, lengths, task indices, shapes, and that numbers
+    are finite. Whether the delta fits the model is the strategy's own check.
+
+    Raises
+    ------
+    WireError
+        If the content is no update, or answers another order.
+    """
+    state = unpack(content)
+    expected = [name for name in Update.__slots__ if name not in _SERVER_SIDE]
+    if not isinstance(state, dict) or sorted(state) != sorted(expected):
+        raise WireError("the content is no update: its fields differ")
+    _check_fields(state)
+    if (state["client"], state["job"]) != order.key:
+        raise WireError(f"answers job {state['job']} of client {state['client']}, expected {tuple(order.key)}")
+    _check_tasks(state, len(order.base.layout.heads))
+    if state["failure"] is None:
+        _check_finite(state)
+    for name, vector in state["vectors"].items():
+        _check_vector(f"vector {name!r}", vector, order.base.layout.size)
+    return update_from_state(state)
+
+
+def _check_fields(state: dict[str, Any]) -> None:
+    for name in ("client", "job", "base_version", "examples", "steps"):
+        if type(state[name]) is not int or not 0 <= state[name] < 2**53:
+            raise WireError(f"{name} is {_shown(state[name])}, expected an integer")
+    for name in ("learning_rate", "momentum", "similarity"):
+        if not _is_number(state[name]) and not (name == "similarity" and state[name] is None):
+            raise WireError(f"{name} is {_shown(state[name])}, expected a number")
+    for name in ("client_type", "failure"):
+        value = state[name]
+        if not (isinstance(value, str) and len(value) <= _LONGEST_TEXT) and not (name == "failure" and value is None):
+            raise WireError(f"{name} is {_shown(value)}, expected a text of at most {_LONGEST_TEXT} characters")
+    if type(state["feedback"]) is not bool:
+        raise WireError(f"feedback is {_shown(state['feedback'])}, expected true or false")
+    if not isinstance(state["delta"], Tensor):
+        raise WireError(f"delta is {_shown(state['delta'])}, expected a vector")
+    for name in ("terms", "vectors"):
+        if not isinstance(state[name], dict):
+            raise WireError(f"{name} is {_shown(state[name])}, expected a table")
+    if not all(map(_is_number, state["terms"].values())):
+        raise WireError("terms holds something else than numbers")
+
+
+def _check_tasks(state: dict[str, Any], tasks: int) -> None:
+    owned = state["tasks"]
+    if not isinstance(owned, list) or not all(type(task) is int and 0 <= task < tasks for task in owned):
+        raise WireError(f"tasks is {_shown(owned)}, expected indices below {tasks}")
+    if not owned or len(set(owned)) != len(owned):
+        raise WireError(f"tasks is {_shown(owned)}, expected at least one, each once")
+    for name in ("task_losses", "task_weights", "task_traces"):
+        values = state[name]
+        if not isinstance(values, list) or len(values) not in (0, len(owned)) or not all(map(_is_number, values)):
+            raise WireError(f"{name} is {_shown(values)}, expected {len(owned)} numbers or none")
+
+
+def _check_finite(state: dict[str, Any]) -> None:
+    for name in ("task_losses", "task_weights", "task_traces"):
+        if not all(map(math.isfinite, state[name])):
+            raise WireError(f"{name} is not finite")
+    if not all(map(math.isfinite, state["terms"].values())):
+        raise WireError("terms holds a number that is not finite")
+    for name in ("learning_rate", "momentum"):
+        if not math.isfinite(state[name]):
+            raise WireError(f"{name} is not finite")
+    for name, vector in state["vectors"].items():
+        if isinstance(vector, Tensor) and not torch.isfinite(vector).all():
+            raise WireError(f"vector {name!r} is not finite")
+
+
+def _check_vector(name: str, vector: Any, entries: int) -> None:
+    if not isinstance(vector, Tensor) or vector.dtype != torch.float32 or vector.shape != (entries,):
+        found = f"{vector.dtype} of shape {tuple(vector.shape)}" if isinstance(vector, Tensor) else _shown(vector)
+        raise WireError(f"{name} is {found}, expected float32 of shape ({entries},)")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, float) or (type(value) is int and abs(value) < 2**53)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

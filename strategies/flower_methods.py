@@ -1,0 +1,107 @@
+"""The methods that Flower expects of a strategy.
+
+They need Flower only when called, so that strategies can be imported and simulated without it; :mod:`strategies.flower`
+does the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+    from flwr.serverapp import Grid
+    from flwr.serverapp.strategy import Result
+
+    from strategies.flower.rounds import Rounds
+    from strategies.strategy import Strategy
+
+
+class FlowerMethods:
+    """Flower's interface of a strategy, for :class:`strategies.strategy.Strategy`.
+
+    `start` is the way to run a strategy: asynchronously if it is asynchronous. The other methods serve callers that
+    drive rounds themselves: a round sends the orders that are due, and each reply is an arrival in the one loop.
+    """
+
+    _rounds: Rounds | None = None
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+    ) -> Result:
+        """Run the strategy on a Flower grid until it has made so many versions of the model.
+
+        Parameters
+        ----------
+        grid
+            The grid that Flower hands to a server app.
+        initial_arrays
+            The model to start from, under the names of a PyTorch state dictionary. The strategy must have been
+            initialised, for the layout of the model, the settings of training and the seed.
+        num_rounds
+            Versions to make; Flower's "round" is a server step here.
+        timeout
+            Seconds that a client has for an order.
+        train_config
+            Not used: what a client is told is the strategy's to say (see :class:`strategies.parts.ClientPolicy`).
+        evaluate_config
+            If given, the clients evaluate the last model on their held-out data. (Flower asks after every round; in
+            an asynchronous run they are busy then.)
+        evaluate_fn
+            Evaluates version 0 and every later version on the server.
+
+        Returns
+        -------
+        flwr.serverapp.strategy.Result
+            The last model, and the metrics by version.
+        """
+        from strategies.flower.start import start
+
+        return start(cast("Strategy", self), grid, initial_arrays, num_rounds, timeout, evaluate_config, evaluate_fn)
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """The orders that are due, as messages."""
+        return self._in_rounds(grid).train_messages(arrays)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Take the replies as arrivals; returns the newest model and its metrics, or None twice."""
+        return self._in_rounds(None).take(replies)
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """A message to every connected client that asks it to evaluate the model on its held-out data."""
+        return self._in_rounds(grid).evaluate_messages(arrays)
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """The clients' metrics, averaged with the numbers of their held-out examples; None if no client answered."""
+        from strategies.flower.rounds import mean_metrics
+
+        return mean_metrics(replies)
+
+    def summary(self) -> None:
+        """Log what the strategy is made of."""
+        from strategies.flower.start import log_summary
+
+        log_summary(cast("Strategy", self))
+
+    def _in_rounds(self, grid: Grid | None) -> Rounds:
+        from strategies.flower.rounds import Rounds
+
+        if self._rounds is None or (grid is not None and self._rounds.grid is not grid):
+            if grid is None:
+                raise RuntimeError("aggregate_train was called before configure_train")
+            self._rounds = Rounds(cast("Strategy", self), grid)
+        return self._rounds
