@@ -10,12 +10,26 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from fedmtl.partitions.classes import class_partition
 from fedmtl.partitions.dirichlet import dirichlet
+from fedmtl.partitions.dual_dirichlet import dual_dirichlet
+from fedmtl.partitions.feature_skew import feature_skew
 from fedmtl.partitions.iid import iid
+from fedmtl.partitions.natural import natural
+from fedmtl.partitions.pathological import pathological
+from fedmtl.partitions.quantity import quantity
+from fedmtl.partitions.task_disjoint import task_disjoint
 
 PARTITIONS: Mapping[str, Callable[..., list[np.ndarray]]] = {
     "iid": iid,
     "dirichlet": dirichlet,
+    "pathological": pathological,
+    "quantity": quantity,
+    "natural": natural,
+    "dual-dirichlet": dual_dirichlet,
+    "class": class_partition,
+    "task-disjoint": task_disjoint,
+    "feature-skew": feature_skew,
 }
 
 __all__ = ["PARTITIONS"]

@@ -9,7 +9,7 @@ import numpy as np
 from fedmtl.components import Param
 from fedmtl.data.pool import Pool
 from fedmtl.partitions.cutting import at_least, check_enough, cut_by_shares, labels_of, parts_of
-from fedmtl.randomness import derive_seed, numpy_generator
+from fedmtl.randomness import numpy_generator
 
 
 def dirichlet(
@@ -37,14 +37,30 @@ def dirichlet(
     DataError
         If there are too few examples for so many clients.
     """
-    labels, classes = labels_of(pool, by)
+    labels, _ = labels_of(pool, by)
     check_enough(len(labels), clients, min_examples)
-    rng = np.random.default_rng(derive_seed(seed, "dirichlet"))
     within = numpy_generator(seed, "dirichlet examples")
+    owner = dirichlet_owner(labels, clients, alpha, numpy_generator(seed, "dirichlet"), within)
+    return parts_of(at_least(owner, clients, min_examples, within), clients)
+
+
+def dirichlet_owner(
+    labels: np.ndarray, clients: int, alpha: float, shares: np.random.Generator, within: np.random.Generator
+) -> np.ndarray:
+    """The client of each example when every class is shared out by a draw of Dir(alpha), int64 of shape [n].
+
+    Parameters
+    ----------
+    labels
+        The class of each example, int64 of shape [n].
+    clients, alpha
+        Number of clients, and concentration.
+    shares, within
+        Draw the shares of the classes, and the order of the examples within a class.
+    """
     owner = np.empty(len(labels), dtype=np.int64)
     concentration = np.full(clients, alpha)
-    for label in range(classes):
+    for label in np.unique(labels):
         members = within.permutation(np.flatnonzero(labels == label))
-        if len(members):
-            owner[members] = cut_by_shares(len(members), rng.dirichlet(concentration))
-    return parts_of(at_least(owner, clients, min_examples, within), clients)
+        owner[members] = cut_by_shares(len(members), shares.dirichlet(concentration))
+    return owner
