@@ -65,4 +65,4 @@ def build_devices(
     return DEVICES[section.kind](World(clients, seed, model, batch), **device_options(section))
 
 
-__all__ = ["DEVICES", "Devices", "Outage", "Summary", "build_devices", "describe", "device_options"]
+__all__ = ["DEVICES", "Devices", "Outage", "Summary", "World", "build_devices", "describe", "device_options"]
