@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -65,12 +67,14 @@ class LocalTrainer:
         client = order.client
         tasks = self._data.tasks_of(client)
         base = order.base.vector.to(self.device)
-        plan = adaptation(order.policy).plan(order, observed or {}, functools.partial(self._class_accuracy, client, base))
+        plan = adaptation(order.policy).plan(
+            order, observed or {}, functools.partial(self._class_accuracy, client, base)
+        )
         self._vector.copy_(base)
         shard = self._data.shards[client]
         steps = local_steps(order, len(shard))
-        descent = self._descend(order, plan, tasks, shard, base, steps)
-        losses, weights, statistics = descent
+        trace = self._descend(order, plan, tasks, shard, base, steps)
+        factors = (1.0,) * len(tasks) if order.task_weights is None else tuple(order.task_weights[t] for t in tasks)
         return Update(
             client=client,
             job=order.job,
@@ -79,35 +83,35 @@ class LocalTrainer:
             examples=len(shard),
             steps=steps,
             tasks=tasks,
-            task_losses=losses,
-            task_weights=weights,
-            task_traces=statistics,
+            task_losses=_means(trace.losses),
+            task_weights=_means(trace.weights) or factors,
+            task_traces=_means(trace.statistics),
             learning_rate=plan.settings.learning_rate,
             momentum=plan.settings.momentum,
             client_type=plan.client_type,
             similarity=plan.similarity,
             feedback=plan.feedback,
-            failure=self._failure(tasks, losses),
+            failure=self._failure(tasks, trace.losses),
         )
 
     def _descend(
         self, order: TrainOrder, plan: Plan, tasks: tuple[int, ...], shard: Tensor, base: Tensor, steps: int
-    ) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]:
-        """Run the steps; returns mean losses, mean weights and mean NTK statistics of the tasks over the steps."""
+    ) -> _Trace:
+        """Run the steps."""
         network = self._network(tasks)
         balancer = self._balancer(order)
-        optimiser = _Descent(network, plan, self.layout, tasks, base)
-        factors = None if order.task_weights is None else tuple(order.task_weights[task] for task in tasks)
-        sums: list[Tensor | None] = [None, None, None]
+        descent = _Descent(network, plan, self.layout, tasks, base)
+        factors = None if order.task_weights is None else [order.task_weights[task] for task in tasks]
+        trace = _Trace([], [], [])
         for inputs, targets in self._minibatches(order, tasks, shard, steps):
             step = balancer.gradients(network, inputs, targets, factors)
-            optimiser.step([*step.shared, *(gradient for head in step.heads for gradient in head)])
-            for i, value in enumerate((step.losses, step.weights, step.statistics)):
-                if value is not None:
-                    total = sums[i]
-                    sums[i] = value.clone() if total is None else total.add_(value)
-        losses, weights, statistics = (() if s is None else tuple((s / steps).tolist()) for s in sums)
-        return losses, weights or factors or (1.0,) * len(tasks), statistics
+            descent.step([*step.shared, *itertools.chain.from_iterable(step.heads)])
+            trace.losses.append(step.losses)
+            if step.weights is not None:
+                trace.weights.append(step.weights)
+            if step.statistics is not None:
+                trace.statistics.append(step.statistics)
+        return trace
 
     def _minibatches(
         self, order: TrainOrder, tasks: tuple[int, ...], shard: Tensor, steps: int
@@ -144,10 +148,15 @@ class LocalTrainer:
             balancer.start_job(self._draws.manual_seed(order.seed ^ 1))
         return balancer
 
-    def _failure(self, tasks: tuple[int, ...], losses: Sequence[float]) -> str | None:
-        for task, loss in zip(tasks, losses, strict=True):
-            if not math.isfinite(loss):
-                return f"loss of task {self._data.tasks[task].name!r} is {loss}"
+    def _failure(self, tasks: tuple[int, ...], losses: list[Tensor]) -> str | None:
+        """Which loss was the first that was not finite: from there on, the others' are not, either."""
+        table = torch.stack(losses)
+        if torch.isfinite(table.sum()):
+            return None
+        for step, row in enumerate(table.tolist(), start=1):
+            for task, loss in zip(tasks, row, strict=True):
+                if not math.isfinite(loss):
+                    return f"loss of task {self._data.tasks[task].name!r} is {loss} in step {step}"
         return None
 
     def _class_accuracy(self, client: int, base: Tensor) -> ClassAccuracy:
@@ -170,6 +179,18 @@ class LocalTrainer:
         return ClassAccuracy(tuple(correct[present].tolist()), tuple(examples[present].tolist()))
 
 
+class _Trace(NamedTuple):
+    """What the balancer said in each step, shape [tasks] each; empty where it says nothing."""
+
+    losses: list[Tensor]
+    weights: list[Tensor]
+    statistics: list[Tensor]
+
+
+def _means(steps: list[Tensor]) -> tuple[float, ...]:
+    return tuple(torch.stack(steps).mean(0).tolist()) if steps else ()
+
+
 class _Descent:
     """Stochastic gradient descent in place, with fused operations over the list of parameters.
 
@@ -184,7 +205,9 @@ class _Descent:
         self._settings: TrainSettings = plan.settings
         self._velocity: list[Tensor] | None = None
         self._base = _views_of(base, layout, tasks) if plan.settings.proximal else None
-        self._correction = None if plan.correction is None else _views_of(plan.correction.to(base.device), layout, tasks)
+        self._correction = (
+            None if plan.correction is None else _views_of(plan.correction.to(base.device), layout, tasks)
+        )
 
     @torch.no_grad()
     def step(self, gradients: list[Tensor]) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fedmtl.errors import CheckpointError, RunDirectoryError
+from fedmtl.files import replacing
 from fedmtl.state import join, split
 
 _FILE = "state.safetensors"
@@ -44,17 +44,13 @@ def save_checkpoint(directory: Path, state: Mapping[str, Any], configuration: st
     from safetensors.torch import save_file
 
     plain, tensors = split(state)
-    target, temporary = directory / _FILE, directory / f"{_FILE}.tmp"
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        metadata = {"state": json.dumps(plain), "configuration": configuration}
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
-        raise RunDirectoryError(f"cannot write the checkpoint {target}: {error}") from error
+    metadata = {"state": json.dumps(plain), "configuration": configuration}
+    target = directory / _FILE
+    with replacing(target) as temporary:
+        try:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata)
+        except SafetensorError as error:
+            raise RunDirectoryError(f"cannot write {target}: {error}; free space there") from error
 
 
 def load_checkpoint(directory: Path, configuration: str) -> dict[str, Any] | None:
@@ -75,7 +71,9 @@ def load_checkpoint(directory: Path, configuration: str) -> dict[str, Any] | Non
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         if metadata["configuration"] != configuration:
-            raise CheckpointError(f"{path} belongs to another configuration; resume with the experiment.toml it was made with")
+            raise CheckpointError(
+                f"{path} belongs to another configuration; resume with the experiment.toml it was made with"
+            )
         state: dict[str, Any] = join(json.loads(metadata["state"]), tensors)
     except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path} is damaged ({error}); start again with --overwrite") from error

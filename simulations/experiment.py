@@ -1,0 +1,131 @@
+"""An experiment: a configuration made into data, a model, devices and a strategy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from fedmtl.balancing import BALANCERS
+from fedmtl.checkpoint import digest
+from fedmtl.components import check_options, choose
+from fedmtl.config import ExperimentConfig, complete, parse_config, read_toml
+from fedmtl.data.build import build_data, data_options
+from fedmtl.data.federated import FederatedData
+from fedmtl.errors import ConfigError
+from fedmtl.models import MODELS, MultiTaskModel, build_model
+from fedmtl.parameters import ParameterLayout
+from fedmtl.protocol import GlobalModel, TrainSettings
+from simulations.devices import build_devices, device_options
+from simulations.devices.profile import Devices
+from strategies.catalogue import STRATEGIES, build_strategy
+from strategies.strategy import Strategy
+from strategies.task_weights import LocalBalancing
+
+
+class Experiment:
+    """A checked configuration and what it describes; the parts are built when first asked for.
+
+    Parameters
+    ----------
+    config
+        The configuration. Its components' options are checked at once.
+
+    Attributes
+    ----------
+    tables
+        The configuration with every default written out, as TOML tables: complete and re-runnable.
+
+    Raises
+    ------
+    ConfigError
+        If a component or an option is unknown or out of range.
+    """
+
+    def __init__(self, config: ExperimentConfig) -> None:
+        self.config = config
+        self._options = {
+            "data": data_options(config),
+            "model": _options(MODELS, config.model.name, config.model.options, "model"),
+            "devices": device_options(config.devices),
+            "strategy": _options(STRATEGIES, config.strategy.name, config.strategy.options, "strategy"),
+            "balancing": _options(BALANCERS, config.balancing.name, config.balancing.options, "balancing"),
+        }
+        self.tables = complete(config, self._options)
+
+    @classmethod
+    def from_config(cls, config: ExperimentConfig) -> Experiment:
+        """The experiment that a configuration describes."""
+        return cls(config)
+
+    @classmethod
+    def load(
+        cls, path: Path | str | None = None, overrides: Sequence[str] = (), tables: Mapping[str, Any] | None = None
+    ) -> Experiment:
+        """The experiment of a TOML file, or of the defaults, with ``section.key=value`` overrides.
+
+        Raises
+        ------
+        ConfigError
+            If the file, a key, a type or a value is wrong.
+        """
+        given = dict(tables or {}) if path is None else read_toml(Path(path))
+        return cls(parse_config(given, overrides, where=str(path or "")))
+
+    @property
+    def digest(self) -> str:
+        """A fingerprint of everything that determines the result: all but where it runs, when it stops and where it is kept."""
+        return digest({key: value for key, value in self.tables.items() if key not in ("engine", "stop", "name")})
+
+    @cached_property
+    def data(self) -> FederatedData:
+        """The clients' data and the server's test set."""
+        data = build_data(self.config)
+        if (target := self.config.stop.target) is not None and target.task not in (task.name for task in data.tasks):
+            names = ", ".join(task.name for task in data.tasks)
+            raise ConfigError(f"stop.target.task = {target.task!r} is not a task of this experiment; known: {names}")
+        return data
+
+    def new_model(self) -> MultiTaskModel:
+        """A module with the initial values that the seed gives."""
+        return build_model(
+            self.config.model.name, self._options["model"], self.data.input_shape, self.data.tasks, self.config.seed
+        )
+
+    @cached_property
+    def initial(self) -> GlobalModel:
+        """Version 0 of the global model."""
+        model = self.new_model()
+        layout = ParameterLayout.of(model)
+        return GlobalModel(0, layout.pack(model), layout)
+
+    @property
+    def layout(self) -> ParameterLayout:
+        """Layout of the model's vector."""
+        return self.initial.layout
+
+    @cached_property
+    def devices(self) -> Devices:
+        """The clients' devices."""
+        batch = self.data.train.features[: self.config.training.batch_size]
+        return build_devices(
+            self.config.devices, self.config.data.clients, self.config.seed, model=self.new_model(), batch=batch
+        )
+
+    @property
+    def settings(self) -> TrainSettings:
+        """How clients train, unless a policy says otherwise."""
+        return TrainSettings(**self.config.training.model_dump())
+
+    def new_strategy(self) -> Strategy:
+        """A fresh strategy, initialised with version 0."""
+        balancing = LocalBalancing(self.config.balancing.name, **self._options["balancing"])
+        strategy = build_strategy(self.config.strategy.name, self._options["strategy"], balancing)
+        strategy.initialise(self.initial, self.settings, self.config.seed)
+        return strategy
+
+
+def _options(table: Mapping[str, Any], name: str, given: Mapping[str, Any], section: str) -> dict[str, Any]:
+    build = choose(table, name, f"{section}.name")
+    return check_options(build, given, section, name)
