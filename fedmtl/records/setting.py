@@ -50,7 +50,7 @@ def write_partition(directory: Path, data: FederatedData) -> None:
     RunDirectoryError
         If it cannot be written.
     """
-    _write(directory / "partition.parquet", partition_table(data))
+    write_table(directory / "partition.parquet", partition_table(data))
 
 
 def write_devices(directory: Path, seconds: np.ndarray) -> None:
@@ -69,9 +69,16 @@ def write_devices(directory: Path, seconds: np.ndarray) -> None:
         If it cannot be written.
     """
     columns = [np.arange(len(seconds), dtype=np.int64), np.asarray(seconds, dtype=np.float64)]
-    _write(directory / "devices.parquet", pa.table(columns, schema=DEVICES))
+    write_table(directory / "devices.parquet", pa.table(columns, schema=DEVICES))
 
 
-def _write(path: Path, table: pa.Table) -> None:
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a table, whole or not at all.
+
+    Raises
+    ------
+    RunDirectoryError
+        If it cannot be written.
+    """
     with replacing(path) as temporary:
         pq.write_table(table, temporary)

@@ -1,0 +1,100 @@
+"""All plots of a run, in the order of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from fedmtl.plots import client_types, metrics, partition, staleness, task_weights, timeline
+from fedmtl.plots.run_tables import RunTables
+from fedmtl.plots.style import save
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One picture.
+
+    Attributes
+    ----------
+    name
+        Of its file, without the ending.
+    title, caption
+        What it shows, and how to read it, in one line.
+    draw
+        Draws it; None where the run has nothing to show.
+    """
+
+    name: str
+    title: str
+    caption: str
+    draw: Callable[[RunTables], Figure | None]
+
+
+PLOTS = (
+    Plot(
+        "metrics-by-time",
+        "Metrics against time",
+        "Every task's metric as time went by: on the server's test set, and on the examples that clients hold out.",
+        metrics.draw_by_time,
+    ),
+    Plot(
+        "metrics-by-version",
+        "Metrics against versions",
+        "The same against the versions of the global model: what a server step brought, whatever time it took.",
+        metrics.draw_by_version,
+    ),
+    Plot(
+        "staleness",
+        "Staleness",
+        "How many versions the server had moved on since the version that an update started from.",
+        staleness.draw,
+    ),
+    Plot(
+        "client-types",
+        "Client types",
+        "As what the clients that delivered an update saw themselves at the time.",
+        client_types.draw,
+    ),
+    Plot(
+        "task-weights",
+        "Task weights",
+        "Mean weight that the clients' balancer gave each task; the band holds the middle half of the updates.",
+        task_weights.draw,
+    ),
+    Plot(
+        "partition",
+        "Partition",
+        "How many training examples of each class each client has.",
+        partition.draw,
+    ),
+    Plot(
+        "timeline",
+        "Devices",
+        "Each bar is a job, from the sending of the order to the arrival of the update; a long bar is a slow device.",
+        timeline.draw,
+    ),
+)
+
+
+def make_plots(directory: Path, summary: Mapping[str, Any] | None = None) -> dict[str, Path]:
+    """Draw every plot that the run has something to show in, into ``plots/``; the files by the names of the plots.
+
+    Parameters
+    ----------
+    directory
+        Of a finished run.
+    summary
+        If it is not written yet.
+
+    Raises
+    ------
+    RunDirectoryError
+        If the directory holds no finished run, or a plot cannot be written.
+    """
+    run = RunTables.read(directory, summary)
+    drawn = ((plot.name, plot.draw(run)) for plot in PLOTS)
+    return {name: save(figure, directory / "plots" / f"{name}.png") for name, figure in drawn if figure is not None}

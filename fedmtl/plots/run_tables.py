@@ -1,0 +1,77 @@
+"""Everything that pictures of a run are drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from fedmtl.records import read_summary, read_table
+
+
+@dataclass(frozen=True, eq=False)
+class RunTables:
+    """A finished run.
+
+    Attributes
+    ----------
+    summary
+        As in ``summary.json``.
+    updates, aggregations, evaluations
+        See :mod:`fedmtl.records.schemas`.
+    partition, devices
+        See :mod:`fedmtl.records.setting`; None where the run kept none (real clients tell neither).
+    """
+
+    summary: Mapping[str, Any]
+    updates: pa.Table
+    aggregations: pa.Table
+    evaluations: pa.Table
+    partition: pa.Table | None
+    devices: pa.Table | None
+
+    @classmethod
+    def read(cls, directory: Path, summary: Mapping[str, Any] | None = None) -> RunTables:
+        """The run in a directory; `summary` if it is not written yet.
+
+        Raises
+        ------
+        RunDirectoryError
+            If the directory holds no finished run.
+        """
+        known = read_summary(directory) if summary is None else summary
+        tables = [read_table(directory, name) for name in ("updates", "aggregations", "evaluations")]
+        kept = [
+            read_table(directory, name) if (directory / f"{name}.parquet").is_file() else None
+            for name in ("partition", "devices")
+        ]
+        return cls(known, *tables, *kept)
+
+    @property
+    def tasks(self) -> list[Mapping[str, Any]]:
+        """Name, metric and direction of each task."""
+        return list(self.summary["tasks"])
+
+    @property
+    def applied(self) -> pa.Table:
+        """The uploads that went into a version."""
+        return self.updates.filter(pc.is_valid(self.updates["applied_version"]))
+
+    def curve(self, task: str, metric: str, group: str, against: str) -> tuple[np.ndarray, np.ndarray]:
+        """A metric of a task in a group against ``"time"`` or ``"version"``; empty where it was not measured."""
+        table = self.evaluations
+        chosen = pc.and_(pc.equal(table["task"], task), pc.equal(table["metric"], metric))
+        rows = table.filter(pc.and_(chosen, pc.equal(table["group"], group)))
+        return rows[against].to_numpy(), rows["value"].to_numpy()
+
+    def seconds(self) -> np.ndarray | None:
+        """Seconds that each client's device takes for the same work, by client number; None where unknown."""
+        if self.devices is None:
+            return None
+        seconds: np.ndarray = self.devices["seconds"].to_numpy()
+        return seconds

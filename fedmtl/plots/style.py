@@ -1,0 +1,83 @@
+"""One look for all plots: 1200 pixels wide, colours that everyone can tell apart, no global state."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from fedmtl.files import replacing
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+DPI = 120
+WIDTH = 10.0
+"""Inches; 1200 pixels."""
+
+# Okabe and Ito's palette for colour-blind readers, without the yellow, which is too pale for a line on white.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+GREY = "#8C8C8C"
+LINE_STYLES = ("-", "--", "-.", ":")
+SEQUENTIAL = "viridis"
+
+_SETTINGS: Any = {
+    "font.size": 11,
+    "axes.titlesize": 12,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E3E3E3",
+    "grid.linewidth": 0.8,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+}
+
+
+def styled(draw: Callable[P, R]) -> Callable[P, R]:
+    """Let a function draw in the common look, and leave matplotlib's settings as they were."""
+
+    @functools.wraps(draw)
+    def inner(*args: P.args, **kwargs: P.kwargs) -> R:
+        with rc_context(_SETTINGS):
+            return draw(*args, **kwargs)
+
+    return inner
+
+
+def new_figure(height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, Sequence[Axes]]:
+    """A figure of the common width with a grid of axes (in reading order); `height` in inches."""
+    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False, **options)
+    return figure, list(axes.flat)
+
+
+def line_look(index: int) -> dict[str, Any]:
+    """Colour and dash of the index-th of several lines; no two of the first 28 look the same."""
+    return {"color": COLOURS[index % len(COLOURS)], "linestyle": LINE_STYLES[index // len(COLOURS) % len(LINE_STYLES)]}
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a figure as PNG, whole or not at all.
+
+    Raises
+    ------
+    RunDirectoryError
+        If it cannot be written.
+    """
+    with replacing(path) as temporary:
+        styled(figure.savefig)(temporary, format="png", dpi=DPI, metadata={"Software": None})
+    return path

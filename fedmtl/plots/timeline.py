@@ -1,0 +1,77 @@
+"""What the devices did when."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from fedmtl.plots.run_tables import RunTables
+from fedmtl.plots.style import COLOURS, GREY, SEQUENTIAL, new_figure, styled
+
+_ROWS = 40
+_LONGEST_JOBS = 4
+
+
+@styled
+def draw(run: RunTables) -> Figure | None:
+    """A row per client, the fastest on top, and a bar per job, coloured by the staleness of its update.
+
+    Of many clients it shows an even sample by speed, and of a long run the beginning: a few of the longest jobs.
+    """
+    if not run.updates.num_rows:
+        return None
+    starts, ends = (run.updates[name].to_numpy() for name in ("dispatched_at", "arrived_at"))
+    clients = run.updates["client"].to_numpy()
+    staleness = run.updates["staleness"].to_numpy(zero_copy_only=False).astype(float)
+    rejected = run.updates["rejected"].is_valid().to_numpy()
+    end = min(float(ends.max()), starts.min() + _LONGEST_JOBS * float((ends - starts).max()))
+    order = _by_speed(run, clients, ends - starts)
+    shown = order[np.unique(np.linspace(0, len(order) - 1, min(len(order), _ROWS)).round().astype(np.int64))]
+    row = {int(client): number for number, client in enumerate(shown)}
+    kept = np.isin(clients, shown) & (starts < end)
+
+    figure, (panel,) = new_figure(1.4 + 0.17 * max(len(shown), 12))
+    norm = Normalize(0, max(1.0, np.nanmax(staleness[kept], initial=1.0)))
+    looks = (
+        (kept & ~np.isnan(staleness), None, "applied"),
+        (kept & rejected, COLOURS[1], "rejected"),
+        (kept & np.isnan(staleness) & ~rejected, GREY, "still waiting at the end"),
+    )
+    image = None
+    for chosen, colour, label in looks:
+        boxes = [_box(starts[i], ends[i], row[int(clients[i])]) for i in np.flatnonzero(chosen)]
+        if not boxes:
+            continue
+        if colour is None:
+            image = PolyCollection(boxes, array=staleness[chosen], cmap=SEQUENTIAL, norm=norm)
+        bars = image if colour is None and image is not None else PolyCollection(boxes, facecolor=colour, label=label)
+        bars.set_edgecolor("white")
+        bars.set_linewidth(0.4)
+        panel.add_collection(bars)
+    if image is not None:
+        figure.colorbar(image, ax=panel, label="staleness of the update (versions)", pad=0.01)
+    panel.set_xlim(starts.min(), end)
+    panel.set_ylim(len(shown) - 0.4, -0.6)
+    panel.set_yticks(range(len(shown)), [str(client) for client in shown], fontsize=8)
+    panel.set_xlabel("time (s)")
+    panel.set_ylabel("client, fastest on top")
+    panel.grid(visible=False, axis="y")
+    if panel.get_legend_handles_labels()[0]:
+        figure.legend(loc="outside upper right", ncols=2)
+    return figure
+
+
+def _box(start: float, end: float, row: int) -> list[tuple[float, float]]:
+    return [(start, row - 0.38), (end, row - 0.38), (end, row + 0.38), (start, row + 0.38)]
+
+
+def _by_speed(run: RunTables, clients: np.ndarray, durations: np.ndarray) -> np.ndarray:
+    """The clients that answered, the fastest first: by their devices where these are known, else by their mean job."""
+    present = np.unique(clients)
+    seconds = run.seconds()
+    if seconds is not None:
+        return present[np.argsort(seconds[present], kind="stable")]
+    jobs = np.bincount(clients)[present]
+    return present[np.argsort(np.bincount(clients, durations)[present] / jobs, kind="stable")]

@@ -1,0 +1,164 @@
+"""What became of a run, in numbers: ``summary.json``."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from fedmtl.errors import RunDirectoryError
+from fedmtl.files import replacing
+from fedmtl.records.recorder import Recorder
+from fedmtl.tasks import Task
+
+SUMMARY = "summary.json"
+
+LAST_EVALUATIONS = 20
+"""How many of the last evaluated versions the mean final metric is taken over."""
+
+_PACKAGES = ("fedmtl", "torch", "numpy", "flwr", "ray", "pyarrow")
+
+
+def summarise(
+    recorder: Recorder,
+    *,
+    name: str,
+    strategy: str,
+    seed: int,
+    ended: str,
+    time: float,
+    wall_seconds: float,
+    target: tuple[str, float] | None = None,
+) -> dict[str, Any]:
+    """What became of a run, as JSON-compatible values.
+
+    Parameters
+    ----------
+    recorder
+        With every row of the run.
+    name, strategy, seed
+        Of the experiment.
+    ended
+        Why the run ended.
+    time
+        Seconds of the fleet's clock at the end.
+    wall_seconds
+        What the run really took.
+    target
+        A task and the value that its metric on the test set was to reach, if there was one.
+    """
+    updates, evaluations = recorder.table("updates"), recorder.table("evaluations")
+    applied = updates.num_rows - updates["applied_version"].null_count
+    rejected = updates.num_rows - updates["rejected"].null_count
+    return {
+        "name": name,
+        "strategy": strategy,
+        "seed": seed,
+        "ended": ended,
+        "versions": pc.max(recorder.table("aggregations")["version"]).as_py() or 0,
+        "time": time,
+        "wall_seconds": wall_seconds,
+        "updates": {"applied": applied, "rejected": rejected, "unsettled": updates.num_rows - applied - rejected},
+        "bytes": {"up": pc.sum(updates["bytes_up"]).as_py() or 0, "down": pc.sum(updates["bytes_down"]).as_py() or 0},
+        "tasks": [_task_summary(task, evaluations) for task in recorder.tasks],
+        "target": None if target is None else _target_summary(recorder.tasks, evaluations, *target),
+        "packages": package_versions(),
+    }
+
+
+def write_summary(directory: Path, summary: Mapping[str, Any]) -> None:
+    """Write ``summary.json``; numbers that are not finite become null, which JSON has.
+
+    Raises
+    ------
+    RunDirectoryError
+        If it cannot be written.
+    """
+    text = json.dumps(_finite(summary), indent=2, ensure_ascii=False, allow_nan=False)
+    with replacing(directory / SUMMARY) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_summary(directory: Path) -> dict[str, Any]:
+    """What `write_summary` wrote.
+
+    Raises
+    ------
+    RunDirectoryError
+        If the directory holds no finished run, or the file is damaged.
+    """
+    path = directory / SUMMARY
+    if not path.is_file():
+        raise RunDirectoryError(f"{directory} holds no finished run: {SUMMARY} is missing")
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunDirectoryError(f"cannot read {path}: {error}") from None
+    if not isinstance(summary, dict) or "tasks" not in summary:
+        raise RunDirectoryError(f"{path} is not the summary of a run")
+    return summary
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide what a run computes, as far as they are installed."""
+    versions = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _task_summary(task: Task, evaluations: pa.Table) -> dict[str, Any]:
+    """Metric on the test set: last, mean over the last evaluated versions, best; and the last value of each group."""
+    mine = evaluations.filter(
+        pc.and_(pc.equal(evaluations["task"], task.name), pc.equal(evaluations["metric"], task.metric))
+    )
+    values = mine.filter(pc.equal(mine["group"], "test"))["value"].to_numpy()
+    finite = values[np.isfinite(values)]
+    best = None if not finite.size else float(finite.max() if task.higher_is_better else finite.min())
+    return {
+        "name": task.name,
+        "kind": task.kind,
+        "metric": task.metric,
+        "higher_is_better": task.higher_is_better,
+        "last": float(values[-1]) if values.size else None,
+        "mean_of_last": float(values[-LAST_EVALUATIONS:].mean()) if values.size else None,
+        "best": best,
+        "groups": dict(zip(mine["group"].to_pylist(), mine["value"].to_pylist(), strict=True)),
+    }
+
+
+def _target_summary(tasks: Sequence[Task], evaluations: pa.Table, name: str, value: float) -> dict[str, Any]:
+    task = next(task for task in tasks if task.name == name)
+    reached = first_reached(evaluations, name, task.metric, value, higher_is_better=task.higher_is_better)
+    version, time = (None, None) if reached is None else reached
+    return {"task": name, "value": value, "version": version, "time": time}
+
+
+def first_reached(
+    evaluations: pa.Table, task: str, metric: str, value: float, *, higher_is_better: bool
+) -> tuple[int, float] | None:
+    """Version and time of the first evaluation on the test set in which a task's metric was at `value` or better."""
+    better = pc.greater_equal if higher_is_better else pc.less_equal
+    of_task = pc.and_(pc.equal(evaluations["task"], task), pc.equal(evaluations["metric"], metric))
+    chosen = pc.and_(pc.and_(of_task, pc.equal(evaluations["group"], "test")), better(evaluations["value"], value))
+    rows = evaluations.filter(chosen)
+    return (rows["version"][0].as_py(), rows["time"][0].as_py()) if rows.num_rows else None
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
