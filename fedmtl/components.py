@@ -12,14 +12,18 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+import json
+import re
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from fedmtl.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel, ValidationError
+    from pydantic import BaseModel
+    from pydantic_core import ErrorDetails
 
 
 Part = TypeVar("Part")
@@ -61,6 +65,34 @@ class Option:
     default: Any
     param: Param
 
+    @property
+    def required(self) -> bool:
+        """Whether there is no default."""
+        return self.default is inspect.Parameter.empty
+
+    @property
+    def allowed(self) -> str:
+        """Type and range in words, such as ``"number, > 0"`` or ``"'gradient' or 'model'"``."""
+        bounds = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+        limits = [f"{bounds[name]} {bound:g}" for name, bound in self.param.bounds.items()]
+        return ", ".join([_in_words(self.annotation), *limits])
+
+
+_WORDS: dict[Any, str] = {int: "whole number", float: "number", bool: "true or false", str: "text", type(None): "unset"}
+
+
+def _in_words(annotation: Any) -> str:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _in_words(arguments[0])
+    if origin is Literal:
+        return " or ".join(repr(choice) for choice in arguments)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_in_words(argument) for argument in arguments)
+    if origin in (list, tuple, Sequence):
+        return f"list of {_in_words(arguments[0])}"
+    return _WORDS.get(annotation, str(getattr(annotation, "__name__", annotation)))
+
 
 @functools.cache
 def options_of(build: Callable[..., Any]) -> tuple[Option, ...]:
@@ -97,7 +129,8 @@ def _schema(build: Callable[..., Any]) -> type[BaseModel]:
     for option in options_of(build):
         default = ... if option.default is inspect.Parameter.empty else option.default
         fields[option.name] = (option.annotation, Field(default, **option.param.bounds))
-    return create_model("Options", __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=True), **fields)
+    strict = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True)
+    return create_model("Options", __config__=strict, **fields)
 
 
 def check_options(build: Callable[..., Any], given: Mapping[str, Any], section: str, owner: str) -> dict[str, Any]:
@@ -119,11 +152,16 @@ def check_options(build: Callable[..., Any], given: Mapping[str, Any], section: 
     """
     from pydantic import ValidationError
 
+    options = {option.name: option for option in options_of(build)}
     try:
-        checked = _schema(build).model_validate(dict(given))
+        # As JSON the check is strict (no text for a number), yet a list may stand for a tuple: TOML has only lists.
+        checked = _schema(build).model_validate_json(json.dumps(dict(given), default=str))
     except ValidationError as error:
-        known = [option.name for option in options_of(build)]
-        raise ConfigError("\n".join(explain(error, section, known, f" of {owner!r}"))) from None
+        lines = []
+        for (name, *_), faults in by_key(error.errors(), lambda path: path[:1]).items():
+            meaning = options[name].param.help if name in options else ""
+            lines.append(explain(f"{section}.{name}", faults, options, f" of {owner!r}", meaning))
+        raise ConfigError("\n".join(lines)) from None
     return {name: getattr(checked, name) for name in type(checked).model_fields}
 
 
@@ -149,20 +187,67 @@ def create(
     return build(*arguments, **options)
 
 
-def explain(error: ValidationError, section: str, known: Iterable[str], owner: str = "") -> list[str]:
-    """One line for each fault that pydantic found: the key, what is wrong, what is allowed, the nearest valid key."""
-    known = list(known)
-    lines = []
-    for fault in error.errors():
-        key = ".".join(str(part) for part in (section, *fault["loc"]) if part != "")
-        if fault["type"] == "extra_forbidden":
-            name = str(fault["loc"][-1])
-            lines.append(f"{key} is not a key{owner}{did_you_mean(name, known)}; known: {', '.join(known) or 'none'}")
-        elif fault["type"] == "missing":
-            lines.append(f"{key} is missing{owner}")
-        else:
-            lines.append(f"{key} = {fault['input']!r}: {fault['msg'][0].lower()}{fault['msg'][1:]}")
-    return lines
+Path = tuple[Any, ...]
+
+
+def by_key(faults: Iterable[ErrorDetails], key: Callable[[Path], Path]) -> dict[Path, list[ErrorDetails]]:
+    """Faults that pydantic found, grouped by the key of the configuration that they are about.
+
+    Pydantic's own path leads further, into lists and into every alternative of a union.
+    """
+    groups: dict[Path, list[ErrorDetails]] = {}
+    for fault in faults:
+        groups.setdefault(key(fault["loc"]), []).append(fault)
+    return groups
+
+
+def explain(key: str, faults: Sequence[ErrorDetails], known: Iterable[str], owner: str = "", meaning: str = "") -> str:
+    """What is wrong with a key, in one line: the value, what is allowed, the nearest valid key or value.
+
+    Parameters
+    ----------
+    key
+        The key as the user writes it, with its section.
+    faults
+        What pydantic found there; several if the value fits none of several types.
+    known
+        The keys that may stand in this place.
+    owner, meaning
+        Whose key it is, as in ``" of 'dirichlet'"``, and what it means.
+    """
+    fault = faults[0]
+    if fault["type"] == "extra_forbidden":
+        known = list(known)
+        hint = did_you_mean(key.rpartition(".")[2], known)
+        return f"{key} is not a key{owner}{hint}; known: {', '.join(known) or 'none'}"
+    if fault["type"] == "missing":
+        return f"{key} is missing" + (f" ({meaning})" if meaning else "")
+    if fault["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return f"{key} = {fault['input']!r}: is a section, so write [{key}] and its keys below"
+    expected = " or ".join(dict.fromkeys(_expected(one) for one in faults))
+    choices = [
+        choice for one in faults for choice in re.findall(r"'([^']*)'", str(one.get("ctx", {}).get("expected", "")))
+    ]
+    hint = did_you_mean(fault["input"], choices) if isinstance(fault["input"], str) else ""
+    return f"{key} = {fault['input']!r}: should be {expected}{hint}" + (f" ({meaning})" if meaning else "")
+
+
+_PLAIN = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "list_type": 'a list, such as ["a", "b"]',
+    "tuple_type": "a list, such as [1, 2]",
+    "none_required": "left out",
+}
+
+
+def _expected(fault: ErrorDetails) -> str:
+    message = fault["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    return _PLAIN.get(fault["type"], message)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -1,30 +1,38 @@
 """The configuration of an experiment: one TOML file, every key with a default.
 
-The sections `data`, `model`, `devices`, `strategy` and `balancing` name a component and may hold that component's own options
-beside the keys given here; :mod:`fedmtl.components` checks those against the component's signature.
+The sections `data`, `model`, `devices`, `strategy` and `balancing` name a component and may hold that component's own
+options beside the keys given here; :mod:`fedmtl.components` checks those against the component's signature.
 """
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from fedmtl.components import did_you_mean, explain
+from fedmtl.components import by_key, explain
 from fedmtl.errors import ConfigError
 
+DEFAULT_VERSIONS = 400
 Positive = Annotated[int, Field(gt=0)]
 
 
+def _file_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", text):
+        raise ValueError("letters, digits, '.', '_' and '-', with a letter or digit first")
+    return text
+
+
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class _ComponentSection(BaseModel):
-    model_config = ConfigDict(extra="allow", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -100,12 +108,20 @@ class TargetSection(_Section):
 
 
 class StopSection(_Section):
-    """When the run ends: at the first of these that is reached."""
+    """When the run ends: at the first of these that is reached; after 400 versions if no count and no time is given."""
 
-    versions: Positive | None = 400
+    versions: Positive | None = None
     time: Annotated[float, Field(gt=0)] | None = None
     updates: Positive | None = None
     target: TargetSection | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _always_ends(cls, given: Any) -> Any:
+        # A target alone may never be reached.
+        if isinstance(given, dict) and not {"versions", "time", "updates"} & given.keys():
+            return {"versions": DEFAULT_VERSIONS, **given}
+        return given
 
 
 class RecordsSection(_Section):
@@ -116,12 +132,10 @@ class RecordsSection(_Section):
     checkpoint_every: Positive = 50
 
 
-class ExperimentConfig(BaseModel):
+class ExperimentConfig(_Section):
     """A complete experiment."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
-
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "fedqs-digits"
+    name: Annotated[str, AfterValidator(_file_name)] = "fedqs-digits"
     seed: Annotated[int, Field(ge=0)] = 0
     data: DataSection = DataSection()
     tasks: TasksSection = TasksSection()
@@ -131,7 +145,7 @@ class ExperimentConfig(BaseModel):
     balancing: BalancingSection = BalancingSection()
     training: TrainingSection = TrainingSection()
     engine: EngineSection = EngineSection()
-    stop: StopSection = StopSection()
+    stop: StopSection = StopSection(versions=DEFAULT_VERSIONS)
     records: RecordsSection = RecordsSection()
 
 
@@ -151,22 +165,42 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not a valid TOML file: {error}") from None
 
 
-def set_key(tables: dict[str, Any], assignment: str) -> None:
-    """Apply one ``section.key=value``; the value is read as TOML, and as a plain string where it is not TOML."""
-    path, equals, text = assignment.partition("=")
-    if not equals or not path.strip():
+def to_toml(tables: Mapping[str, Any]) -> str:
+    """The tables as the text of a TOML file; values that are None are left out, as TOML has no word for them."""
+    import tomli_w
+
+    return tomli_w.dumps(_without_none(tables))
+
+
+def set_key(tables: dict[str, Any], assignment: str) -> tuple[str, ...]:
+    """Apply one ``section.key=value`` and return the key's path.
+
+    The value is read as TOML, and as plain text where it is not TOML.
+
+    Raises
+    ------
+    ConfigError
+        If this is not an assignment, or leads through something that is no section.
+    """
+    key, equals, text = assignment.partition("=")
+    *parents, name = path = tuple(part.strip() for part in key.split("."))
+    if not equals or not all(path):
         raise ConfigError(f"--set {assignment}: write section.key=value, such as devices.ratio=20")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text.strip()
-    *parents, key = path.strip().split(".")
     table = tables
     for parent in parents:
         table = table.setdefault(parent, {})
         if not isinstance(table, dict):
             raise ConfigError(f"--set {assignment}: {parent} is not a section")
-    table[key] = value
+    table[name] = _value(text)
+    return path
+
+
+def _value(text: str) -> Any:
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text.strip()
+    return parsed["value"] if len(parsed) == 1 else text.strip()
 
 
 def parse_config(tables: Mapping[str, Any], overrides: Sequence[str] = (), where: str = "") -> ExperimentConfig:
@@ -175,44 +209,67 @@ def parse_config(tables: Mapping[str, Any], overrides: Sequence[str] = (), where
     Raises
     ------
     ConfigError
-        If a key, type or value is wrong; names each key, and `where` it was found.
+        If a key, type or value is wrong; names each key, and whether it stands in the file `where` or in an override.
     """
-    merged = _copy_tables(tables)
-    for assignment in overrides:
-        set_key(merged, assignment)
+    merged = _copy(tables)
+    origins = {set_key(merged, assignment): f"--set {assignment}" for assignment in overrides}
     try:
         return ExperimentConfig.model_validate(merged)
     except ValidationError as error:
-        lines = [line for fault in _by_section(error) for line in fault]
-        raise ConfigError("\n".join([f"{where}:" if where else "the configuration is wrong:", *lines])) from None
+        lines = []
+        for path, faults in by_key(error.errors(), _path_of_key).items():
+            origin = next((origins[path[:n]] for n in range(len(path), 0, -1) if path[:n] in origins), where)
+            line = explain(".".join(map(str, path)), faults, _fields(path[:-1]), _place(path))
+            lines.append(f"{origin}: {line}" if origin else line)
+        raise ConfigError("\n".join(lines)) from None
 
 
-def _by_section(error: ValidationError) -> list[list[str]]:
-    """Faults explained with the keys that their own section knows."""
-    groups = []
-    for fault in error.errors():
-        *parents, _ = fault["loc"] or ("",)
-        model: Any = ExperimentConfig
-        for parent in parents:
-            field = getattr(model, "model_fields", {}).get(parent)
-            model = field.annotation if field is not None else None
-        single = ValidationError.from_exception_data(
-            "", [{"type": fault["type"], "loc": fault["loc"], "input": fault["input"], "ctx": fault.get("ctx", {})}]
-        )  # type: ignore[typeddict-item, list-item]
-        groups.append(explain(single, "", getattr(model, "model_fields", {})))
-    return groups
+def _path_of_key(path: tuple[Any, ...]) -> tuple[Any, ...]:
+    """As much of pydantic's path as leads through sections, and one step more."""
+    depth = next((n for n in range(1, len(path)) if not _fields(path[:n])), len(path))
+    return path[:depth]
 
 
-def _copy_tables(tables: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _copy_tables(value) if isinstance(value, Mapping) else value for key, value in tables.items()}
+def _fields(path: Sequence[str]) -> list[str]:
+    """The keys of the section at this path; none if there is no such section."""
+    model: type[BaseModel] = ExperimentConfig
+    for part in path:
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        sections = [one for one in (annotation, *get_args(annotation)) if isinstance(one, type)]
+        found = next((one for one in sections if issubclass(one, BaseModel)), None)
+        if found is None:
+            return []
+        model = found
+    return list(model.model_fields)
+
+
+def _place(path: Sequence[str]) -> str:
+    """Where an unknown key would be known, if it stands in the wrong section."""
+    homes = [section for section in ExperimentConfig.model_fields if path[-1] in _fields((section,))]
+    return f" here, but [{homes[0]}] has one" if homes and homes[0] not in path[:-1] else ""
+
+
+def _copy(value: Any) -> Any:
+    return {key: _copy(entry) for key, entry in value.items()} if isinstance(value, Mapping) else value
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_none(entry) for key, entry in value.items() if entry is not None}
+    return value
 
 
 def complete(config: ExperimentConfig, options: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The configuration as TOML tables with every default written out; `options` are the checked ones of each section."""
+    """The configuration as tables with every default written out.
+
+    Parameters
+    ----------
+    config
+        The configuration.
+    options
+        For each section of a component its checked options.
+    """
     tables: dict[str, Any] = config.model_dump(exclude_none=True)
     for section, values in options.items():
         tables[section].update({key: value for key, value in values.items() if value is not None})
     return tables
-
-
-__all__ = ["ExperimentConfig", "complete", "did_you_mean", "parse_config", "read_toml", "set_key"]

@@ -56,7 +56,10 @@ def test_imports_run_one_way(path: Path) -> None:
 
 def importers(package: str) -> set[str]:
     return {
-        path.as_posix() for path in MODULES for _, name in imported(path) if name == package or name.startswith(f"{package}.")
+        path.as_posix()
+        for path in MODULES
+        for _, name in imported(path)
+        if name == package or name.startswith(f"{package}.")
     }
 
 

@@ -1,8 +1,8 @@
 """Install the locked packages and the project into the environment that runs this file.
 
-On Linux the default index serves torch built for CUDA, several gigabytes that a machine without a GPU cannot use. Where there
-is no GPU and pip would take that build, the CPU build of the pinned version is installed first: uv (itself a locked package)
-knows where to get it.
+On Linux the default index serves torch built for CUDA, several gigabytes that a machine without a GPU cannot use.
+Where there is no GPU and pip would take that build, the CPU build of the pinned version is installed first: uv (a
+locked package itself) knows where to get it.
 """
 
 from __future__ import annotations

@@ -1,0 +1,146 @@
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import pytest
+
+from fedmtl.components import Param, check_options, choose, create, did_you_mean, options_of, summary_of
+from fedmtl.errors import ConfigError
+
+
+def lens(
+    subject: str,
+    *,
+    focus: Annotated[float, Param("focal length, metres", gt=0, source="paper")] = 0.05,
+    blades: Annotated[int, Param("blades of the shutter", ge=3, le=12)] = 7,
+    coating: Annotated[Literal["none", "single", "multi"], Param("of the glass")] = "multi",
+    stops: Annotated[tuple[float, ...], Param("f-numbers")] = (2.0, 4.0),
+    limit: Annotated[int | Literal["auto"], Param("most pictures", ge=1)] = "auto",
+    filter: Annotated[str | None, Param("colour")] = None,
+) -> dict[str, Any]:
+    """A lens.
+
+    The rest is not shown in lists.
+    """
+    return {"subject": subject, "focus": focus, "blades": blades}
+
+
+def mirror(subject: str, *, diameter: Annotated[float, Param("metres", gt=0)]) -> float:
+    """A mirror."""
+    return diameter
+
+
+TABLE = {"lens": lens, "mirror": mirror}
+
+
+def complaint(given: Mapping[str, Any]) -> str:
+    with pytest.raises(ConfigError) as caught:
+        check_options(lens, given, "data", "lens")
+    return str(caught.value)
+
+
+def test_options_are_the_keyword_only_parameters() -> None:
+    options = {option.name: option for option in options_of(lens)}
+    assert list(options) == ["focus", "blades", "coating", "stops", "limit", "filter"]
+    assert options["focus"].default == 0.05
+    assert options["focus"].param == Param("focal length, metres", gt=0, source="paper")
+    assert not options["focus"].required
+    assert options_of(mirror)[0].required
+
+
+def test_what_is_allowed_is_said_in_words() -> None:
+    assert {option.name: option.allowed for option in options_of(lens)} == {
+        "focus": "number, > 0",
+        "blades": "whole number, >= 3, <= 12",
+        "coating": "'none' or 'single' or 'multi'",
+        "stops": "list of number",
+        "limit": "whole number or 'auto', >= 1",
+        "filter": "text or unset",
+    }
+
+
+def test_options_of_a_class_are_those_of_its_constructor() -> None:
+    class Camera:
+        def __init__(self, subject: str, *, iso: Annotated[int, Param("speed of the film")] = 100) -> None:
+            self.iso = iso
+
+    assert [(option.name, option.default) for option in options_of(Camera)] == [("iso", 100)]
+
+
+def test_the_summary_is_the_docstrings_first_line() -> None:
+    assert summary_of(lens) == "A lens."
+
+
+def test_defaults_are_filled_in() -> None:
+    checked = check_options(lens, {"blades": 5}, "data", "lens")
+    assert checked == {
+        "focus": 0.05,
+        "blades": 5,
+        "coating": "multi",
+        "stops": (2.0, 4.0),
+        "limit": "auto",
+        "filter": None,
+    }
+
+
+def test_a_list_may_stand_for_a_tuple_and_a_whole_number_for_a_number() -> None:
+    checked = check_options(lens, {"stops": [1, 2.8], "focus": 1}, "data", "lens")
+    assert checked["stops"] == (1.0, 2.8)
+    assert checked["focus"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"focus": 0}, "data.focus = 0: should be greater than 0 (focal length, metres)"),
+        ({"focus": "1"}, "data.focus = '1': should be a number (focal length, metres)"),
+        ({"focus": float("nan")}, "data.focus = nan: should be greater than 0 (focal length, metres)"),
+        ({"blades": True}, "data.blades = True: should be a whole number (blades of the shutter)"),
+        ({"blades": 13}, "data.blades = 13: should be less than or equal to 12 (blades of the shutter)"),
+        (
+            {"coating": "mult"},
+            "data.coating = 'mult': should be 'none', 'single' or 'multi' (did you mean 'multi'?) (of the glass)",
+        ),
+        (
+            {"limit": "aut"},
+            "data.limit = 'aut': should be a whole number or 'auto' (did you mean 'auto'?) (most pictures)",
+        ),
+        ({"stops": [1.0, "x"]}, "data.stops = 'x': should be a number (f-numbers)"),
+        (
+            {"fokus": 1},
+            "data.fokus is not a key of 'lens' (did you mean 'focus'?); "
+            "known: focus, blades, coating, stops, limit, filter",
+        ),
+    ],
+)
+def test_a_wrong_option_is_named_with_what_would_be_right(given: Mapping[str, Any], says: str) -> None:
+    assert complaint(given) == says
+
+
+def test_every_wrong_option_is_told_at_once() -> None:
+    assert complaint({"focus": -1, "blades": 0}).count("\n") == 1
+
+
+def test_a_missing_option_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"data\.diameter is missing \(metres\)"):
+        check_options(mirror, {}, "data", "mirror")
+
+
+def test_an_unknown_component_is_named_with_the_nearest_and_all_known() -> None:
+    with pytest.raises(
+        ConfigError, match=r"data\.source = 'lense' is unknown \(did you mean 'lens'\?\); known: lens, mirror"
+    ):
+        choose(TABLE, "lense", "data.source")
+
+
+def test_create_calls_the_builder() -> None:
+    made: Any = create(TABLE, "lens", {"blades": 5}, "data", "the moon")
+    assert made == {"subject": "the moon", "focus": 0.05, "blades": 5}
+
+
+def test_create_refuses_an_unknown_option() -> None:
+    with pytest.raises(ConfigError, match=r"data\.blade is not a key of 'lens' \(did you mean 'blades'\?\)"):
+        create(TABLE, "lens", {"blade": 5}, "data", "the moon")
+
+
+def test_there_is_no_hint_where_nothing_is_near() -> None:
+    assert did_you_mean("zzz", ["focus"]) == ""
