@@ -34,6 +34,11 @@ def build_data(config: ExperimentConfig) -> FederatedData:
             f"data.partition = 'task-disjoint' gives every client one task, but tasks.ownership = "
             f"{config.tasks.ownership!r}: set tasks.ownership = 'disjoint'"
         )
+    if section.source == "synthetic" and section.partition != "natural":
+        raise ConfigError(
+            f"data.source = 'synthetic' makes a data set for each client, which data.partition = {section.partition!r} "
+            "would mix: set data.partition = 'natural'"
+        )
     pool = SOURCES[section.source](seed, section.clients, **source_options)
     if config.tasks.names is not None:
         pool = pool.choose(config.tasks.names)
@@ -52,7 +57,8 @@ def data_options(config: ExperimentConfig) -> dict[str, Any]:
         If a source, partition or option is unknown, or a value has the wrong type or lies outside its range.
     """
     source_options, partition_options = _checked(config.data)
-    return {**source_options, **partition_options}
+    options = {**source_options, **partition_options}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}
 
 
 def _checked(section: DataSection) -> tuple[dict[str, Any], dict[str, Any]]:

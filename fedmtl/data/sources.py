@@ -9,8 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from fedmtl.data.digits import digits
+from fedmtl.data.files import files
 from fedmtl.data.pool import Pool
+from fedmtl.data.synthetic import synthetic
+from fedmtl.data.two_digits import two_digits
 
 SOURCES: Mapping[str, Callable[..., Pool]] = {
     "digits": digits,
+    "two-digits": two_digits,
+    "synthetic": synthetic,
+    "files": files,
 }
