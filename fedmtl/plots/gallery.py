@@ -38,7 +38,8 @@ PLOTS = (
     Plot(
         "metrics-by-time",
         "Metrics against time",
-        "Every task's metric as time went by: on the server's test set, and on the examples that clients hold out.",
+        "Every task's metric as time went by, on the server's test set and on the examples that clients hold out; the "
+        "arrow points to the better side.",
         metrics.draw_by_time,
     ),
     Plot(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from fedmtl.plots.run_tables import RunTables
 from fedmtl.plots.style import COLOURS, GREY, line_look, new_figure, styled
@@ -93,10 +94,13 @@ def draw_curves(tasks: Sequence[Mapping[str, Any]], curves: Sequence[Curve], axi
 
 def _finish_panel(panel: Axes, task: Mapping[str, Any], values: Sequence[np.ndarray]) -> None:
     panel.set_title(task["name"])
-    panel.set_ylabel(f"{task['metric']} ({'higher' if task['higher_is_better'] else 'lower'} is better)")
+    panel.set_ylabel(f"{task['metric']} {'↑' if task['higher_is_better'] else '↓'}")
     every = np.concatenate(list(values))
     every = every[np.isfinite(every)]
     # Errors fall by orders of magnitude, and what happens at the end is what is asked for.
     if not task["higher_is_better"] and every.size and every.min() > 0 and every.max() > 8 * every.min():
         panel.set_yscale("log")
+        panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
+        panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        panel.yaxis.set_minor_locator(NullLocator())
     panel.margins(x=0.01)

@@ -35,8 +35,14 @@ def draw(run: RunTables) -> Figure | None:
     bars.set_ylabel("examples")
     bars.grid(visible=False, axis="x")
     bars.set_title(_title(total, len(shown)))
-    # The square root keeps a handful of examples visible beside hundreds.
-    image = cells.imshow(table, aspect="auto", interpolation="nearest", cmap=SEQUENTIAL, norm=PowerNorm(0.5, 0))
+    # The square root keeps a handful of examples visible beside hundreds; none at all is left white.
+    image = cells.imshow(
+        np.ma.masked_equal(table, 0),
+        aspect="auto",
+        interpolation="nearest",
+        cmap=f"{SEQUENTIAL}_r",
+        norm=PowerNorm(0.5, 0, max(1, int(table.max()))),
+    )
     cells.grid(visible=False)
     cells.set_xlabel("client")
     name = (run.partition.schema.metadata or {}).get(b"task", b"").decode()

@@ -35,6 +35,8 @@ def draw(run: RunTables) -> Figure | None:
     panel.set_ylabel("updates")
     panel.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=16))
     panel.grid(visible=False, axis="x")
+    panel.set_ylim(0, 1.06 * below.max())
+    panel.margins(x=0.01)
     panel.legend(loc="upper right")
     return figure
 

@@ -58,9 +58,18 @@ def draw(run: RunTables) -> Figure | None:
     panel.set_xlabel("time (s)")
     panel.set_ylabel("client, fastest on top")
     panel.grid(visible=False, axis="y")
+    if cut := _cut(len(shown), len(order), end, float(ends.max())):
+        panel.set_title(cut)
     if panel.get_legend_handles_labels()[0]:
         figure.legend(loc="outside upper right", ncols=2)
     return figure
+
+
+def _cut(shown: int, clients: int, end: float, last: float) -> str:
+    """What of the run is left out, for a title."""
+    parts = [f"{shown} of {clients} clients, evenly chosen by speed"] if shown < clients else []
+    parts += [f"the first {end:.3g} of {last:.3g} s"] if end < last else []
+    return "; ".join(parts)
 
 
 def _box(start: float, end: float, row: int) -> list[tuple[float, float]]:

@@ -1,0 +1,168 @@
+"""Several runs of the same tasks, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedmtl.errors import RunDirectoryError
+from fedmtl.plots.metrics import draw_runs
+from fedmtl.plots.run_tables import RunTables
+from fedmtl.plots.style import save
+from fedmtl.records.summary import first_reached
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A table with a column per run, and pictures.
+
+    Attributes
+    ----------
+    header
+        The names of the columns: what is compared, then the runs.
+    rows
+        Cells as text, as many as `header` has.
+    plots
+        Files of the pictures.
+    """
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    plots: tuple[Path, ...]
+
+
+def compare(directories: Sequence[Path], out: Path, targets: Mapping[str, float] | None = None) -> Comparison:
+    """Compare finished runs, and draw each task's metric with a line per run.
+
+    Parameters
+    ----------
+    directories
+        Of at least two runs.
+    out
+        Where the pictures are written.
+    targets
+        By task, the value of the metric whose first time is compared. A task without one is given the best value that
+        every run reached, so that the times say how much sooner the others were there.
+
+    Raises
+    ------
+    RunDirectoryError
+        If a directory holds no finished run, the runs differ in their tasks, a target names another task, or a picture
+        cannot be written.
+    """
+    runs = _read(directories)
+    tasks = next(iter(runs.values())).tasks
+    goals = _goals(runs, targets or {})
+    rows: list[tuple[str, ...]] = [
+        (label, *(value(run) for run in runs.values())) for label, value in _general().items()
+    ]
+    for task in tasks:
+        name, better = task["name"], "higher" if task["higher_is_better"] else "lower"
+        rows.append((f"{name}: {task['metric']}, mean of the last 20 ({better} is better)", *_finals(runs, name)))
+        for group, who in (("slow", "slower half of the clients"), ("worst", "worst tenth of the clients")):
+            cells = [_number(_task(run, name)["groups"].get(group)) for run in runs.values()]
+            if any(cell != _NONE for cell in cells):
+                rows.append((f"{name}: last, {who}", *cells))
+        if name in goals:
+            rows.append(
+                (f"{name}: time to {goals[name]:.4g}", *(_time_to(run, task, goals[name]) for run in runs.values()))
+            )
+    rows.append(("mean rank over the tasks", *(f"{rank:.2f}" for rank in _mean_ranks(runs))))
+    return Comparison(("", *runs), tuple(rows), tuple(_draw(runs, out)))
+
+
+_NONE = "-"
+
+
+def _read(directories: Sequence[Path]) -> dict[str, RunTables]:
+    """The runs by their labels: names of directories, or paths where two have the same name."""
+    if len(directories) < 2:
+        raise RunDirectoryError("a comparison needs at least two run directories")
+    names = [directory.resolve().name for directory in directories]
+    labels = names if len(set(names)) == len(names) else [str(directory) for directory in directories]
+    if len(set(labels)) < len(labels):
+        raise RunDirectoryError("a run directory is named twice")
+    runs = {label: RunTables.read(directory) for label, directory in zip(labels, directories, strict=True)}
+    first, *others = runs
+    expected = _described(runs[first])
+    for label in others:
+        if (found := _described(runs[label])) != expected:
+            raise RunDirectoryError(
+                f"{first} and {label} learn different tasks and cannot be compared: {', '.join(expected)} against "
+                f"{', '.join(found)}"
+            )
+    return runs
+
+
+def _described(run: RunTables) -> list[str]:
+    return [f"{task['name']} ({task['metric']})" for task in run.tasks]
+
+
+def _general() -> dict[str, Callable[[RunTables], str]]:
+    return {
+        "strategy": lambda run: str(run.summary["strategy"]),
+        "seed": lambda run: str(run.summary["seed"]),
+        "versions": lambda run: f"{run.summary['versions']:,}",
+        "time": lambda run: _seconds(run.summary["time"]),
+        "updates applied": lambda run: f"{run.summary['updates']['applied']:,}",
+        "updates rejected": lambda run: f"{run.summary['updates']['rejected']:,}",
+        "sent by clients": lambda run: f"{run.summary['bytes']['up'] / 1e6:,.1f} MB",
+        "sent to clients": lambda run: f"{run.summary['bytes']['down'] / 1e6:,.1f} MB",
+    }
+
+
+def _goals(runs: Mapping[str, RunTables], targets: Mapping[str, float]) -> dict[str, float]:
+    tasks = next(iter(runs.values())).tasks
+    if unknown := sorted(set(targets) - {task["name"] for task in tasks}):
+        raise RunDirectoryError(
+            f"there is no task {unknown[0]!r} in these runs; known: {', '.join(task['name'] for task in tasks)}"
+        )
+    goals = dict(targets)
+    for task in tasks:
+        bests = [_task(run, task["name"])["best"] for run in runs.values()]
+        if None not in bests:
+            goals.setdefault(task["name"], min(bests) if task["higher_is_better"] else max(bests))
+    return goals
+
+
+def _task(run: RunTables, name: str) -> Mapping[str, Any]:
+    return next(task for task in run.tasks if task["name"] == name)
+
+
+def _finals(runs: Mapping[str, RunTables], task: str) -> list[str]:
+    return [_number(_task(run, task)["mean_of_last"]) for run in runs.values()]
+
+
+def _mean_ranks(runs: Mapping[str, RunTables]) -> list[float]:
+    """Each run's mean rank by final metric: 1 is best in every task; equals share the better rank, and none is last."""
+    ranks = []
+    for run in runs.values():
+        better = 0
+        for task in run.tasks:
+            sign = -1.0 if task["higher_is_better"] else 1.0
+            finals = [_task(other, task["name"])["mean_of_last"] for other in runs.values()]
+            mine = task["mean_of_last"]
+            better += sum(final is not None and (mine is None or sign * final < sign * mine) for final in finals)
+        ranks.append(1 + better / len(run.tasks))
+    return ranks
+
+
+def _time_to(run: RunTables, task: Mapping[str, Any], value: float) -> str:
+    better = bool(task["higher_is_better"])
+    reached = first_reached(run.evaluations, task["name"], task["metric"], value, higher_is_better=better)
+    return "not reached" if reached is None else _seconds(reached[1])
+
+
+def _draw(runs: Mapping[str, RunTables], out: Path) -> list[Path]:
+    figures = {f"compare-by-{against}": draw_runs(runs, against) for against in ("time", "version")}
+    return [save(figure, out / f"{name}.png") for name, figure in figures.items() if figure is not None]
+
+
+def _number(value: float | None) -> str:
+    return _NONE if value is None else f"{value:.4g}"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:,.1f} s"

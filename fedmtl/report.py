@@ -1,0 +1,138 @@
+"""One page about a run that needs nothing but itself: pictures are inside, and there is no script."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from fedmtl.errors import RunDirectoryError
+from fedmtl.files import replacing
+from fedmtl.plots import PLOTS, make_plots
+from fedmtl.records import read_summary
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; }
+body { max-width: 1200px; margin: 2rem auto; padding: 0 1.5rem; }
+h1 { margin-bottom: 0; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd; }
+p.lead { margin-top: .25rem; color: #555; }
+table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .9rem .3rem 0; text-align: left; border-bottom: 1px solid #eee; vertical-align: top; }
+td.number, th.number { text-align: right; }
+.wide { overflow-x: auto; }
+figure { margin: 1.5rem 0; } img { max-width: 100%; height: auto; } figcaption { color: #555; }
+pre { background: #f6f6f6; padding: 1rem; overflow-x: auto; font-size: 14px; }
+"""
+
+
+def write_report(directory: Path, summary: Mapping[str, Any] | None = None) -> Path:
+    """Draw a finished run's plots anew and write ``report.html``; returns its path.
+
+    Parameters
+    ----------
+    directory
+        Of the run.
+    summary
+        If it is not written yet.
+
+    Raises
+    ------
+    RunDirectoryError
+        If the directory holds no finished run, or something cannot be written.
+    """
+    known = read_summary(directory) if summary is None else summary
+    plots = make_plots(directory, known)
+    configuration = _read(directory / "experiment.toml")
+    path = directory / "report.html"
+    with replacing(path) as temporary:
+        temporary.write_text(_page(known, plots, configuration), encoding="utf-8")
+    return path
+
+
+def _page(summary: Mapping[str, Any], plots: Mapping[str, Path], configuration: str) -> str:
+    name = escape(str(summary["name"]))
+    figures = [
+        f"<h2>{escape(plot.title)}</h2>{_figure(plots[plot.name], plot.caption)}"
+        for plot in PLOTS
+        if plot.name in plots
+    ]
+    packages = [[key, str(version)] for key, version in summary["packages"].items()]
+    return "\n".join(
+        [
+            '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{name}</title><style>{_STYLE}</style></head><body>",
+            f'<h1>{name}</h1><p class="lead">{escape(_lead(summary))}</p>',
+            f"<h2>Run</h2>{_table((), _facts(summary))}",
+            f"<h2>Final metrics</h2>{_table(*_metrics(summary))}",
+            *figures,
+            f"<h2>Configuration</h2><pre>{escape(configuration)}</pre>",
+            f"<h2>Versions</h2>{_table((), packages)}</body></html>\n",
+        ]
+    )
+
+
+def _lead(summary: Mapping[str, Any]) -> str:
+    return f"Strategy {summary['strategy']}, seed {summary['seed']}. The run ended because {summary['ended']}."
+
+
+def _facts(summary: Mapping[str, Any]) -> list[list[str]]:
+    updates, traffic, target = summary["updates"], summary["bytes"], summary["target"]
+    facts = [
+        ["Versions of the global model", f"{summary['versions']:,}"],
+        ["Time of the fleet's clock", f"{summary['time']:,.1f} s"],
+        ["Updates applied", f"{updates['applied']:,}"],
+        ["Updates rejected", f"{updates['rejected']:,}"],
+        ["Updates unsettled at the end", f"{updates['unsettled']:,}"],
+        ["Traffic from clients, to clients", f"{traffic['up'] / 1e6:,.1f} MB, {traffic['down'] / 1e6:,.1f} MB"],
+        ["Wall-clock time of the run", f"{summary['wall_seconds']:,.1f} s"],
+    ]
+    if target is not None:
+        reached = "not reached" if target["time"] is None else f"{target['time']:,.1f} s, version {target['version']:,}"
+        facts.append([f"{target['task']} at {target['value']:g}", reached])
+    return facts
+
+
+def _metrics(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    groups = {group: None for task in summary["tasks"] for group in task["groups"] if group != "test"}
+    header = ["task", "metric", "last", "mean of the last 20", "best", *(f"last, {group} clients" for group in groups)]
+    rows = [
+        [
+            task["name"],
+            f"{task['metric']} ({'higher' if task['higher_is_better'] else 'lower'} is better)",
+            *(_number(task[key]) for key in ("last", "mean_of_last", "best")),
+            *(_number(task["groups"].get(group)) for group in groups),
+        ]
+        for task in summary["tasks"]
+    ]
+    return header, rows
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table; the cells of columns after the second are numbers."""
+
+    def row(cells: Sequence[str], tag: str) -> str:
+        kinds = ('class="number"' if place > 1 else "" for place in range(len(cells)))
+        return "<tr>" + "".join(f"<{tag} {k}>{escape(c)}</{tag}>" for k, c in zip(kinds, cells, strict=True)) + "</tr>"
+
+    head = f"<thead>{row(header, 'th')}</thead>" if header else ""
+    return f'<div class="wide"><table>{head}<tbody>{"".join(row(cells, "td") for cells in rows)}</tbody></table></div>'
+
+
+def _figure(path: Path, caption: str) -> str:
+    data = base64.b64encode(path.read_bytes()).decode("ascii")
+    text = escape(caption)
+    return f'<figure><img alt="{text}" src="data:image/png;base64,{data}"><figcaption>{text}</figcaption></figure>'
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunDirectoryError(f"cannot read {path}: {error}") from None
