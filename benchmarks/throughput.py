@@ -30,7 +30,7 @@ from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import GlobalModel, TrainSettings
 from fedmtl.records import Recorder
 from fedmtl.tasks import Task
-from simulations.devices import build_devices
+from simulations.devices import DEVICES, World
 from simulations.fleet import SimulatedFleet
 from simulations.workers.inline import InlineWorkers
 from strategies.catalogue import build_strategy
@@ -124,7 +124,7 @@ class Simulator:
         self.layout = ParameterLayout.of(module)
         self.start = self.layout.pack(module)
         self.trainer = LocalTrainer(module, data)
-        self.devices = build_devices("uniform", {"ratio": 50}, CLIENTS, 0)
+        self.devices = DEVICES["uniform"](World(CLIENTS, 0), ratio=50)
 
     def rounds(self, count: int) -> None:
         """So many versions, of ten updates each."""

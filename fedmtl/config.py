@@ -87,7 +87,7 @@ class TrainingSection(_Section):
     batch_size: Positive = 50
     learning_rate: Annotated[float, Field(gt=0)] = 0.1
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    clip: Annotated[float, Field(ge=0)] = 20.0
+    clip: Annotated[float, Field(ge=0)] = 4.0
     proximal: Annotated[float, Field(ge=0)] = 0.0
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
 

@@ -56,7 +56,7 @@ class TrainSettings:
     batch_size: int = 50
     learning_rate: float = 0.1
     momentum: float = 0.0
-    clip: float = 20.0
+    clip: float = 4.0
     proximal: float = 0.0
     weight_decay: float = 0.0
 

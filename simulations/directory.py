@@ -74,7 +74,7 @@ class RunDirectory:
         except OSError as error:
             raise RunDirectoryError(f"cannot write to {self.path}: {error.strerror}; choose another --out") from error
         write_partition(self.path, experiment.data)
-        write_devices(self.path, experiment.devices.nominal_seconds(1))
+        write_devices(self.path, experiment.nominal_seconds)
         # Last: a directory with this file is a run that can be resumed.
         with replacing(self.path / EXPERIMENT) as temporary:
             temporary.write_text(to_toml(experiment.tables), encoding="utf-8")

@@ -7,6 +7,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fedmtl.balancing import BALANCERS
 from fedmtl.checkpoint import digest
 from fedmtl.components import check_options, choose
@@ -117,6 +120,13 @@ class Experiment:
     def settings(self) -> TrainSettings:
         """How clients train, unless a policy says otherwise."""
         return TrainSettings(**self.config.training.model_dump())
+
+    @cached_property
+    def nominal_seconds(self) -> NDArray[np.float64]:
+        """Seconds that each client takes for one job of its own size, without jitter: who is fast and who is slow."""
+        sizes = self.data.shards.sizes
+        steps = self.settings.epochs * np.ceil(sizes / self.settings.batch_size)
+        return self.devices.nominal_seconds(steps)
 
     def new_strategy(self) -> Strategy:
         """A fresh strategy, initialised with version 0."""

@@ -96,7 +96,7 @@ def run(
         if not resume:
             directory.open(experiment)
         recorder = Recorder(directory.path, data.tasks)
-        evaluator = Evaluator(experiment.new_model(), data, devices.nominal_seconds(1))
+        evaluator = Evaluator(experiment.new_model(), data, experiment.nominal_seconds)
         evaluation = Evaluation(evaluator, recorder, experiment.config.records.evaluate_every)
         checkpointer = Checkpointer(directory.checkpoint, recorder, experiment)
         loop = Loop(experiment.new_strategy(), world, [Recording(recorder), evaluation, *observers, checkpointer])
@@ -112,7 +112,7 @@ def run(
     recorder.finish()
     summary = _summary(experiment, recorder, loop, checkpointer.wall_seconds)
     if pictures:
-        make_plots(directory.path)
+        make_plots(directory.path, summary)
     # The summary marks the run as finished, so it comes after everything that could still fail, but for the report of it.
     write_summary(directory.path, summary)
     if pictures:
