@@ -1,8 +1,23 @@
 """What all tests share: the quick ones run first."""
 
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
 import pytest
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the slow tests last, so that a plain mistake shows within a minute."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
+@pytest.fixture(scope="session")
+def flower_grid() -> ModuleType:
+    """The module `flower_grid`, loaded only for tests that need Flower."""
+    spec = importlib.util.spec_from_file_location("flower_grid", Path(__file__).with_name("flower_grid.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

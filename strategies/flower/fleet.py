@@ -160,6 +160,7 @@ class GridFleet(Fleet):
         """Look after nodes and expired orders, then wait a while for a reply."""
         if self.now() - self._swept_at >= _SWEEP:
             self._sweep()
+        self._gather(0.0)  # what is here is in time, however long the server was busy
         now = self.now()
         for id, call in [entry for entry in self._calls.items() if entry[1].expires_at <= now]:
             self._forget(id)

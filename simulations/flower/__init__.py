@@ -1,0 +1,1 @@
+"""FedMTL as a Flower app."""

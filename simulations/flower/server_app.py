@@ -1,0 +1,59 @@
+"""The server app: what `flwr run` starts, in Flower's simulation engine and in a deployment.
+
+It builds the experiment of the run configuration and runs it as every other experiment is run; only the fleet differs. In
+Flower's simulation engine time is virtual and Flower's nodes are the workers; in a deployment the nodes are the clients.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from flwr.app import Context, UserConfig
+from flwr.serverapp import Grid, ServerApp
+from flwr.superlink.grid import InMemoryGrid
+
+from fedmtl.run_config import experiment_config
+from simulations.experiment import Experiment
+from simulations.fleet import SimulatedFleet
+from simulations.run import run
+from simulations.workers.grid import GridWorkers
+from strategies.fleet import Fleet
+from strategies.flower import GridFleet
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run the experiment that the run configuration describes."""
+    torch.set_num_threads(1)
+    options = context.run_config
+    run(
+        Experiment.from_config(experiment_config(options)),
+        Path(str(options["out"])) if options.get("out") else None,
+        overwrite=bool(options.get("overwrite")),
+        pictures=bool(options.get("pictures", True)),
+        fleet=lambda experiment: fleet_on(grid, experiment, options),
+    )
+
+
+def fleet_on(grid: Grid, experiment: Experiment, options: UserConfig) -> Fleet:
+    """The fleet for a grid: simulated devices over Flower's simulation engine, real clients over any other grid.
+
+    Parameters
+    ----------
+    grid
+        What Flower gave the server app.
+    experiment
+        What runs.
+    options
+        The run configuration. Its key ``ttl`` holds the seconds that a client has for an order, ``patience`` those to
+        wait for clients, and ``clients`` how many to wait for (0: all of the experiment's).
+    """
+    ttl, patience = float(options.get("ttl", 3600.0)), float(options.get("patience", 600.0))
+    if isinstance(grid, InMemoryGrid):
+        workers = GridWorkers(grid, ttl=ttl, patience=patience)
+        return SimulatedFleet(experiment.data, experiment.devices, workers, experiment.layout)
+    expected = int(options.get("clients", 0)) or experiment.config.data.clients
+    return GridFleet(grid, expected=expected, ttl=ttl, patience=patience)
