@@ -1,0 +1,261 @@
+"""A toy world for strategies: a virtual clock, clients that solve a quadratic, drop out, and send rubbish."""
+
+from __future__ import annotations
+
+import functools
+import heapq
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from clients.adaptation import adaptation
+from clients.adaptation.base import ClassAccuracy
+from fedmtl.parameters import ParameterLayout
+from fedmtl.protocol import (
+    Aggregation,
+    Arrival,
+    Deadline,
+    Event,
+    GlobalModel,
+    JobKey,
+    Joined,
+    Lost,
+    Rejection,
+    TrainOrder,
+    Update,
+)
+from fedmtl.randomness import derive_seed, torch_generator
+from fedmtl.state import join, order_from_state, order_state, split
+from strategies.fleet import Fleet
+from strategies.loop import Loop, Observer
+from strategies.strategy import Strategy
+
+LAYOUT = ParameterLayout((), slice(0, 4), (slice(4, 6), slice(6, 8)), slice(8, 9))
+_ARRIVAL, _LOST, _JOINED = 0, 1, 2
+
+
+@functools.cache
+def _aim(client: int) -> Tensor:
+    return torch.randn(LAYOUT.size, generator=torch_generator(0, "aim", client))
+
+
+def start_model(version: int = 0) -> GlobalModel:
+    return GlobalModel(version, torch.linspace(-1.0, 1.0, LAYOUT.size), LAYOUT)
+
+
+def make_update(client: int = 0, job: int = 0, version: int = 0, **fields: Any) -> Update:
+    """An update as a client would send it; `fields` replace what it says."""
+    delta = torch.randn(LAYOUT.size, generator=torch_generator(0, "delta", client, job))
+    values = {"delta": delta, "examples": 10 + client, "steps": 2, "tasks": (0, 1)} | fields
+    return Update(client, job, version, **values)
+
+
+@dataclass
+class Quirks:
+    """What goes wrong, as functions of client and job; nothing by default."""
+
+    outage: Callable[[int, int], tuple[float, float | None] | None] = lambda client, job: None
+    fault: Callable[[int, int], str] = lambda client, job: ""
+    tasks: Callable[[int], tuple[int, ...]] = lambda client: (0, 1)
+
+
+class ToyFleet(Fleet):
+    """Clients that pull the model towards a point of their own, and answer after a given time."""
+
+    def __init__(self, count: int, duration: Callable[[int, int], float], quirks: Quirks | None = None) -> None:
+        self.count = count
+        self.duration = duration
+        self.quirks = quirks or Quirks()
+        self.time = 0.0
+        self.sequence = 0
+        self.heap: list[tuple[float, int, int, int, int]] = []
+        self.pending: dict[JobKey, tuple[TrainOrder, Mapping[str, Any], float]] = {}
+        self.states: dict[int, dict[str, Any]] = {}
+        self.extra: list[list[int]] = []  # updates that nobody asked for, to be sent next
+        self.away: set[int] = set()
+
+    def clients(self) -> Sequence[int]:
+        return range(self.count)
+
+    def now(self) -> float:
+        return self.time
+
+    def send(self, orders: Sequence[TrainOrder]) -> None:
+        for order in orders:
+            client, job = order.client, order.job
+            assert client not in self.away, "an order for a client that is away"
+            outage = self.quirks.outage(client, job)
+            if outage is not None:
+                self._push(self.time + outage[0], _LOST, client, job)
+                if outage[1] is not None:
+                    self._push(self.time + outage[0] + outage[1], _JOINED, client, job)
+                continue
+            observed = adaptation(order.policy).observe(order, self.states.setdefault(client, {}))
+            self.pending[order.key] = (order, observed, self.time)
+            self._push(self.time + self.duration(client, job), _ARRIVAL, client, job)
+
+    def next_event(self, until: float | None) -> Event | None:
+        if self.extra:
+            return Arrival(self.time, make_update(*self.extra.pop()))
+        if not self.heap or (until is not None and until < self.heap[0][0]):
+            if until is None:
+                return None
+            self.time = max(self.time, until)
+            return Deadline(self.time)
+        self.time, kind, _, client, job = heapq.heappop(self.heap)
+        if kind == _LOST:
+            self.away.add(client)
+            return Lost(self.time, client, "it went away")
+        if kind == _JOINED:
+            self.away.discard(client)
+            return Joined(self.time, client)
+        return Arrival(self.time, self._train(JobKey(client, job)))
+
+    def _train(self, key: JobKey) -> Update:
+        order, observed, sent = self.pending.pop(key)
+        draw = derive_seed(0, "accuracy", key.client)
+        accuracy = ClassAccuracy((draw % 21, 10), (20, 20))
+        plan = adaptation(order.policy).plan(order, observed, lambda: accuracy)
+        aim = _aim(key.client)
+        rate = plan.settings.learning_rate * (1.0 + plan.settings.momentum)
+        update = Update(
+            key.client,
+            key.job,
+            order.base.version,
+            rate * (aim - order.base.vector),
+            examples=10 + key.client,
+            steps=2,
+            tasks=self.quirks.tasks(key.client),
+            learning_rate=plan.settings.learning_rate,
+            momentum=plan.settings.momentum,
+            client_type=plan.client_type,
+            similarity=plan.similarity,
+            feedback=plan.feedback,
+            dispatched_at=sent,
+            arrived_at=self.time,
+        )
+        self._spoil(update, self.quirks.fault(key.client, key.job))
+        adaptation(order.policy).conclude(order, update, self.states.setdefault(key.client, {}))
+        return update
+
+    def _spoil(self, update: Update, fault: str) -> None:
+        if fault == "nan":
+            update.delta[3] = float("nan")
+        elif fault == "length":
+            update.delta = update.delta[:-1]
+        elif fault == "version":
+            update.base_version += 1
+        elif fault == "failure":
+            update.failure = "the loss is nan"
+        elif fault == "duplicate":
+            self.extra.append([update.client, update.job, update.base_version])
+        elif fault == "stranger":
+            self.extra.append([self.count + 5, 0, 0])
+        elif fault == "similarity":
+            update.similarity = float("nan")
+
+    def _push(self, time: float, kind: int, client: int, job: int) -> None:
+        heapq.heappush(self.heap, (time, kind, self.sequence, client, job))
+        self.sequence += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "time": self.time,
+            "sequence": self.sequence,
+            "heap": [list(entry) for entry in self.heap],
+            "pending": [[order_state(o), dict(observed), at] for o, observed, at in self.pending.values()],
+            "states": [[client, state] for client, state in self.states.items()],
+            "extra": self.extra,
+            "away": sorted(self.away),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.time, self.sequence = state["time"], state["sequence"]
+        self.heap = [tuple(entry) for entry in state["heap"]]
+        orders = [(order_from_state(o, LAYOUT), observed, at) for o, observed, at in state["pending"]]
+        self.pending = {order.key: (order, observed, at) for order, observed, at in orders}
+        self.states = {client: dict(own) for client, own in state["states"]}
+        self.extra = [list(entry) for entry in state["extra"]]
+        self.away = set(state["away"])
+
+
+@dataclass
+class Trace(Observer):
+    """Everything that happened."""
+
+    events: list[Event] = field(default_factory=list)
+    aggregations: list[Aggregation] = field(default_factory=list)
+    rejections: list[Rejection] = field(default_factory=list)
+    vectors: list[Tensor] = field(default_factory=list)
+    check: Callable[[Loop], None] = lambda loop: None
+
+    def on_aggregation(self, loop: Loop, aggregation: Aggregation) -> None:
+        self.aggregations.append(aggregation)
+        self.vectors.append(loop.strategy.model.vector)
+
+    def on_rejection(self, loop: Loop, rejection: Rejection) -> None:
+        self.rejections.append(rejection)
+
+    def after_event(self, loop: Loop, event: Event) -> None:
+        self.events.append(event)
+        self.check(loop)
+
+    @property
+    def received(self) -> list[Update]:
+        return [event.update for event in self.events if isinstance(event, Arrival)]
+
+
+def through_json(state: Any) -> Any:
+    """A state as a checkpoint gives it back."""
+    plain, tensors = split(state)
+    return join(json.loads(json.dumps(plain)), {name: tensor.clone() for name, tensor in tensors.items()})
+
+
+class Toys:
+    """The toy world's parts, handed to tests by the fixture `toys`."""
+
+    LAYOUT = LAYOUT
+    Fleet = ToyFleet
+    Quirks = Quirks
+    Trace = Trace
+    start_model = staticmethod(start_model)
+    make_update = staticmethod(make_update)
+    through_json = staticmethod(through_json)
+
+    @staticmethod
+    def ready(strategy: Strategy, seed: int = 0) -> Strategy:
+        """The strategy, with the toy model."""
+        strategy.initialise(start_model(), seed=seed)
+        return strategy
+
+    @staticmethod
+    def run(
+        strategy: Strategy,
+        fleet: ToyFleet,
+        *,
+        versions: int | None = None,
+        events: int = 100_000,
+        check: Callable[[Loop], None] = lambda loop: None,
+    ) -> tuple[Loop, Trace]:
+        """Run to so many versions or events, whichever comes first."""
+        strategy.initialise(start_model())
+        trace = Trace(check=check)
+        loop = Loop(strategy, fleet, [trace])
+
+        def stop(loop: Loop) -> str | None:
+            if versions is not None and loop.strategy.model.version >= versions:
+                return "versions"
+            return "events" if len(trace.events) >= events else None
+
+        loop.run(stop)
+        return loop, trace
+
+
+@pytest.fixture(scope="session")
+def toys() -> type[Toys]:
+    return Toys
