@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fedmtl.balancing.base import Balancer, StepGradients, TaskNetwork
 from fedmtl.balancing.options import HeadWeight
-from fedmtl.balancing.passes import backbone_pass, clipped, combine, head_gradients, head_pass
+from fedmtl.balancing.passes import clipped, head_gradients, one_pass
 from fedmtl.components import Param
 
 
@@ -29,19 +29,11 @@ class Equal(Balancer):
     def gradients(
         self, network: TaskNetwork, inputs: Tensor, targets: Sequence[Tensor], task_weights: Sequence[float] | None
     ) -> StepGradients:
-        """Gradients of one step: one pass over everything where no factors are given."""
+        """Gradients of one step, in one pass."""
         if task_weights is None:
-            return self._plain(network, inputs, targets)
-        step = head_pass(network, inputs, targets)
-        factors = step.losses.new_tensor(task_weights)
-        shared = backbone_pass(network, step.representation, combine(step.gradients, factors))
+            plain = one_pass(network, inputs, targets)
+            return StepGradients(clipped(plain.shared, self.clip), network.by_head(plain.heads), plain.losses)
+        factors = inputs.new_tensor(task_weights, dtype=torch.float32)
+        step = one_pass(network, inputs, targets, lambda gradients: gradients * factors.view(-1, 1, 1))
         heads = head_gradients(network, step.heads, factors, self.head_weight)
-        return StepGradients(clipped(shared, self.clip), heads, step.losses, factors)
-
-    def _plain(self, network: TaskNetwork, inputs: Tensor, targets: Sequence[Tensor]) -> StepGradients:
-        losses = network.losses(network.backbone(inputs), targets)
-        gradients = torch.autograd.grad(losses, [*network.shared, *network.head_parameters])
-        shared = len(network.shared)
-        return StepGradients(
-            clipped(gradients[:shared], self.clip), network.by_head(gradients[shared:]), torch.stack(losses).detach()
-        )
+        return StepGradients(clipped(step.shared, self.clip), heads, step.losses, factors)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fedmtl.balancing.base import Balancer, StepGradients, TaskNetwork
 from fedmtl.balancing.options import HeadWeight, weight_bound
-from fedmtl.balancing.passes import backbone_pass, clipped, combine, head_gradients, head_pass
+from fedmtl.balancing.passes import clipped, head_gradients, one_pass, weighted
 from fedmtl.balancing.weights import balanced_weights, representation_statistic
 from fedmtl.components import Param
 
@@ -44,12 +44,18 @@ class NTKMTLSR(Balancer):
     def gradients(
         self, network: TaskNetwork, inputs: Tensor, targets: Sequence[Tensor], task_weights: Sequence[float] | None
     ) -> StepGradients:
-        """Gradients of one step: one pass through the backbone, forward and back."""
-        step = head_pass(network, inputs, targets)
-        lam = representation_statistic(step.gradients, self.chunks, self.statistic)
-        omega = balanced_weights(lam, self.exponent, self.w_max, self.eps)
-        if task_weights is not None:
-            omega = omega * omega.new_tensor(task_weights)
-        shared = backbone_pass(network, step.representation, combine(step.gradients, omega, lam))
+        """Gradients of one step, in one pass."""
+        found: list[Tensor] = []
+
+        def weigh(gradients: Tensor) -> Tensor:
+            lam = representation_statistic(gradients, self.chunks, self.statistic)
+            omega = balanced_weights(lam, self.exponent, self.w_max, self.eps)
+            if task_weights is not None:
+                omega = omega * omega.new_tensor(task_weights)
+            found[:] = omega, lam
+            return weighted(gradients, omega, lam)
+
+        step = one_pass(network, inputs, targets, weigh)
+        omega, lam = found
         heads = head_gradients(network, step.heads, omega, self.head_weight)
-        return StepGradients(clipped(shared, self.clip), heads, step.losses, omega, lam)
+        return StepGradients(clipped(step.shared, self.clip), heads, step.losses, omega, lam)

@@ -1,8 +1,14 @@
-"""The passes through a network that balancers are made of."""
+"""The passes through a network that balancers are made of.
+
+Every task reads an alias of the shared representation z: z is expanded to [tasks, batch, width] and cut again, which
+copies nothing, and whose backward stacks the tasks' gradients. So one run of the autograd engine keeps them apart, and a
+hook there may weigh them before they go on, together, into the backbone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,6 +16,24 @@ from torch import Tensor
 
 from fedmtl.balancing.base import TaskNetwork
 from fedmtl.balancing.options import HeadWeight
+
+
+class Pass(NamedTuple):
+    """Gradients of a pass through heads and backbone.
+
+    Attributes
+    ----------
+    shared
+        The gradients of the backbone's parameters.
+    heads
+        The gradients of the heads' parameters, each of its own task's loss, in the order of `network.head_parameters`.
+    losses
+        Each task's mean loss, detached, shape [tasks].
+    """
+
+    shared: tuple[Tensor, ...]
+    heads: tuple[Tensor, ...]
+    losses: Tensor
 
 
 class HeadPass(NamedTuple):
@@ -21,10 +45,8 @@ class HeadPass(NamedTuple):
         The backbone's output with its graph, shape [batch, width].
     gradients
         For each task the gradient of its loss with respect to the representation, shape [tasks, batch, width].
-    heads
-        The gradients of the heads' parameters, each of its own task's loss, in the order of `network.head_parameters`.
-    losses
-        Each task's mean loss, detached, shape [tasks].
+    heads, losses
+        As in `Pass`.
     """
 
     representation: Tensor
@@ -33,23 +55,42 @@ class HeadPass(NamedTuple):
     losses: Tensor
 
 
-def head_pass(network: TaskNetwork, inputs: Tensor, targets: Sequence[Tensor]) -> HeadPass:
-    """Forward through backbone and heads, and back to the representation for each task by itself.
+def one_pass(
+    network: TaskNetwork, inputs: Tensor, targets: Sequence[Tensor], weigh: Callable[[Tensor], Tensor] | None = None
+) -> Pass:
+    """Forward and back through everything, once.
 
-    Every task reads an alias of the representation, a leaf of its own, so that one call of the autograd engine gives
-    all tasks' gradients apart from each other.
+    Parameters
+    ----------
+    network, inputs, targets
+        As `Balancer.gradients` has them.
+    weigh
+        Takes the tasks' gradients with respect to the representation, shape [tasks, batch, width], and returns what
+        goes on into the backbone instead, of the same shape; None to leave them as they are.
     """
     representation = network.backbone(inputs)
-    aliases = [representation.detach().requires_grad_() for _ in network.tasks]
-    losses = network.losses_at(aliases, targets)
-    gradients = torch.autograd.grad(losses, [*aliases, *network.head_parameters])
-    tasks = len(aliases)
-    return HeadPass(
-        representation,
-        torch.stack(gradients[:tasks]),
-        gradients[tasks:],
-        torch.stack(losses).detach(),
-    )
+    roots: Sequence[Tensor] = network.shared
+    if weigh is None:
+        losses = torch.stack(network.losses(representation, targets))
+    else:
+        if not network.shared:
+            # Nothing to learn below: the representation stands in, so that the gradients are asked for all the same.
+            representation = representation.detach().requires_grad_()
+            roots = [representation]
+        aliases = representation.expand(len(targets), *representation.shape)
+        aliases.register_hook(weigh)
+        losses = torch.stack(network.losses_at(aliases.unbind(), targets))
+    gradients = torch.autograd.grad(losses.sum(), [*roots, *network.head_parameters])
+    return Pass(gradients[: len(network.shared)], gradients[len(roots) :], losses.detach())
+
+
+def head_pass(network: TaskNetwork, inputs: Tensor, targets: Sequence[Tensor]) -> HeadPass:
+    """Forward through backbone and heads, and back as far as the representation."""
+    representation = network.backbone(inputs)
+    aliases = representation.detach().expand(len(targets), *representation.shape).requires_grad_()
+    losses = torch.stack(network.losses_at(aliases.unbind(), targets))
+    gradients, *heads = torch.autograd.grad(losses.sum(), [aliases, *network.head_parameters])
+    return HeadPass(representation, gradients, tuple(heads), losses.detach())
 
 
 def backbone_pass(
@@ -64,31 +105,31 @@ def backbone_pass(
 def head_gradients(
     network: TaskNetwork, gradients: Sequence[Tensor], weights: Tensor, head_weight: HeadWeight
 ) -> list[list[Tensor]]:
-    """The heads' gradients, head by head, times their tasks' weights or not."""
-    if head_weight == "unweighted":
-        return network.by_head(gradients)
-    factors = [weight for weight, head in zip(weights.unbind(), network.heads, strict=True) for _ in head]
-    return network.by_head(torch._foreach_mul(list(gradients), factors))
+    """The heads' gradients, head by head, times their tasks' weights or not (in place)."""
+    if head_weight == "weighted":
+        factors = [weight for weight, head in zip(weights.unbind(), network.heads, strict=True) for _ in head]
+        torch._foreach_mul_(list(gradients), factors)
+    return network.by_head(gradients)
 
 
-def combine(gradients: Tensor, weights: Tensor, lam: Tensor | None = None) -> Tensor:
-    """``sum_i w_i G_i`` over the first dimension; tasks whose `lam` is not finite are left out.
+def weighted(gradients: Tensor, weights: Tensor, lam: Tensor) -> Tensor:
+    """Each task's gradient times its weight, and zero where it is not finite.
 
     Parameters
     ----------
     gradients
-        Shape [tasks, ...]; the left-out tasks' entries are overwritten by zeros.
+        Shape [tasks, ...].
     weights
         Shape [tasks], finite.
     lam
         A statistic that is finite just where a task's gradient is, shape [tasks].
     """
-    tasks = gradients.shape[0]
-    flat = gradients.view(tasks, -1)
-    if lam is not None:
-        # A weight of zero would not do: zero times NaN is NaN.
-        flat.masked_fill_(~lam.isfinite().unsqueeze(1), 0.0)
-    return (weights @ flat).view(gradients.shape[1:])
+    shape = (-1,) + (1,) * (gradients.dim() - 1)
+    product = gradients * weights.view(shape)
+    if lam.is_cpu and all(map(math.isfinite, lam.tolist())):
+        return product
+    # A weight of zero would not do: zero times NaN is NaN.
+    return product.masked_fill_(~lam.isfinite().view(shape), 0.0)
 
 
 def clipped(gradients: Sequence[Tensor], bound: float) -> Sequence[Tensor]:
