@@ -47,6 +47,13 @@ class Shards:
         joined = np.concatenate(parts) if len(parts) else np.empty(0, dtype=np.int64)
         self.indices = torch.from_numpy(np.ascontiguousarray(joined, dtype=np.int64))
 
+    @classmethod
+    def of_sizes(cls, indices: np.ndarray, sizes: np.ndarray) -> Shards:
+        """Shards of these sizes, cut in turn from one array of positions."""
+        shards = cls([indices])
+        shards.offsets = np.concatenate([[0], np.cumsum(sizes)])
+        return shards
+
     def __len__(self) -> int:
         return len(self.offsets) - 1
 

@@ -39,8 +39,4 @@ def hold_out(parts: Sequence[np.ndarray], fraction: float, seed: int) -> tuple[S
     rank = np.empty(len(order), dtype=np.int64)
     rank[order] = np.arange(len(order)) - np.repeat(whole.offsets[:-1], sizes)
     validates = rank < held[client]
-    return _cut(positions[~validates], sizes - held), _cut(positions[validates], held)
-
-
-def _cut(positions: np.ndarray, sizes: np.ndarray) -> Shards:
-    return Shards(np.split(positions, np.cumsum(sizes)[:-1]))
+    return Shards.of_sizes(positions[~validates], sizes - held), Shards.of_sizes(positions[validates], held)

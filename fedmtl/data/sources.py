@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 from fedmtl.data.digits import digits
 from fedmtl.data.files import files
+from fedmtl.data.hub import hub
 from fedmtl.data.pool import Pool
 from fedmtl.data.synthetic import synthetic
 from fedmtl.data.two_digits import two_digits
@@ -18,5 +19,6 @@ SOURCES: Mapping[str, Callable[..., Pool]] = {
     "digits": digits,
     "two-digits": two_digits,
     "synthetic": synthetic,
+    "hub": hub,
     "files": files,
 }

@@ -116,5 +116,5 @@ def parts_of(owner: np.ndarray, clients: int) -> list[np.ndarray]:
     """For each client the positions of its examples, ascending."""
     order = np.argsort(owner, kind="stable")
     order = order[np.count_nonzero(owner == UNUSED) :]
-    sizes = np.bincount(owner[owner != UNUSED], minlength=clients)
-    return np.split(order, np.cumsum(sizes)[:-1])
+    ends = np.cumsum(np.bincount(owner[owner != UNUSED], minlength=clients)).tolist()
+    return [order[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
