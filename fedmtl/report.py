@@ -91,7 +91,7 @@ def _facts(summary: Mapping[str, Any]) -> list[list[str]]:
     ]
     if target is not None:
         reached = "not reached" if target["time"] is None else f"{target['time']:,.1f} s, version {target['version']:,}"
-        facts.append([f"{target['task']} at {target['value']:g}", reached])
+        facts.append([f"Target: {target['task']} at {target['value']:g}", reached])
     return facts
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow.compute as pc
 from matplotlib.figure import Figure
 
 from fedmtl.plots.run_tables import RunTables
@@ -13,15 +14,15 @@ from fedmtl.plots.windows import windows
 @styled
 def draw(run: RunTables) -> Figure | None:
     """The share of each client type among the uploads, as stacked areas; None if no client was ever typed."""
-    types = np.asarray(run.updates["client_type"].to_pylist(), dtype=object)
-    names = sorted(set(types) - {""})
+    types = run.updates["client_type"]
+    names = sorted(set(types.unique().to_pylist()) - {""})
     if not names:
         return None
     index, middles = windows(run.updates["arrived_at"].to_numpy())
     order = ["", *names]
     counts = np.zeros((len(order), len(middles)))
     for row, name in enumerate(order):
-        counts[row] = np.bincount(index[types == name], minlength=len(middles))
+        counts[row] = np.bincount(index[pc.equal(types, name).to_numpy()], minlength=len(middles))
     filled = counts.sum(axis=0) > 0
     shares = 100 * counts[:, filled] / counts[:, filled].sum(axis=0)
     figure, (panel,) = new_figure(4.2)

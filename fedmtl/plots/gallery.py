@@ -63,7 +63,7 @@ PLOTS = (
     Plot(
         "task-weights",
         "Task weights",
-        "Mean weight that the clients' balancer gave each task; the band holds the middle half of the updates.",
+        "Mean weight that the clients' balancer gave each task; bands hold the middle half of the updates.",
         task_weights.draw,
     ),
     Plot(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from fedmtl.plots.run_tables import RunTables
 from fedmtl.plots.style import COLOURS, GREY, line_look, new_figure, styled
@@ -81,6 +81,7 @@ def draw_curves(tasks: Sequence[Mapping[str, Any]], curves: Sequence[Curve], axi
         panel.tick_params(labelbottom=index + columns >= len(tasks))
         if index + columns >= len(tasks):
             panel.set_xlabel(axis)
+            panel.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=axis == AXES["version"]))
     for panel in panels[len(tasks) :]:
         panel.set_axis_off()
     handles = {
@@ -98,7 +99,7 @@ def _finish_panel(panel: Axes, task: Mapping[str, Any], values: Sequence[np.ndar
     every = np.concatenate(list(values))
     every = every[np.isfinite(every)]
     # Errors fall by orders of magnitude, and what happens at the end is what is asked for.
-    if not task["higher_is_better"] and every.size and every.min() > 0 and every.max() > 8 * every.min():
+    if not task["higher_is_better"] and every.size and every.min() > 0 and every.max() > 5 * every.min():
         panel.set_yscale("log")
         panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
         panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -7,7 +7,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
 from fedmtl.plots.run_tables import RunTables
-from fedmtl.plots.style import COLOURS, SEQUENTIAL, new_figure, styled
+from fedmtl.plots.style import COLOURS, SHADES, new_figure, styled
 
 _CLIENTS = 120
 
@@ -40,8 +40,8 @@ def draw(run: RunTables) -> Figure | None:
         np.ma.masked_equal(table, 0),
         aspect="auto",
         interpolation="nearest",
-        cmap=f"{SEQUENTIAL}_r",
-        norm=PowerNorm(0.5, 0, max(1, int(table.max()))),
+        cmap=SHADES,
+        norm=PowerNorm(0.5, 1, max(2, int(table.max()))),
     )
     cells.grid(visible=False)
     cells.set_xlabel("client")
@@ -50,8 +50,13 @@ def draw(run: RunTables) -> Figure | None:
     step = -(-len(shown) // 21)
     cells.set_xticks(np.arange(0, len(shown), step), [str(client) for client in shown[::step]])
     cells.set_yticks(np.arange(0, len(table), -(-len(table) // 20)))
-    figure.colorbar(image, ax=cells, label="examples", pad=0.01)
+    figure.colorbar(image, ax=cells, label="examples", pad=0.01, ticks=_ticks(int(table.max())))
     return figure
+
+
+def _ticks(most: int) -> list[int]:
+    """1, 2, 5, 10, 20, ... up to the largest number."""
+    return [factor * 10**power for power in range(len(str(most))) for factor in (1, 2, 5) if factor * 10**power <= most]
 
 
 def _title(total: int, shown: int) -> str:

@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from matplotlib import rc_context
+import numpy as np
+from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from fedmtl.files import replacing
@@ -26,6 +28,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 GREY = "#8C8C8C"
 LINE_STYLES = ("-", "--", "-.", ":")
 SEQUENTIAL = "viridis"
+SHADES = ListedColormap(colormaps["YlGnBu"](np.linspace(0.2, 1.0, 256)), name="shades")
+"""From pale to dark, for cells on white: the palest is still not white."""
 
 _SETTINGS: Any = {
     "font.size": 11,

@@ -2,41 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.figure import Figure
 
 from fedmtl.plots.run_tables import RunTables
-from fedmtl.plots.style import line_look, new_figure, styled
+from fedmtl.plots.style import SEQUENTIAL, line_look, new_figure, styled
 from fedmtl.plots.windows import windows
+
+_LINES = 10
 
 
 @styled
 def draw(run: RunTables) -> Figure | None:
-    """The mean weight of each task over the uploads of a window, and their middle half; None without weights."""
+    """The mean weight of each task over the uploads of a window; None without weights.
+
+    Few tasks are lines with a band for the middle half of the uploads, many are the rows of a heat map.
+    """
     weights = per_task(run, "task_weights")
     if len(run.tasks) < 2 or not np.isfinite(weights).any():
         return None
     index, middles = windows(run.updates["arrived_at"].to_numpy())
-    figure, (panel,) = new_figure(4.2)
-    for number, task in enumerate(run.tasks):
-        stats = np.full((3, len(middles)), np.nan)
-        for window in range(len(middles)):
-            values = weights[index == window, number]
-            values = values[np.isfinite(values)]
-            if values.size:
-                stats[:, window] = values.mean(), *np.percentile(values, [25, 75])
-        known = np.isfinite(stats[0])
-        look = line_look(number)
-        panel.plot(middles[known], stats[0, known], label=task["name"], **look)
-        if len(run.tasks) <= 6:
-            panel.fill_between(
-                middles[known], stats[1, known], stats[2, known], color=look["color"], alpha=0.15, linewidth=0
-            )
-    panel.set_xlabel("time of arrival (s)")
-    panel.set_ylabel("weight in the shared gradient")
-    panel.margins(x=0.01)
-    figure.legend(loc="outside right upper")
-    return figure
+    names = [task["name"] for task in run.tasks]
+    stats = np.stack([_statistics(weights[:, task], index, len(middles)) for task in range(len(names))])
+    return _lines(names, middles, stats) if len(names) <= _LINES else _rows(names, middles, stats[:, 0])
 
 
 def per_task(run: RunTables, column: str) -> np.ndarray:
@@ -44,3 +34,41 @@ def per_task(run: RunTables, column: str) -> np.ndarray:
     lists = run.updates[column].combine_chunks()
     values: np.ndarray = lists.flatten().to_numpy(zero_copy_only=False)
     return values.reshape(len(lists), len(run.tasks))
+
+
+def _statistics(values: np.ndarray, index: np.ndarray, count: int) -> np.ndarray:
+    """Mean, lower and upper quartile in each window, shape [3, windows]; NaN in windows without values."""
+    stats = np.full((3, count), np.nan)
+    for window in range(count):
+        part = values[index == window]
+        part = part[np.isfinite(part)]
+        if part.size:
+            stats[:, window] = part.mean(), *np.percentile(part, [25, 75])
+    return stats
+
+
+def _lines(names: Sequence[str], middles: np.ndarray, stats: np.ndarray) -> Figure:
+    figure, (panel,) = new_figure(4.2)
+    for number, (name, (mean, low, high)) in enumerate(zip(names, stats, strict=True)):
+        known = np.isfinite(mean)
+        look = line_look(number)
+        panel.plot(middles[known], mean[known], label=name, **look)
+        panel.fill_between(middles[known], low[known], high[known], color=look["color"], alpha=0.15, linewidth=0)
+    panel.set_xlabel("time of arrival (s)")
+    panel.set_ylabel("weight in the shared gradient")
+    panel.margins(x=0.01)
+    figure.legend(loc="outside right upper")
+    return figure
+
+
+def _rows(names: Sequence[str], middles: np.ndarray, mean: np.ndarray) -> Figure:
+    figure, (panel,) = new_figure(1.2 + 0.2 * len(names))
+    image = panel.pcolormesh(
+        middles, np.arange(len(names)), np.ma.masked_invalid(mean), cmap=SEQUENTIAL, shading="nearest"
+    )
+    panel.set_yticks(range(len(names)), names, fontsize=8)
+    panel.invert_yaxis()
+    panel.grid(visible=False)
+    panel.set_xlabel("time of arrival (s)")
+    figure.colorbar(image, ax=panel, label="weight in the shared gradient", pad=0.01)
+    return figure

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from fedmtl.plots.run_tables import RunTables
 from fedmtl.plots.style import COLOURS, GREY, SEQUENTIAL, new_figure, styled
@@ -32,8 +33,8 @@ def draw(run: RunTables) -> Figure | None:
     row = {int(client): number for number, client in enumerate(shown)}
     kept = np.isin(clients, shown) & (starts < end)
 
-    figure, (panel,) = new_figure(1.4 + 0.17 * max(len(shown), 12))
-    norm = Normalize(0, max(1.0, np.nanmax(staleness[kept], initial=1.0)))
+    figure, (panel,) = new_figure(1.4 + 0.17 * max(len(shown), 14))
+    norm = Normalize(0, max(1.0, np.max(staleness[kept & ~np.isnan(staleness)], initial=1.0)))
     looks = (
         (kept & ~np.isnan(staleness), None, "applied"),
         (kept & rejected, COLOURS[1], "rejected"),
@@ -51,7 +52,7 @@ def draw(run: RunTables) -> Figure | None:
         bars.set_linewidth(0.4)
         panel.add_collection(bars)
     if image is not None:
-        figure.colorbar(image, ax=panel, label="staleness of the update (versions)", pad=0.01)
+        figure.colorbar(image, ax=panel, label="staleness (versions)", pad=0.01, ticks=MaxNLocator(integer=True))
     panel.set_xlim(starts.min(), end)
     panel.set_ylim(len(shown) - 0.4, -0.6)
     panel.set_yticks(range(len(shown)), [str(client) for client in shown], fontsize=8)

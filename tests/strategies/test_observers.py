@@ -122,12 +122,12 @@ def test_before_the_first_evaluation_no_target_is_reached() -> None:
 
 def test_every_upload_is_recorded_once_as_applied_rejected_or_unsettled() -> None:
     loop, recorder, _ = new_run(None, every=5)
-    loop.run(until(4))
+    loop.run(until(7))
     rows = recorder.table("updates").to_pylist()
     settled = [(row["client"], row["job"]) for row in rows]
     assert len(settled) == len(set(settled)) == loop.arrivals
     assert [row["rejected"] for row in rows if row["rejected"]] == ["loss is not finite"]
-    assert sum(row["applied_version"] is not None for row in rows) == 4 * 2
+    assert sum(row["applied_version"] is not None for row in rows) == 7 * 2
     assert sum(row["applied_version"] is None and row["rejected"] is None for row in rows) == loop.strategy.waiting
 
 

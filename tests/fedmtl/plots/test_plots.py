@@ -1,0 +1,135 @@
+"""Pictures of runs: that they are drawn, of the promised size, and show the run's numbers."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.collections import PolyCollection, QuadMesh
+
+from fedmtl.errors import RunDirectoryError
+from fedmtl.plots import PLOTS, RunTables, make_plots, metrics, partition, staleness, task_weights, timeline
+from fedmtl.plots.windows import windows
+from fedmtl.tasks import Task
+
+ALL = ["metrics-by-time", "metrics-by-version", "staleness", "client-types", "task-weights", "partition", "timeline"]
+MakeRun = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def tables(digits_run: Path) -> RunTables:
+    return RunTables.read(digits_run)
+
+
+def png_size(path: Path) -> tuple[int, int]:
+    data = path.read_bytes()
+    assert data.startswith(b"\x89PNG\r\n\x1a\n")
+    width, height = struct.unpack(">II", data[16:24])
+    return width, height
+
+
+def test_a_full_run_gives_every_plot_1200_pixels_wide(make_run: MakeRun) -> None:
+    directory = make_run("drawn", versions=40)
+    settings = dict(mpl.rcParams)
+    files = make_plots(directory)
+    assert list(files) == [plot.name for plot in PLOTS] == ALL
+    assert sorted(path.name for path in (directory / "plots").iterdir()) == sorted(f"{name}.png" for name in ALL)
+    assert {png_size(path)[0] for path in files.values()} == {1200}
+    assert dict(mpl.rcParams) == settings
+
+
+def test_the_same_run_gives_the_same_bytes(make_run: MakeRun) -> None:
+    directory = make_run("twice", versions=20, tasks=[Task("label", "classification", 10)])
+    first = {name: path.read_bytes() for name, path in make_plots(directory).items()}
+    assert {name: path.read_bytes() for name, path in make_plots(directory).items()} == first
+
+
+def test_what_a_run_does_not_have_is_not_drawn(make_run: MakeRun) -> None:
+    bare = make_run("bare", [Task("label", "classification", 10)], clients=5, versions=12, typed=False, setting=False)
+    assert list(make_plots(bare)) == ["metrics-by-time", "metrics-by-version", "staleness", "timeline"]
+
+
+def test_a_run_that_made_no_version_can_be_drawn(make_run: MakeRun) -> None:
+    assert list(make_plots(make_run("nothing", versions=0))) == ["metrics-by-time", "metrics-by-version", "partition"]
+
+
+def test_a_directory_without_a_finished_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunDirectoryError, match="holds no finished run"):
+        make_plots(tmp_path)
+
+
+def test_metrics_show_every_evaluation_of_every_task_and_group(tables: RunTables) -> None:
+    figure = metrics.draw_by_time(tables)
+    assert figure is not None
+    assert [panel.get_title(loc="left") for panel in figure.axes] == ["digit", "parity", "ink", "asymmetry"]
+    test = figure.axes[2].get_lines()[0]
+    times, values = tables.curve("ink", "mse", "test", "time")
+    assert len(values) == 31
+    np.testing.assert_array_equal(test.get_xdata(), times)
+    np.testing.assert_array_equal(test.get_ydata(), values)
+    assert [len(panel.get_lines()) for panel in figure.axes] == [4, 4, 4, 4]
+
+
+def test_the_staleness_histogram_counts_every_applied_update(tables: RunTables) -> None:
+    figure = staleness.draw(tables)
+    assert figure is not None
+    assert sum(bar.get_height() for bar in figure.axes[0].patches) == tables.applied.num_rows == 900
+
+
+def test_the_partition_shows_every_client_of_a_hundred(tables: RunTables) -> None:
+    figure = partition.draw(tables)
+    assert figure is not None
+    assert tables.partition is not None
+    bars, cells, _ = figure.axes
+    cell_values = cells.images[0].get_array()
+    assert cell_values is not None
+    assert cell_values.shape == (10, 100)
+    assert cell_values.sum() == sum(bar.get_height() for bar in bars.patches)
+    assert cell_values.sum() == sum(tables.partition["examples"].to_pylist())
+
+
+def test_very_many_clients_are_sampled_and_the_title_says_so(make_run: MakeRun) -> None:
+    run = RunTables.read(make_run("crowd", clients=500, versions=60))
+    shown = partition.draw(run)
+    assert shown is not None
+    assert shown.axes[0].get_title(loc="left") == "120 of 500 clients, evenly chosen"
+    rows = timeline.draw(run)
+    assert rows is not None
+    assert len(rows.axes[0].get_yticks()) == 40
+    assert "40 of" in rows.axes[0].get_title(loc="left")
+
+
+def test_the_timeline_lists_clients_from_fast_to_slow_with_a_bar_per_job(tables: RunTables) -> None:
+    figure = timeline.draw(tables)
+    assert figure is not None
+    seconds = tables.seconds()
+    assert seconds is not None
+    clients = [int(label.get_text()) for label in figure.axes[0].get_yticklabels()]
+    assert clients == sorted(clients, key=lambda client: seconds[client])
+    jobs = sum(client in clients for client in tables.updates["client"].to_pylist())
+    bars = [c for c in figure.axes[0].collections if isinstance(c, PolyCollection)]
+    assert sum(len(bar.get_paths()) for bar in bars) == jobs
+
+
+def test_few_task_weights_are_lines_and_many_a_heat_map(tables: RunTables, make_run: MakeRun) -> None:
+    few = task_weights.draw(tables)
+    assert few is not None
+    assert [line.get_label() for line in few.axes[0].get_lines()] == ["digit", "parity", "ink", "asymmetry"]
+    many = task_weights.draw(
+        RunTables.read(make_run("attributes", [Task(f"attribute-{i}", "binary") for i in range(12)], versions=20))
+    )
+    assert many is not None
+    assert [type(shape) for shape in many.axes[0].collections] == [QuadMesh]
+
+
+def test_windows_hold_every_time_and_are_fewer_when_there_is_little_to_show() -> None:
+    times = np.random.default_rng(1).uniform(5, 9, 1000)
+    index, middles = windows(times)
+    assert len(middles) == 60
+    assert np.abs(times - middles[index]).max() <= (times.max() - times.min()) / 120 * 1.001  # rounding of the edges
+    assert len(windows(times[:25])[1]) == 2
+    assert len(windows(times[:1])[1]) == 1

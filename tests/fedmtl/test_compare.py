@@ -1,0 +1,91 @@
+"""Runs side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fedmtl.compare import Comparison, compare
+from fedmtl.errors import RunDirectoryError
+from fedmtl.tasks import Task
+
+MakeRun = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def runs(make_run: MakeRun) -> list[Path]:
+    return [make_run(name, versions=60, rate=rate, strategy=name) for name, rate in (("quick", 15.0), ("steady", 45.0))]
+
+
+@pytest.fixture(scope="module")
+def comparison(runs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    return compare(runs, tmp_path_factory.mktemp("comparison"), {"ink": 0.5})
+
+
+def row(comparison: Comparison, name: str) -> tuple[str, ...]:
+    return next(cells[1:] for cells in comparison.rows if cells[0] == name)
+
+
+def seconds(cell: str) -> float:
+    return float(cell.removesuffix(" s").replace(",", ""))
+
+
+def test_there_is_a_column_per_run(comparison: Comparison) -> None:
+    assert comparison.header == ("", "quick", "steady")
+    assert {len(cells) for cells in comparison.rows} == {3}
+    assert row(comparison, "strategy") == ("quick", "steady")
+    assert row(comparison, "updates applied") == ("600", "600")
+
+
+def test_the_faster_learner_is_better_sooner_and_ranks_first(comparison: Comparison) -> None:
+    quick, steady = row(comparison, "digit: accuracy, mean of the last 20 (higher is better)")
+    assert float(quick) > float(steady)
+    assert row(comparison, "mean rank over the tasks") == ("1.00", "2.00")
+
+
+def test_without_a_target_the_times_are_to_what_every_run_reached(comparison: Comparison) -> None:
+    (cells,) = [cells for cells in comparison.rows if cells[0].startswith("digit: time to")]
+    assert seconds(cells[1]) < seconds(cells[2])
+
+
+def test_a_target_may_be_reached_by_one_run_only(comparison: Comparison) -> None:
+    quick, steady = row(comparison, "ink: time to 0.5")
+    assert seconds(quick) > 0
+    assert steady == "not reached"
+
+
+def test_fairness_between_clients_is_shown_for_every_task(comparison: Comparison) -> None:
+    for task in ("digit", "parity", "ink", "asymmetry"):
+        assert len(row(comparison, f"{task}: last, worst tenth of the clients")) == 2
+        assert len(row(comparison, f"{task}: last, slower half of the clients")) == 2
+
+
+def test_the_pictures_are_written(comparison: Comparison) -> None:
+    assert [path.name for path in comparison.plots] == ["compare-by-time.png", "compare-by-version.png"]
+    assert all(path.stat().st_size > 10_000 for path in comparison.plots)
+
+
+def test_runs_of_the_same_name_are_told_apart_by_their_paths(
+    runs: list[Path], make_run: MakeRun, tmp_path: Path
+) -> None:
+    again = make_run("quick", versions=12)
+    assert compare([runs[0], again], tmp_path).header == ("", str(runs[0]), str(again))
+
+
+def test_what_cannot_be_compared_is_refused_and_nothing_is_written(
+    runs: list[Path], make_run: MakeRun, tmp_path: Path
+) -> None:
+    other = make_run("other", [Task("label", "classification", 10)], versions=12)
+    out = tmp_path / "comparison"
+    for directories, targets, message in (
+        (runs[:1], None, "at least two"),
+        ([runs[0], runs[0]], None, "named twice"),
+        ([runs[0], tmp_path], None, "holds no finished run"),
+        ([runs[0], other], None, r"quick and other learn different tasks.*digit \(accuracy\).*label \(accuracy\)"),
+        (runs, {"colour": 0.5}, "no task 'colour'.*known: digit, parity, ink, asymmetry"),
+    ):
+        with pytest.raises(RunDirectoryError, match=message):
+            compare(directories, out, targets)
+    assert not out.exists()

@@ -1,0 +1,107 @@
+"""The report of a run: complete, self-contained, safe."""
+
+from __future__ import annotations
+
+import base64
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from fedmtl.errors import RunDirectoryError
+from fedmtl.plots import PLOTS
+from fedmtl.report import write_report
+
+MakeRun = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def directory(make_run: MakeRun) -> Path:
+    run = make_run("reported", versions=40)
+    (run / "experiment.toml").write_text('name = "<b>&reported"\n\n[devices]\nkind = "uniform"\nratio = 50\n')
+    assert write_report(run) == run / "report.html"
+    return run
+
+
+@pytest.fixture(scope="module")
+def page(directory: Path) -> str:
+    return (directory / "report.html").read_text(encoding="utf-8")
+
+
+class Tags(HTMLParser):
+    """Collects start tags, and checks that elements are closed in order."""
+
+    VOID = frozenset({"meta", "img", "br"})
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_well_formed_and_needs_nothing_but_itself(page: str) -> None:
+    tags = Tags(page)
+    assert tags.open == []
+    assert not {tag for tag, _ in tags.found} & {"script", "link", "iframe", "object"}
+    references = [
+        value for _, attributes in tags.found for name, value in attributes.items() if name in ("src", "href")
+    ]
+    assert references
+    assert all(value is not None and value.startswith("data:image/png;base64,") for value in references)
+    assert "url(" not in page
+    assert "@import" not in page
+
+
+def test_the_page_holds_every_plot_as_it_was_drawn(page: str, directory: Path) -> None:
+    inside = [base64.b64decode(data) for data in re.findall(r"data:image/png;base64,([^\"]+)", page)]
+    assert inside == [(directory / "plots" / f"{plot.name}.png").read_bytes() for plot in PLOTS]
+
+
+def test_the_page_says_how_the_run_ended_and_what_it_reached(page: str) -> None:
+    for text in ("reported", "40 versions were made", "fedqs", "Updates rejected", "accuracy (higher is better)"):
+        assert text in page
+
+
+def test_the_configuration_is_shown_as_text(page: str) -> None:
+    assert "name = &quot;&lt;b&gt;&amp;reported&quot;" in page
+    assert "<b>" not in page
+
+
+def test_a_run_without_configuration_is_refused_and_leaves_no_page(make_run: MakeRun) -> None:
+    run = make_run("without", versions=12)
+    (run / "experiment.toml").unlink()
+    with pytest.raises(RunDirectoryError, match=r"experiment\.toml"):
+        write_report(run)
+    assert not (run / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_a_browser_opens_the_page_and_decodes_every_image(directory: Path, tmp_path: Path) -> None:
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.fail("this test needs a browser: install Chromium, on Debian and Ubuntu with apt-get install chromium")
+    # The page itself has no script; this one is added to a copy, to ask the browser what it made of the images.
+    probe = (
+        "<script>addEventListener('load', () => { const images = [...document.images];"
+        "document.title = 'complete ' + images.filter(i => i.complete && i.naturalWidth === 1200).length"
+        " + ' of ' + images.length; })</script></body>"
+    )
+    copy = tmp_path / "report.html"
+    copy.write_text((directory / "report.html").read_text(encoding="utf-8").replace("</body>", probe), encoding="utf-8")
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    command = [browser, *flags, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", copy.as_uri()]
+    page = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    assert f"<title>complete {len(PLOTS)} of {len(PLOTS)}</title>" in page
