@@ -212,16 +212,30 @@ def parse_config(tables: Mapping[str, Any], overrides: Sequence[str] = (), where
         If a key, type or value is wrong; names each key, and whether it stands in the file `where` or in an override.
     """
     merged = _copy(tables)
-    origins = {set_key(merged, assignment): f"--set {assignment}" for assignment in overrides}
+    assigned = {set_key(merged, assignment): f"--set {assignment}" for assignment in overrides}
     try:
         return ExperimentConfig.model_validate(merged)
     except ValidationError as error:
         lines = []
         for path, faults in by_key(error.errors(), _path_of_key).items():
-            origin = next((origins[path[:n]] for n in range(len(path), 0, -1) if path[:n] in origins), where)
+            origin = _origin(path, tables, assigned) or where
             line = explain(".".join(map(str, path)), faults, _fields(path[:-1]), _place(path))
             lines.append(f"{origin}: {line}" if origin else line)
         raise ConfigError("\n".join(lines)) from None
+
+
+def _origin(path: tuple[Any, ...], tables: Mapping[str, Any], assigned: Mapping[tuple[str, ...], str]) -> str:
+    """The override that set this key, or that made a section of it which the tables do not have; empty if none did."""
+    for depth in range(len(path), 0, -1):
+        if path[:depth] in assigned:
+            return assigned[path[:depth]]
+    within = [text for key, text in assigned.items() if key[: len(path)] == path]
+    table: Any = tables
+    for part in path:
+        if not isinstance(table, Mapping) or part not in table:
+            return next(iter(within), "")
+        table = table[part]
+    return ""
 
 
 def _path_of_key(path: tuple[Any, ...]) -> tuple[Any, ...]:

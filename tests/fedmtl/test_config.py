@@ -99,6 +99,11 @@ def test_an_override_wins_over_the_file_and_is_blamed_for_its_own_faults() -> No
     assert "--set data.clients=none: data.clients = 'none': should be a whole number" in message
 
 
+def test_an_override_is_blamed_for_a_section_that_it_made_up() -> None:
+    assert complaint({}, "trainig.epochs=1").startswith("--set trainig.epochs=1: trainig is not a key")
+    assert complaint({"trainig": {}}, "trainig.epochs=1").startswith("lab.toml: trainig is not a key")
+
+
 def test_an_override_leaves_the_given_tables_alone() -> None:
     tables: dict[str, Any] = {"data": {"clients": 7}}
     parse_config(tables, ["data.clients=9", "model.hidden=[3]"])

@@ -1,0 +1,140 @@
+"""``fedmtl strategies``, ``partition`` and ``devices``: what an experiment is made of, before it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.table import Table
+
+from fedmtl.cli.console import new_console
+from fedmtl.cli.experiments import load_experiment
+from fedmtl.components import choose, options_of, summary_of
+from fedmtl.errors import UserError
+from strategies.catalogue import STRATEGIES
+
+
+def show_strategies() -> None:
+    """A line for each strategy."""
+    table = Table("name", "what it is", box=box.SIMPLE_HEAD)
+    for name, recipe in STRATEGIES.items():
+        table.add_row(name, summary_of(recipe))
+    console = new_console()
+    console.print(table)
+    console.print("fedmtl strategies NAME shows what a strategy can be told.", markup=False)
+
+
+def show_strategy(name: str) -> None:
+    """The options of one strategy."""
+    recipe = choose(STRATEGIES, name, "strategy.name")
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("key", no_wrap=True)
+    for header in ("default", "allowed", "meaning", "default from"):
+        table.add_column(header)
+    for option in options_of(recipe):
+        default = "" if option.required else _in_toml(option.default)
+        table.add_row(option.name, default, option.allowed, option.param.help, option.param.source)
+    console = new_console()
+    console.print(summary_of(recipe), markup=False)
+    console.print(f"Set with --set strategy.KEY=VALUE, or below [strategy] beside name = {name!r}.", markup=False)
+    console.print(table)
+
+
+def _in_toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return f'"{value}"'
+    return "unset" if value is None else str(value)
+
+
+def show_partition(path: Path | None, assignments: Sequence[str], seed: int | None, clients: int, out: Path) -> None:
+    """Examples of each class on each client, how skewed that is, and a heat map in `out`.
+
+    Raises
+    ------
+    UserError
+        If the experiment is wrong, or the picture cannot be written.
+    """
+    import pyarrow as pa
+
+    from fedmtl.plots import RunTables
+    from fedmtl.plots.partition import draw
+    from fedmtl.plots.style import save
+    from fedmtl.records import partition_table
+
+    if out.suffix.lower() != ".png":
+        raise UserError(f"--out {out}: the heat map is a PNG file; give a name that ends in .png")
+    data = load_experiment(path, assignments, seed).data
+    found = partition_table(data)
+    counts = np.zeros((data.clients, int(np.max(found["class"].to_numpy())) + 1), dtype=np.int64)
+    counts[found["client"].to_numpy(), found["class"].to_numpy()] = found["examples"].to_numpy()
+    name = (found.schema.metadata or {}).get(b"task", b"").decode()
+
+    console = new_console()
+    console.print(_partition_table(counts, name, clients))
+    for line in _partition_facts(counts, data.validation.sizes):
+        console.print(line, markup=False, soft_wrap=True)
+    nothing = pa.table({})
+    figure = draw(RunTables({}, nothing, nothing, nothing, found, None))
+    if figure is not None:
+        console.print(f"heat map: {save(figure, out)}", markup=False, soft_wrap=True)
+
+
+def _partition_table(counts: np.ndarray, name: str, clients: int) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title=f"training examples by class of {name!r}" if name else "training examples")
+    table.add_column("client", justify="right")
+    for label in range(counts.shape[1]):
+        table.add_column(str(label), justify="right")
+    table.add_column("all", justify="right")
+    for client, row in enumerate(counts[:clients]):
+        table.add_row(
+            str(client), *(str(n) if n else "·" for n in row), str(row.sum()), end_section=client == clients - 1
+        )
+    if len(counts) > clients:
+        table.add_row("...")
+    table.add_row("all", *map(str, counts.sum(axis=0)), str(counts.sum()))
+    return table
+
+
+def _partition_facts(counts: np.ndarray, held_out: np.ndarray) -> list[str]:
+    sizes = counts.sum(axis=1)
+    overall = counts.sum(axis=0) / counts.sum()
+    distance = np.abs(counts / sizes[:, None] - overall).sum(axis=1) / 2
+    return [
+        f"{len(counts):,} clients with {sizes.min():,} to {sizes.max():,} training examples, median "
+        f"{np.median(sizes):g}; {held_out.sum():,} held out",
+        f"classes on a client: {(counts > 0).sum(axis=1).mean():.1f} of {counts.shape[1]} on average",
+        f"total variation distance to all clients together: mean {distance.mean():.2f}, largest {distance.max():.2f} "
+        "(0: the same mixture, 1: nothing in common)",
+    ]
+
+
+def show_devices(path: Path | None, assignments: Sequence[str], seed: int | None) -> None:
+    """How long the devices take for an order of a median client."""
+    from simulations.devices import describe
+
+    experiment = load_experiment(path, assignments, seed)
+    settings, sizes = experiment.settings, experiment.data.shards.sizes
+    steps = int(np.median(settings.epochs * np.ceil(sizes / settings.batch_size)))
+    summary = describe(experiment.devices, steps)
+
+    console = new_console()
+    console.print(f"seconds of an order of {steps} steps, without transfer and jitter:", markup=False)
+    facts = Table(box=box.SIMPLE_HEAD, show_header=False)
+    for fact in summary.rows:
+        facts.add_row(*fact)
+    console.print(facts)
+    most = max(part.clients for part in summary.histogram)
+    bins = Table("seconds", "clients", "", box=box.SIMPLE_HEAD)
+    for part in summary.histogram:
+        bins.add_row(f"{part.low:.4g} to {part.high:.4g}", str(part.clients), "█" * round(40 * part.clients / most))
+    console.print(bins)
+    if summary.groups:
+        groups = Table("device", "clients", "seconds", box=box.SIMPLE_HEAD)
+        for group in summary.groups:
+            groups.add_row(group.label, str(group.clients), f"{group.seconds:.4g}")
+        console.print(groups)
