@@ -1,8 +1,8 @@
 """The passes through a network that balancers are made of.
 
 Every task reads an alias of the shared representation z: z is expanded to [tasks, batch, width] and cut again, which
-copies nothing, and whose backward stacks the tasks' gradients. So one run of the autograd engine keeps them apart, and a
-hook there may weigh them before they go on, together, into the backbone.
+copies nothing, and whose backward stacks the tasks' gradients. So one run of the autograd engine keeps them apart, and
+a hook there may weigh them before they go on, together, into the backbone.
 """
 
 from __future__ import annotations
