@@ -1,7 +1,7 @@
 """The server app: what `flwr run` starts, in Flower's simulation engine and in a deployment.
 
-It builds the experiment of the run configuration and runs it as every other experiment is run; only the fleet differs. In
-Flower's simulation engine time is virtual and Flower's nodes are the workers; in a deployment the nodes are the clients.
+It builds the experiment of the run configuration and runs it as every other experiment is run; only the fleet differs.
+In Flower's simulation engine time is virtual and Flower's nodes are the workers; in a deployment they are the clients.
 """
 
 from __future__ import annotations

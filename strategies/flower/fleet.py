@@ -100,7 +100,7 @@ class GridFleet(Fleet):
         self._quiet_since = 0.0
 
     def clients(self) -> Sequence[int]:
-        """The clients that are connected once the expected number is.
+        """The clients that are connected as soon as enough are and no node still owes the answer who it is.
 
         Raises
         ------
@@ -108,8 +108,10 @@ class GridFleet(Fleet):
             If they are not within `patience` seconds.
         """
         until = self.now() + self._patience
-        while len(self._serving) < self._expected:
+        while len(self._serving) < self._expected or self._calls:
             if self.now() >= until:
+                if len(self._serving) >= self._expected:
+                    break
                 raise UserError(
                     f"{len(self._serving)} of {self._expected} clients connected within {self._patience:g} s"
                     f" (clients {sorted(self._serving)}, of {len(self._nodes)} nodes): start the missing SuperNodes,"

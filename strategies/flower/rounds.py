@@ -153,22 +153,25 @@ class RoundFleet(Fleet):
         return [message for message, _, _ in sent]
 
     def feed(self, replies: Iterable[Message]) -> None:
-        """Make events of replies; orders without a good reply are lost."""
+        """Make events of replies. Clients without a good reply are lost, and join again at once if they are there."""
         answers = {reply.metadata.reply_to_message_id: reply for reply in replies}
-        lost: list[Event] = []
+        arrivals = []
         for message, order, sent_at in self._sent:
             reply = answers.get(message.metadata.message_id)
             fault = "no reply" if reply is None else error_of(reply)
             if reply is None or fault is not None:
                 del self.nodes[order.client]
-                lost.append(Lost(self.now(), order.client, fault or "no reply"))
+                self._events.append(Lost(self.now(), order.client, fault or "no reply"))
                 continue
             update = update_of(reply, order)
-            update.dispatched_at, update.arrived_at = sent_at, self.now()
+            update.dispatched_at = sent_at
             update.bytes_down = size(message.content)
-            self._events.append(Arrival(update.arrived_at, update))
-        self._events.extend(lost)
+            arrivals.append(update)
         self._sent = []
+        self.refresh()
+        for update in arrivals:
+            update.arrived_at = self.now()
+            self._events.append(Arrival(update.arrived_at, update))
 
 
 def step_metrics(aggregation: Aggregation, layout: ParameterLayout) -> MetricRecord:
