@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 
 from fedmtl.plots.run_tables import RunTables
-from fedmtl.plots.style import COLOURS, GREY, line_look, new_figure, styled
+from fedmtl.plots.style import COLOURS, GREY, line_look, log_scale, new_figure, styled
 
 AXES = {"time": "time (s)", "version": "version of the global model"}
 
@@ -100,8 +100,5 @@ def _finish_panel(panel: Axes, task: Mapping[str, Any], values: Sequence[np.ndar
     every = every[np.isfinite(every)]
     # Errors fall by orders of magnitude, and what happens at the end is what is asked for.
     if not task["higher_is_better"] and every.size and every.min() > 0 and every.max() > 5 * every.min():
-        panel.set_yscale("log")
-        panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
-        panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        panel.yaxis.set_minor_locator(NullLocator())
+        log_scale(panel)
     panel.margins(x=0.01)

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from fedmtl.files import replacing
 
@@ -72,6 +73,14 @@ def new_figure(height: float, rows: int = 1, columns: int = 1, **options: Any) -
 def line_look(index: int) -> dict[str, Any]:
     """Colour and dash of the index-th of several lines; no two of the first 28 look the same."""
     return {"color": COLOURS[index % len(COLOURS)], "linestyle": LINE_STYLES[index // len(COLOURS) % len(LINE_STYLES)]}
+
+
+def log_scale(panel: Axes) -> None:
+    """A logarithmic y axis with ticks at 1, 2, 5, 10, ... written as plain numbers."""
+    panel.set_yscale("log")
+    panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
+    panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    panel.yaxis.set_minor_locator(NullLocator())
 
 
 def save(figure: Figure, path: Path) -> Path:

@@ -8,10 +8,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from fedmtl.plots.run_tables import RunTables
-from fedmtl.plots.style import SEQUENTIAL, line_look, new_figure, styled
+from fedmtl.plots.style import SEQUENTIAL, line_look, log_scale, new_figure, styled
 from fedmtl.plots.windows import windows
 
 _LINES = 10
+_FAR_APART = 20  # a linear axis would press the smaller weights into one line
 
 
 @styled
@@ -56,6 +57,9 @@ def _lines(names: Sequence[str], middles: np.ndarray, stats: np.ndarray) -> Figu
         panel.fill_between(middles[known], low[known], high[known], color=look["color"], alpha=0.15, linewidth=0)
     panel.set_xlabel("time of arrival (s)")
     panel.set_ylabel("weight in the shared gradient")
+    low, high = np.nanmin(stats[:, 0]), np.nanmax(stats[:, 0])
+    if 0 < _FAR_APART * low < high:
+        log_scale(panel)
     panel.margins(x=0.01)
     figure.legend(loc="outside right upper")
     return figure

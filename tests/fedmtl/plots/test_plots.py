@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -126,10 +127,23 @@ def test_few_task_weights_are_lines_and_many_a_heat_map(tables: RunTables, make_
     assert [type(shape) for shape in many.axes[0].collections] == [QuadMesh]
 
 
+def test_task_weights_that_are_magnitudes_apart_are_drawn_on_a_logarithmic_scale(tables: RunTables) -> None:
+    wide = tables.updates.to_pylist()
+    for row in wide:
+        row["task_weights"] = [400.0 * row["task_weights"][0], 50.0, 1.0, 8.0]
+    updates = tables.updates.from_pylist(wide, schema=tables.updates.schema)
+    scales = [
+        figure.axes[0].get_yscale()
+        for run in (tables, dataclasses.replace(tables, updates=updates))
+        if (figure := task_weights.draw(run)) is not None
+    ]
+    assert scales == ["linear", "log"]
+
+
 def test_windows_hold_every_time_and_are_fewer_when_there_is_little_to_show() -> None:
     times = np.random.default_rng(1).uniform(5, 9, 1000)
     index, middles = windows(times)
-    assert len(middles) == 60
-    assert np.abs(times - middles[index]).max() <= (times.max() - times.min()) / 120 * 1.001  # rounding of the edges
-    assert len(windows(times[:25])[1]) == 2
+    assert len(middles) == 33
+    assert np.abs(times - middles[index]).max() <= (times.max() - times.min()) / 66 * 1.001  # rounding of the edges
+    assert len(windows(np.tile(times, 3))[1]) == 60
     assert len(windows(times[:1])[1]) == 1
