@@ -26,6 +26,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from fedmtl.errors import ConfigError
 from fedmtl.protocol import GlobalModel, TrainSettings, Update
 from fedmtl.similarity import SIMILARITIES, SimilarityName
 from strategies.ledger import Ledger
@@ -53,6 +54,11 @@ class Adaptivity:
         labels.
     small_class
         A class with fewer held-out examples has its accuracy halved.
+
+    Raises
+    ------
+    ConfigError
+        If the bounds of the learning rate cross, or momentum could reach 1.
     """
 
     a: float = 0.002
@@ -65,6 +71,12 @@ class Adaptivity:
     rate_max: float = 0.2
     spread: float = 30.0
     small_class: float = 10.0
+
+    def __post_init__(self) -> None:
+        if self.rate_min > self.rate_max:
+            raise ConfigError(f"rate_min = {self.rate_min} is above rate_max = {self.rate_max}")
+        if self.m0 + self.momentum_cap >= 1:
+            raise ConfigError(f"m0 + momentum_cap = {self.m0 + self.momentum_cap}: a momentum must stay below 1")
 
 
 class FedQSPolicy(ClientPolicy):
