@@ -17,7 +17,6 @@ from fedmtl.checkpoint import load_checkpoint, save_checkpoint
 from fedmtl.config import EngineSection, StopSection
 from fedmtl.evaluation import Evaluator
 from fedmtl.protocol import Event
-from fedmtl.plots import make_plots
 from fedmtl.records import Recorder
 from fedmtl.records.summary import summarise, write_summary
 from fedmtl.report import write_report
@@ -112,11 +111,9 @@ def run(
     recorder.finish()
     summary = _summary(experiment, recorder, loop, checkpointer.wall_seconds)
     if pictures:
-        make_plots(directory.path, summary)
-    # The summary marks the run as finished, so it comes after everything that could still fail, but for the report of it.
+        write_report(directory.path, summary)
+    # Last, for it marks the run as finished.
     write_summary(directory.path, summary)
-    if pictures:
-        write_report(directory.path)
     return RunResult(directory.path, summary, loop.ended, False)
 
 
