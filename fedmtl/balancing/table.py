@@ -6,12 +6,14 @@ from collections.abc import Callable
 
 from fedmtl.balancing.base import Balancer
 from fedmtl.balancing.equal import Equal
+from fedmtl.balancing.ntkmtl import NTKMTL
 from fedmtl.balancing.ntkmtl_sr import NTKMTLSR
 from fedmtl.components import create
 from fedmtl.protocol import Balancing
 
 BALANCERS: dict[str, Callable[..., Balancer]] = {
     "equal": Equal,
+    "ntkmtl": NTKMTL,
     "ntkmtl-sr": NTKMTLSR,
 }
 

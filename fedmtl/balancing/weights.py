@@ -51,7 +51,7 @@ def kernel_statistic(kernel: Tensor, statistic: Statistic) -> Tensor:
     """
     n = kernel.shape[-1]
     trace = kernel.diagonal(dim1=-2, dim2=-1).sum(-1)
-    if statistic == "denoised":
+    if statistic == "denoised" and n > 1:
         return (kernel.sum((-2, -1)) - trace) / (n * (n - 1))
     if statistic == "trace" or n == 1:
         return trace / n

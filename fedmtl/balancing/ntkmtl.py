@@ -1,0 +1,119 @@
+"""NTKMTL: task weights from the kernels of full gradients with respect to the shared parameters.
+
+Paper: "NTKMTL: Mitigating Task Imbalance in Multi-Task Learning from Neural Tangent Kernel Perspective" (NeurIPS 2025),
+algorithm 1. Differences: a loss depends on the shared parameters only through the representation z, so heads are passed
+once for all tasks, and only the backbone once for each task (n = 1) or for each task and chunk; of the latter only an n
+by n Gram matrix per task is kept; weights are guarded against zero gradients and clipped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from fedmtl.balancing.base import Balancer, StepGradients, TaskNetwork
+from fedmtl.balancing.options import HeadWeight, weight_bound
+from fedmtl.balancing.passes import HeadPass, backbone_pass, clipped, head_gradients, head_pass, weighted
+from fedmtl.balancing.weights import Statistic, balanced_weights, chunk_sizes, gram, kernel_statistic
+from fedmtl.components import Param
+from fedmtl.errors import ConfigError
+
+
+class NTKMTL(Balancer):
+    """NTKMTL: weights from the kernels of full gradients; costs a backward pass for each task and chunk."""
+
+    def __init__(
+        self,
+        *,
+        exponent: Annotated[float, Param("p in omega = (mean lambda / lambda)^p", ge=0, source="authors' code")] = 0.5,
+        chunks: Annotated[int, Param("n, parts that a batch is cut into", ge=1, source="paper")] = 1,
+        statistic: Annotated[Statistic, Param("size of a kernel; denoised needs 2 chunks", source="paper")] = "top_eig",
+        head_weight: Annotated[
+            HeadWeight, Param("whether omega scales the heads", source="authors' code")
+        ] = "unweighted",
+        clip: Annotated[float, Param("upper bound of the shared gradient's L2 norm; 0 for none", ge=0)] = 0.0,
+        w_max: Annotated[float, Param("bound of omega relative to the median; 0 for none", ge=0)] = 50.0,
+        eps: Annotated[float, Param("added to lambda", gt=0)] = 1e-12,
+    ) -> None:
+        if statistic == "denoised" and chunks < 2:
+            raise ConfigError("balancing.statistic = 'denoised' compares chunks: set balancing.chunks to 2 or more")
+        self.exponent = exponent
+        self.chunks = chunks
+        self.statistic = statistic
+        self.head_weight = head_weight
+        self.clip = clip
+        self.w_max = weight_bound(w_max)
+        self.eps = eps
+
+    def gradients(
+        self, network: TaskNetwork, inputs: Tensor, targets: Sequence[Tensor], task_weights: Sequence[float] | None
+    ) -> StepGradients:
+        """Gradients of one step: one backward pass through the backbone for each task (and chunk, and one more)."""
+        step = head_pass(network, inputs, targets)
+        chunks = min(self.chunks, len(inputs))
+        per_task = _task_gradients(network, step) if chunks == 1 else None
+        lam = _squared_norms(per_task, step) if per_task is not None else self._kernel_sizes(network, step)
+        omega = balanced_weights(lam, self.exponent, self.w_max, self.eps)
+        if task_weights is not None:
+            omega = omega * omega.new_tensor(task_weights)
+        if per_task is not None:
+            shared: Sequence[Tensor] = _weighted_sum(per_task, omega, lam)
+        else:
+            shared = backbone_pass(network, step.representation, weighted(step.gradients, omega, lam).sum(0))
+        heads = head_gradients(network, step.heads, omega, self.head_weight)
+        return StepGradients(clipped(shared, self.clip), heads, step.losses, omega, lam)
+
+    def _kernel_sizes(self, network: TaskNetwork, step: HeadPass) -> Tensor:
+        """Each task's lambda, shape [tasks], from Gram matrices over chunks; the graph is kept for one more pass."""
+        batch = step.representation.shape[0]
+        sizes = chunk_sizes(batch, self.chunks)
+        rows = torch.empty(
+            len(sizes), sum(parameter.numel() for parameter in network.shared), device=step.losses.device
+        )
+        kernels = []
+        for gradient in step.gradients:
+            start = 0
+            for row, size in zip(rows, sizes, strict=True):
+                # The gradient of the chunk's own mean: other chunks' rows are zero, the factor undoes the batch mean.
+                part = torch.zeros_like(gradient)
+                part[start : start + size] = gradient[start : start + size] * (batch / size)
+                start += size
+                flat = [g.reshape(-1) for g in backbone_pass(network, step.representation, part, keep=True)]
+                if flat:
+                    torch.cat(flat, out=row)
+            kernels.append(gram(rows))
+        return kernel_statistic(torch.stack(kernels), self.statistic)
+
+
+def _task_gradients(network: TaskNetwork, step: HeadPass) -> list[tuple[Tensor, ...]]:
+    """g_i for each task."""
+    last = len(step.gradients) - 1
+    return [
+        backbone_pass(network, step.representation, gradient, keep=task < last)
+        for task, gradient in enumerate(step.gradients)
+    ]
+
+
+def _squared_norms(per_task: Sequence[tuple[Tensor, ...]], step: HeadPass) -> Tensor:
+    """``||g_i||^2`` for each task, shape [tasks]; zeros where nothing is shared."""
+    if not per_task[0]:
+        return torch.zeros_like(step.losses)
+    norms = torch._foreach_norm([gradient for gradients in per_task for gradient in gradients])
+    return torch.stack(norms).view(len(per_task), -1).square().sum(1)
+
+
+def _weighted_sum(per_task: Sequence[tuple[Tensor, ...]], omega: Tensor, lam: Tensor) -> list[Tensor]:
+    """``sum_i omega_i g_i`` over the tasks whose gradient is finite.
+
+    The weights are read off the device, a wait that is nothing beside a pass for each task.
+    """
+    total = [torch.zeros_like(gradient) for gradient in per_task[0]]
+    if total:
+        for gradients, weight, size in zip(per_task, omega.tolist(), lam.tolist(), strict=True):
+            if math.isfinite(size):
+                torch._foreach_add_(total, gradients, alpha=weight)
+    return total
