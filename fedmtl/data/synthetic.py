@@ -13,7 +13,7 @@ from fedmtl.data.pool import Pool
 from fedmtl.randomness import numpy_generator
 from fedmtl.tasks import Task
 
-TEST_FRACTION = 0.1
+TEST_EVERY = 10
 _BLOCK = 1024
 
 
@@ -41,7 +41,7 @@ def synthetic(
 
     For client k: ``u_k ~ N(0, alpha)``, ``W_k, b_k ~ N(u_k, 1)``, ``B_k ~ N(0, beta)``, ``v_k ~ N(B_k, 1)`` by feature;
     ``x ~ N(v_k, Sigma)`` with ``Sigma_jj = j^-1.2``, and ``y = argmax(W_k x + b_k)``. A client has `synthetic_least`
-    examples and a lognormal number more, of which one in ten, rounded down, is for testing.
+    examples and a lognormal number more; every tenth example of all is for testing.
     """
     sizes = numpy_generator(seed, "synthetic sizes").lognormal(synthetic_log_mean, synthetic_log_sigma, size=clients)
     ends = np.cumsum(sizes.astype(np.int64) + synthetic_least)
@@ -52,10 +52,8 @@ def synthetic(
         block = slice(int(cuts[0]), int(cuts[-1]))
         rng = numpy_generator(seed, "synthetic", first)
         _fill(features[block], labels[block], np.diff(cuts), synthetic_alpha, synthetic_beta, synthetic_classes, rng)
-    counts = np.diff(ends, prepend=0)
-    client = np.repeat(np.arange(clients), counts)
-    place = np.arange(ends[-1]) - (ends - counts)[client]
-    tests = place < (TEST_FRACTION * counts).astype(np.int64)[client]
+    client = np.repeat(np.arange(clients), np.diff(ends, prepend=0))
+    tests = np.arange(ends[-1]) % TEST_EVERY == 0
     task = Task("label", "classification", outputs=synthetic_classes)
     train, test = (Examples(*_tensors(features[part], labels[part])) for part in (~tests, tests))
     return Pool((task,), train, test, natural=client[~tests])
