@@ -8,8 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from fedmtl.errors import CheckpointError, RunDirectoryError
 from fedmtl.files import replacing
+from fedmtl.protocol import GlobalModel
 from fedmtl.state import join, split
 
 _FILE = "state.safetensors"
@@ -40,15 +43,31 @@ def save_checkpoint(directory: Path, state: Mapping[str, Any], configuration: st
     RunDirectoryError
         If the file cannot be written, because the disk is full, say; the old checkpoint is then untouched.
     """
+    plain, tensors = split(state)
+    _save(directory / _FILE, tensors, {"state": json.dumps(plain), "configuration": configuration})
+
+
+def save_model(path: Path, model: GlobalModel) -> None:
+    """Write a model's parameters and buffers by their names in the module, with the version in the header.
+
+    Raises
+    ------
+    RunDirectoryError
+        If the file cannot be written.
+    """
+    views = model.layout.views(model.vector)
+    tensors = {entry.name: view for entry, view in zip(model.layout.entries, views, strict=True)}
+    _save(path, tensors, {"version": str(model.version)})
+
+
+def _save(target: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    plain, tensors = split(state)
-    metadata = {"state": json.dumps(plain), "configuration": configuration}
-    target = directory / _FILE
     with replacing(target) as temporary:
         try:
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata)
+            # Clones: safetensors refuses views that share storage, as the entries of a flat vector do.
+            save_file({name: tensor.detach().clone() for name, tensor in tensors.items()}, temporary, metadata)
         except SafetensorError as error:
             raise RunDirectoryError(f"cannot write {target}: {error}; free space there") from error
 

@@ -13,8 +13,9 @@ from fedmtl.records.summary import SUMMARY
 from simulations.experiment import Experiment
 
 EXPERIMENT = "experiment.toml"
+MODEL = "model.safetensors"
 _FOLDERS = ("checkpoint", "records", "plots")
-_FILES = (EXPERIMENT, "*.parquet", ".*.tmp", "report.html", SUMMARY)
+_FILES = (EXPERIMENT, "*.parquet", ".*.tmp", "report.html", MODEL, SUMMARY)
 
 
 class RunDirectory:

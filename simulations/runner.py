@@ -13,14 +13,14 @@ from types import FrameType
 from typing import Any
 
 from clients.trainer import LocalTrainer
-from fedmtl.checkpoint import load_checkpoint, save_checkpoint
+from fedmtl.checkpoint import load_checkpoint, save_checkpoint, save_model
 from fedmtl.config import EngineSection, StopSection
 from fedmtl.evaluation import Evaluator
 from fedmtl.protocol import Event
 from fedmtl.records import Recorder
 from fedmtl.records.summary import summarise, write_summary
 from fedmtl.report import write_report
-from simulations.directory import RunDirectory
+from simulations.directory import MODEL, RunDirectory
 from simulations.experiment import Experiment
 from simulations.fleet import SimulatedFleet
 from simulations.workers.base import Workers
@@ -109,6 +109,7 @@ def run(
     finally:
         world.close()
     recorder.finish()
+    save_model(directory.path / MODEL, loop.strategy.model)
     summary = _summary(experiment, recorder, loop, checkpointer.wall_seconds)
     if pictures:
         write_report(directory.path, summary)
