@@ -109,7 +109,7 @@ def weighted_sum(vectors: Sequence[Tensor], weights: Sequence[float], start: Ten
     The sum is taken block by block, so that the block of the result stays in the cache while the K vectors stream by.
     """
     result = start.clone()
-    block = 1 << 16
+    block = 1 << 18
     for first in range(0, result.numel(), block):
         part = result[first : first + block]
         for vector, weight in zip(vectors, weights, strict=True):

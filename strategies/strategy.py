@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -211,7 +212,7 @@ class Strategy(FlowerMethods):
             expected = self.model.vector
             return f"delta is {_kind(delta)}, expected {_kind(expected)}"
         # One pass: the squared norm is finite unless an entry is not or it overflows; the exact test tells these apart.
-        if not torch.isfinite(torch.dot(delta, delta)) and not torch.isfinite(delta).all():
+        if not math.isfinite(torch.dot(delta, delta).item()) and not torch.isfinite(delta).all():
             return "delta is not finite"
         if update.examples < 1 or update.steps < 1:
             return f"trained {update.steps} steps on {update.examples} examples"
