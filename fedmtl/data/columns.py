@@ -6,11 +6,15 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fedmtl.components import did_you_mean
 from fedmtl.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow
 
 
 @dataclass(frozen=True)
@@ -109,24 +113,24 @@ def _read_parquet(path: Path) -> dict[str, np.ndarray]:
         table = pyarrow.parquet.read_table(path)
     except (OSError, pyarrow.ArrowInvalid) as error:
         raise DataError(f"{path} is not a readable Parquet file: {error}") from None
-    arrays = {}
-    for name in table.column_names:
-        column = table.column(name)
-        if column.null_count:
-            raise DataError(f"{path}, column {name!r}: {column.null_count} values are missing; fill or drop these rows")
-        array = column.to_numpy()
-        if array.dtype == object and len(array) and not isinstance(array[0], str | bytes):
-            array = _stacked(path, name, array)
-        arrays[name] = array
-    return arrays
+    return {name: _dense(path, name, table.column(name).combine_chunks()) for name in table.column_names}
 
 
-def _stacked(path: Path, name: str, rows: np.ndarray) -> np.ndarray:
-    """A column of lists as one array."""
-    try:
-        return np.stack([np.stack(row) if row.dtype == object else row for row in rows])
-    except (ValueError, AttributeError):
-        raise DataError(f"{path}, column {name!r}: its lists differ in length") from None
+def _dense(path: Path, name: str, column: pyarrow.Array) -> np.ndarray:
+    """A column as one array; lists (of lists) become further axes."""
+    import pyarrow
+
+    shape = [len(column)]
+    nested = (pyarrow.ListType, pyarrow.LargeListType, pyarrow.FixedSizeListType)
+    while not column.null_count and isinstance(column.type, nested):
+        lengths = column.value_lengths().unique()
+        if len(lengths) > 1:
+            raise DataError(f"{path}, column {name!r}: its lists differ in length")
+        shape.append(lengths[0].as_py() if len(lengths) else 0)
+        column = column.flatten()
+    if column.null_count:
+        raise DataError(f"{path}, column {name!r}: {column.null_count} values are missing; fill or drop these rows")
+    return np.asarray(column.to_numpy(zero_copy_only=False).reshape(shape))
 
 
 def _content(array: np.ndarray) -> str:

@@ -60,18 +60,19 @@ def files(
     if not names or not targets:
         raise DataError(f"{path}: data.features and data.targets must leave at least one column each")
     train, test = (train, read_columns(Path(test_path))) if test_path else _split(train, test_fraction, seed)
+    users = np.unique(train.flat(client_column), return_inverse=True)[1] if client_column else None
+    read = [_target(train, test, name, kind, standardise) for name, kind in targets.items()]
     inputs = train.features(names, tokens), test.features(names, tokens)
     if inputs[0].shape[1:] != inputs[1].shape[1:]:
         raise DataError(
             f"{test_path}: features have shape {inputs[1].shape[1:]}, those of {path} have {inputs[0].shape[1:]}"
         )
     inputs = _standardised(*inputs) if standardise and not tokens else inputs
-    read = [_target(train, test, name, kind, standardise) for name, kind in targets.items()]
     return Pool(
         tuple(task for task, _ in read),
         Examples(torch.from_numpy(inputs[0]), tuple(torch.from_numpy(pair[0]) for _, pair in read)),
         Examples(torch.from_numpy(inputs[1]), tuple(torch.from_numpy(pair[1]) for _, pair in read)),
-        natural=np.unique(train.flat(client_column), return_inverse=True)[1] if client_column else None,
+        natural=users,
     )
 
 
