@@ -16,7 +16,7 @@ from flwr.superlink.grid import InMemoryGrid
 from fedmtl.run_config import experiment_config
 from simulations.experiment import Experiment
 from simulations.fleet import SimulatedFleet
-from simulations.run import run
+from simulations.runner import run
 from simulations.workers.grid import GridWorkers
 from strategies.fleet import Fleet
 from strategies.flower import GridFleet

@@ -16,7 +16,7 @@ from fedmtl.protocol import Aggregation
 from fedmtl.run_config import experiment_config
 from simulations.experiment import Experiment
 from simulations.fleet import SimulatedFleet
-from simulations.run import simulated_fleet
+from simulations.runner import simulated_fleet
 from simulations.workers.base import Job
 from simulations.workers.grid import GridWorkers
 from strategies.fleet import Fleet
