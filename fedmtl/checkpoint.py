@@ -88,7 +88,9 @@ def load_checkpoint(directory: Path, configuration: str) -> dict[str, Any] | Non
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            # Clones, because the file's tensors begin anywhere: sums are taken in another order where memory is aligned
+            # otherwise, and a resumed run shall have the same bits.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a mapping)
         if metadata["configuration"] != configuration:
             raise CheckpointError(
                 f"{path} belongs to another configuration; resume with the experiment.toml it was made with"
