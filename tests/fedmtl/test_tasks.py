@@ -1,0 +1,71 @@
+"""Tasks: losses, their derivatives, metrics, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fedmtl.errors import ConfigError
+from fedmtl.tasks import Task
+
+TASKS = [
+    Task("kind", "classification", 4),
+    Task("flag", "binary", loss_factor=0.05),
+    Task("size", "regression", loss_factor=30.0),
+    Task("tilt", "regression", loss="absolute_error", loss_factor=5.0),
+]
+
+
+def batch(task: Task, examples: int, scale: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(examples)
+    output = torch.randn(examples, task.outputs, generator=generator) * scale
+    if task.kind == "classification":
+        return output, torch.randint(0, task.outputs, (examples,), generator=generator)
+    if task.kind == "binary":
+        return output, torch.randint(0, 2, (examples,), generator=generator).float()
+    return output, torch.randn(examples, generator=generator)
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+@pytest.mark.parametrize(("examples", "scale"), [(1, 1.0), (7, 1.0), (32, 50.0)])
+def test_loss_and_slope_are_what_autograd_says(task: Task, examples: int, scale: float) -> None:
+    output, target = batch(task, examples, scale)
+    leaf = output.clone().requires_grad_()
+    expected = task.mean_loss(leaf, target)
+    (gradient,) = torch.autograd.grad(expected, leaf)
+    before = output.clone()
+    loss, slope = task.loss_and_slope(output, target)
+    # The same sums in another order: float32 rounding.
+    torch.testing.assert_close(loss, expected.detach(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(slope, gradient, rtol=1e-5, atol=1e-7)
+    assert torch.equal(output, before)
+
+
+def test_scores_count_right_answers_and_errors() -> None:
+    kind, flag, size, tilt = TASKS
+    assert kind.scores(torch.eye(4), torch.tensor([0, 1, 2, 0])).tolist() == [1, 1, 1, 0]
+    assert flag.scores(torch.tensor([[2.0], [-1.0]]), torch.tensor([1.0, 1.0])).tolist() == [1, 0]
+    assert size.scores(torch.tensor([[3.0]]), torch.tensor([1.0])).tolist() == [4]
+    assert tilt.score_sum(torch.tensor([[3.0], [0.0]]), torch.tensor([1.0, 1.0])).item() == 3
+
+
+def test_the_metric_and_its_direction_follow_from_the_loss() -> None:
+    assert [(task.metric, task.higher_is_better) for task in TASKS] == [
+        ("accuracy", True),
+        ("accuracy", True),
+        ("mse", False),
+        ("mae", False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("a", "binary", 1, "squared_error"), "does not fit kind 'binary'"),
+        (("a", "classification", 1), "at least 2 classes"),
+        (("a", "regression", 3), "has 1 output"),
+    ],
+)
+def test_a_task_that_makes_no_sense_is_refused(arguments: tuple[object, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Task(*arguments)  # type: ignore[arg-type]
