@@ -1,0 +1,205 @@
+"""What holds for every balancer, on every model."""
+
+import inspect
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from fedmtl.balancing import BALANCERS, build_balancer
+from fedmtl.components import check_options, options_of
+from fedmtl.errors import ConfigError
+from fedmtl.protocol import Balancing
+
+# Sums of float32 in another order; the gradients' entries are of size 1e-4 to 10.
+TOLERANCE = {"rtol": 2e-4, "atol": 2e-5}
+
+VARIANTS = {
+    "equal": ("equal", {}),
+    "ntkmtl": ("ntkmtl", {}),
+    "ntkmtl, 3 chunks": ("ntkmtl", {"chunks": 3}),
+    "ntkmtl, trace": ("ntkmtl", {"chunks": 4, "statistic": "trace"}),
+    "ntkmtl, de-noised": ("ntkmtl", {"chunks": 2, "statistic": "denoised"}),
+    "ntkmtl-sr": ("ntkmtl-sr", {}),
+    "ntkmtl-sr, trace": ("ntkmtl-sr", {"chunks": 3, "statistic": "trace", "exponent": 0.75}),
+}
+each_balancer = pytest.mark.parametrize("variant", VARIANTS)
+
+
+def flat(parts: list[Tensor]) -> Tensor:
+    return torch.cat([torch.empty(0), *(part.reshape(-1) for part in parts)])
+
+
+def weights_of(gradients, tasks: int) -> Tensor:
+    return torch.ones(tasks) if gradients.weights is None else gradients.weights
+
+
+def assert_is_weighted_sum(shared, weights: Tensor, gradients: Tensor) -> None:
+    """In float32 the error is bounded by the lengths that were added, not by the length of their sum."""
+    error = (flat(shared) - weights @ gradients).norm()
+    assert error <= 1e-5 * (weights * gradients.norm(dim=1)).sum()
+
+
+def test_every_balancer_is_tried():
+    assert {name for name, _ in VARIANTS.values()} == set(BALANCERS)
+
+
+@each_balancer
+@pytest.mark.parametrize("head_weight", ["unweighted", "weighted"])
+@pytest.mark.parametrize("factors", [None, (0.5, 0.0, 2.0, 1.0)])
+def test_the_shared_gradient_is_the_weighted_sum_and_heads_follow_their_own(step, variant, head_weight, factors):
+    name, options = VARIANTS[variant]
+    result = step.run(name, factors, **options, head_weight=head_weight)
+    weights = weights_of(result, 4)
+    assert_is_weighted_sum(result.shared, weights, step.shared_gradients())
+    for head, own, weight in zip(result.heads, step.head_gradients(), weights, strict=True):
+        expected = own * weight if head_weight == "weighted" else own
+        torch.testing.assert_close(flat(head), expected, **TOLERANCE)
+    torch.testing.assert_close(result.losses, torch.stack(step.losses()).detach())
+
+
+@each_balancer
+def test_gradients_have_the_shapes_of_their_parameters_and_no_graph(step, variant):
+    name, options = VARIANTS[variant]
+    result = step.run(name, **options)
+    assert [g.shape for g in result.shared] == [p.shape for p in step.network.shared]
+    for gradients, parameters in zip(result.heads, step.network.heads, strict=True):
+        assert [g.shape for g in gradients] == [p.shape for p in parameters]
+    tensors = [*result.shared, *(g for head in result.heads for g in head), result.losses]
+    tensors += [value for value in (result.weights, result.statistics) if value is not None]
+    assert not any(tensor.requires_grad for tensor in tensors)
+
+
+@each_balancer
+def test_a_step_changes_nothing_in_the_model_and_repeats_to_the_bit(step, variant):
+    name, options = VARIANTS[variant]
+    before = {key: value.clone() for key, value in step.model.state_dict().items()}
+    first, again = (step.run(name, (1.0, 2.0, 0.5, 1.0), **options) for _ in range(2))
+    assert all(torch.equal(value, before[key]) for key, value in step.model.state_dict().items())
+    assert all(parameter.grad is None for parameter in step.model.parameters())
+    assert torch.equal(flat(first.shared), flat(again.shared))
+    assert all(torch.equal(flat(one), flat(other)) for one, other in zip(first.heads, again.heads, strict=True))
+
+
+@each_balancer
+@pytest.mark.parametrize("task", range(4))
+def test_a_single_owned_task_is_plain_descent(make_step, variant, task):
+    name, options = VARIANTS[variant]
+    single = make_step(tasks=[task])
+    result = single.run(name, **options)
+    assert weights_of(result, 1).tolist() == [1.0]
+    torch.testing.assert_close(flat(result.shared), single.shared_gradients()[0], **TOLERANCE)
+    torch.testing.assert_close(flat(result.heads[0]), single.head_gradients()[0], **TOLERANCE)
+
+
+@each_balancer
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_batches_smaller_than_the_chunks_are_trained(make_step, variant, batch):
+    name, options = VARIANTS[variant]
+    short = make_step(batch=batch)
+    result = short.run(name, **options)
+    assert flat(result.shared).isfinite().all()
+    weights = weights_of(result, 4)
+    assert_is_weighted_sum(result.shared, weights, short.shared_gradients())
+
+
+@each_balancer
+def test_the_order_of_tasks_does_not_matter(make_step, variant):
+    name, options = VARIANTS[variant]
+    order = [2, 0, 3, 1]
+    straight, shuffled = make_step(), make_step(tasks=order)
+    with torch.no_grad():  # heads are initialised in their order, so give both models the same ones
+        for name_, head in shuffled.model.heads.items():
+            head.load_state_dict(straight.model.heads[name_].state_dict())
+        shuffled.model.backbone.load_state_dict(straight.model.backbone.state_dict())
+    one, other = straight.run(name, **options), shuffled.run(name, **options)
+    torch.testing.assert_close(weights_of(other, 4), weights_of(one, 4)[order], rtol=1e-4, atol=0)
+    torch.testing.assert_close(flat(other.shared), flat(one.shared), rtol=1e-3, atol=1e-4)
+
+
+@each_balancer
+@pytest.mark.parametrize("bound", [0.0, 1e-3, 0.5, 1e6])
+def test_the_clip_bounds_the_shared_gradient_and_keeps_its_direction(make_step, variant, bound):
+    name, options = VARIANTS[variant]
+    raw = make_step().run(name, **options)
+    cut = make_step().run(name, **options, clip=bound)
+    norm = flat(raw.shared).norm()
+    factor = 1.0 if bound == 0 else min(1.0, bound / norm.item())
+    torch.testing.assert_close(flat(cut.shared), flat(raw.shared) * factor, rtol=1e-5, atol=1e-8)
+    for one, other in zip(cut.heads, raw.heads, strict=True):
+        assert torch.equal(flat(one), flat(other))
+
+
+@each_balancer
+def test_the_options_can_be_checked_and_explained(variant):
+    name, options = VARIANTS[variant]
+    checked = check_options(BALANCERS[name], options, "balancing", name)
+    assert set(checked) == {option.name for option in options_of(BALANCERS[name])}
+    build_balancer(Balancing(name, checked))
+    assert inspect.getdoc(BALANCERS[name])
+    assert all(option.param.help for option in options_of(BALANCERS[name]))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "complaint"),
+    [
+        ("ntkmlt", {}, r"balancing.name = 'ntkmlt' is unknown \(did you mean 'ntkmtl'"),
+        ("ntkmtl-sr", {"chunk": 2}, r"balancing.chunk is not a key of 'ntkmtl-sr' \(did you mean 'chunks'"),
+        ("ntkmtl", {"statistic": "denoised"}, r"set balancing.chunks to 2 or more"),
+        ("ntkmtl", {"w_max": 0.5}, r"balancing.w_max = 0.5: expected at least 1, or 0"),
+        ("ntkmtl-sr", {"w_max": 0.5}, r"balancing.w_max = 0.5"),
+    ],
+)
+def test_wrong_options_are_refused(name, options, complaint):
+    with pytest.raises(ConfigError, match=complaint):
+        build_balancer(Balancing(name, options))
+
+
+@each_balancer
+@pytest.mark.parametrize("fault", [math.nan, math.inf])
+def test_a_faulty_loss_is_reported_and_leaves_the_other_tasks_alone(make_step, variant, fault):
+    name, options = VARIANTS[variant]
+    broken = make_step()
+    broken.targets[2][5] = fault
+    result = broken.run(name, **options, head_weight="unweighted")
+    assert result.losses.isfinite().tolist() == [True, True, False, True]
+    for task in (0, 1, 3):
+        torch.testing.assert_close(flat(result.heads[task]), broken.head_gradients()[task], **TOLERANCE)
+    if name == "equal":
+        return  # it weighs nothing, so it has nothing to leave out with; the loss tells
+    assert result.statistics.isfinite().tolist() == [True, True, False, True]
+    weights = result.weights
+    assert weights.isfinite().all()
+    middle = weights[[0, 1, 3]].sort().values[1]
+    assert ((weights >= middle / 50.001) & (weights <= middle * 50.001)).all()
+    sound = [0, 1, 3]
+    assert_is_weighted_sum(result.shared, weights[sound], broken.shared_gradients()[sound])
+
+
+@each_balancer
+def test_a_task_with_zero_gradient_is_no_trouble(make_step, variant):
+    name, options = VARIANTS[variant]
+    still = make_step()
+    with torch.no_grad():  # a head of zeros gives the right answer already, whatever the representation
+        for parameter in still.model.heads["ink"].parameters():
+            parameter.zero_()
+    still.targets[2].zero_()
+    result = still.run(name, **options)
+    assert result.losses[2] == 0
+    assert weights_of(result, 4).isfinite().all()
+    assert_is_weighted_sum(result.shared, weights_of(result, 4), still.shared_gradients())
+
+
+@each_balancer
+def test_no_gradient_at_all_is_no_trouble(make_step, variant):
+    name, options = VARIANTS[variant]
+    still = make_step(tasks=[2, 3])
+    with torch.no_grad():
+        for parameter in still.network.head_parameters:
+            parameter.zero_()
+    for target in still.targets:
+        target.zero_()
+    result = still.run(name, **options)
+    assert weights_of(result, 2).tolist() == [1.0, 1.0]
+    assert flat(result.shared).count_nonzero() == 0
