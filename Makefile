@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 PYTHONS := python3.11 python3.12 python3.13 python3 python
 CODE := fedmtl clients strategies simulations tests benchmarks tools docs
-# Options for pytest, such as ARGS="-m 'not slow'", and for the main job, such as ARGS="--seed 1".
+# Options of pytest, such as ARGS="-m 'not slow'", or of fedmtl run, such as ARGS="--seed 1 --out runs/seed-1".
 ARGS :=
 
 export OMP_NUM_THREADS ?= 1
@@ -33,7 +33,7 @@ $(STAMP): requirements.lock pyproject.toml tools/install.py
 	@echo "$(VENV) is ready: $$($(BIN)/python --version)"
 
 run: setup  ## set up, then run the main job (results in runs/)
-	$(BIN)/fedmtl run $(ARGS)
+	$(BIN)/fedmtl run $(or $(ARGS),--overwrite)
 
 test: setup  ## set up, then run all tests, the quick ones first
 	$(BIN)/python -m pytest $(ARGS)
@@ -47,7 +47,7 @@ docs: setup  ## build the documentation into docs/_build
 	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build
 
 bench: setup  ## client updates per second against a bare PyTorch loop
-	$(BIN)/python -m benchmarks.updates_per_second $(ARGS)
+	$(BIN)/python -m benchmarks.throughput $(ARGS)
 
 lock: setup  ## write requirements.lock anew from pyproject.toml
 	$(BIN)/python tools/lock.py

@@ -17,7 +17,7 @@ from fedmtl.cli.progress import new_display
 from fedmtl.errors import RunDirectoryError
 from simulations.directory import EXPERIMENT
 from simulations.experiment import Experiment
-from simulations.run import default_directory, run
+from simulations.runner import default_directory, run
 
 
 def start_run(

@@ -7,7 +7,7 @@ from rich.console import Console
 from fedmtl.cli.progress import Display, LineDisplay, LiveDisplay, new_display
 from fedmtl.config import parse_config
 from simulations.experiment import Experiment
-from simulations.run import run
+from simulations.runner import run
 
 
 def watch(display: type[Display], directory: Path, *settings: str, terminal: bool) -> str:
