@@ -98,6 +98,17 @@ def test_in_rounds_a_client_without_a_reply_is_lost_and_comes_back(
     assert len(list(strategy.configure_train(2, arrays, ConfigRecord(), grid))) == 3
 
 
+def test_in_rounds_a_deadline_comes_after_the_replies(grid: Any, initialised: Initialise, start: GlobalModel) -> None:
+    """This strategy aggregates at its next tick, not at an arrival; in a round nothing can come before that."""
+    strategy = initialised(fedbuff(buffer_size=2, clock="tick"))
+    messages = strategy.configure_train(1, arrays_of(start), ConfigRecord(), grid)
+    arrays, metrics = strategy.aggregate_train(1, grid.send_and_receive(messages))
+    assert metrics is not None
+    assert metrics["updates"] == 2
+    assert arrays is not None
+    assert {message.metadata.group_id for message in strategy.configure_train(2, arrays, ConfigRecord(), grid)} == {"1"}
+
+
 def test_the_strategy_keeps_the_model_itself(grid: Any, initialised: Initialise, start: GlobalModel) -> None:
     strategy = initialised(fedavg())
     messages = strategy.configure_train(1, arrays_of(start), ConfigRecord(), grid)

@@ -18,6 +18,7 @@ from fedmtl.errors import UserError
 from fedmtl.protocol import Aggregation, Arrival, Deadline, Event, Joined, Lost, Rejection
 from strategies.fedasync import fedasync
 from strategies.fedavg import fedavg
+from strategies.fedbuff import fedbuff
 from strategies.fedqs import fedqs
 from strategies.flower import GridFleet
 from strategies.loop import Loop, Observer
@@ -52,7 +53,7 @@ class Watcher(Observer):
 
 
 def fleet_on(grid: Any, **options: Any) -> GridFleet:
-    defaults = {"expected": 3, "ttl": 500.0, "patience": 1000.0, "poll": 0.002}
+    defaults = {"expected": 3, "ttl": 2500.0, "patience": 2500.0, "poll": 0.002}
     return GridFleet(grid, clock=lambda: FAST * time.monotonic(), **{**defaults, **options})
 
 
@@ -96,6 +97,12 @@ def test_a_client_keeps_its_own_state_on_its_node(grid: Any, initialised: Initia
     _, watcher = run(initialised(fedqs(buffer_size=2)), grid, versions(8))
     reported = [update.similarity for step in watcher.steps for update in step.updates if update.job >= 2]
     assert any(similarity is not None for similarity in reported)
+
+
+def test_a_strategy_with_deadlines_is_woken_at_them(grid: Any, initialised: Initialise) -> None:
+    _, watcher = run(initialised(fedbuff(buffer_size=2, clock="tick")), grid, versions(6))
+    assert [len(step.updates) for step in watcher.steps] == [2] * 6
+    assert len(watcher.of(Deadline)) >= 6
 
 
 def test_an_error_reply_loses_the_client_which_joins_again_later(grid: Any, initialised: Initialise) -> None:
@@ -163,8 +170,8 @@ def test_an_order_that_is_not_answered_in_time_is_given_up(grid: Any, initialise
         return None if message.metadata.message_type == "train" else grid.work(message, context)
 
     grid.behaviour[100] = never
-    _, watcher = run(initialised(fedavg()), grid, versions(1), ttl=10.0)
-    assert [(event.client, event.reason) for event in watcher.of(Lost)] == [(0, "no answer within 10 s")]
+    _, watcher = run(initialised(fedavg()), grid, versions(1), ttl=100.0)
+    assert [(event.client, event.reason) for event in watcher.of(Lost)] == [(0, "no answer within 100 s")]
     assert {update.client for update in watcher.steps[0].updates} == {1, 2}
 
 
