@@ -12,6 +12,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
+
 from clients.trainer import LocalTrainer
 from fedmtl.checkpoint import load_checkpoint, save_checkpoint, save_model
 from fedmtl.config import EngineSection, StopSection
@@ -52,6 +54,18 @@ class RunResult:
     interrupted: bool
 
 
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread meanwhile: on several, sums depend on the machine's cores and small models are slower."""
+    usual = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(usual)
+
+
+@one_thread()
 def run(
     experiment: Experiment,
     out: Path | str | None = None,
