@@ -1,8 +1,8 @@
 """ResNet-18 with group norm, for small images.
 
 He et al., "Deep Residual Learning for Image Recognition" (2016), with a 3x3 stem without pooling, as usual for CIFAR;
-Wu and He, "Group Normalization" (2018), in place of batch norm, whose statistics do not average well over non-IID clients
-(Hsieh et al., "The Non-IID Data Quagmire of Decentralized Machine Learning", 2020).
+Wu and He, "Group Normalization" (2018), in place of batch norm, whose statistics do not average well over non-IID
+clients (Hsieh et al., "The Non-IID Data Quagmire of Decentralized Machine Learning", 2020).
 """
 
 from __future__ import annotations
