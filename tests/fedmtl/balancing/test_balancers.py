@@ -196,7 +196,7 @@ def test_no_gradient_at_all_is_no_trouble(make_step, variant):
     name, options = VARIANTS[variant]
     still = make_step(tasks=[2, 3])
     with torch.no_grad():
-        for parameter in still.network.head_parameters:
+        for parameter in still.model.heads.parameters():
             parameter.zero_()
     for target in still.targets:
         target.zero_()

@@ -135,7 +135,7 @@ def test_training_with_sr_learns_what_the_loudest_loss_drowns(make_step):
 
     def trained(name: str) -> list[float]:
         step = make_step(tasks=[0, 2], batch=200)
-        parameters = [*step.network.shared, *step.network.head_parameters]
+        parameters = list(step.model.parameters())
         for _ in range(300):
             result = step.run(name)
             gradients = [*result.shared, *(g for head in result.heads for g in head)]
