@@ -14,7 +14,8 @@ from torch import Tensor
 from clients.adaptation import adaptation
 from clients.adaptation.base import ClassAccuracy, Observed, Plan
 from fedmtl.balancing import build_balancer
-from fedmtl.balancing.base import Balancer, TaskNetwork
+from fedmtl.balancing.base import Balancer
+from fedmtl.balancing.network import TaskNetwork
 from fedmtl.data.federated import FederatedData
 from fedmtl.models.multitask import MultiTaskModel
 from fedmtl.parameters import ParameterLayout
@@ -160,7 +161,7 @@ class LocalTrainer:
         return None
 
     def _class_accuracy(self, client: int, base: Tensor) -> ClassAccuracy:
-        """Accuracy per class of the received model on the client's held-out examples, for its first classification task."""
+        """The received model's accuracy per class on the held-out examples, for the first task with classes."""
         index = self._data.validation[client].to(self.device)
         task = next((t for t in self._data.tasks_of(client) if self._data.tasks[t].kind != "regression"), None)
         if task is None or len(index) == 0:
@@ -201,7 +202,7 @@ class _Descent:
     def __init__(
         self, network: TaskNetwork, plan: Plan, layout: ParameterLayout, tasks: tuple[int, ...], base: Tensor
     ) -> None:
-        self._parameters: list[Tensor] = [*network.shared, *(p for head in network.heads for p in head)]
+        self._parameters: list[Tensor] = [*network.shared, *network.head_parameters]
         self._settings: TrainSettings = plan.settings
         self._velocity: list[Tensor] | None = None
         self._base = _views_of(base, layout, tasks) if plan.settings.proximal else None
@@ -248,7 +249,7 @@ def _balancing_key(balancing: Balancing) -> tuple[str, str]:
 
 
 def _views_of(vector: Tensor, layout: ParameterLayout, tasks: tuple[int, ...]) -> list[Tensor]:
-    """Views of a flat vector in the order in which the trainer lists parameters: backbone, then the given tasks' heads."""
+    """Views of a flat vector in the order of the trainer's parameters: the backbone, then the given tasks' heads."""
     slices = [layout.shared, *(layout.heads[task] for task in tasks)]
     return [
         vector[entry.start : entry.stop].view(entry.shape)

@@ -1,6 +1,7 @@
 """Task balancing: from the losses of one step to gradients."""
 
-from fedmtl.balancing.base import Balancer, StepGradients, TaskNetwork
+from fedmtl.balancing.base import Balancer, StepGradients
+from fedmtl.balancing.network import TaskNetwork
 from fedmtl.balancing.table import BALANCERS, build_balancer
 
 __all__ = ["BALANCERS", "Balancer", "StepGradients", "TaskNetwork", "build_balancer"]

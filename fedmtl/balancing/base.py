@@ -9,56 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedmtl.models.multitask import MultiTaskModel
-from fedmtl.tasks import Task
-
-
-class TaskNetwork:
-    """A model seen from some of its tasks (those that one client owns).
-
-    Attributes
-    ----------
-    shared
-        Parameters of the backbone.
-    heads
-        For each of these tasks the parameters of its head.
-    head_parameters
-        The same parameters in one list.
-    """
-
-    def __init__(self, model: MultiTaskModel, tasks: Sequence[Task]) -> None:
-        self.backbone = model.backbone
-        self.tasks = tuple(tasks)
-        self._head_modules = [model.heads[task.name] for task in tasks]
-        self.shared = list(model.backbone.parameters())
-        self.heads = [list(head.parameters()) for head in self._head_modules]
-        self.head_parameters = [parameter for head in self.heads for parameter in head]
-
-    def losses(self, representation: Tensor, targets: Sequence[Tensor]) -> list[Tensor]:
-        """Each task's mean loss (scalars).
-
-        Parameters
-        ----------
-        representation
-            The backbone's output, shape [batch, width].
-        targets
-            For each of these tasks its targets, shape [batch].
-        """
-        return self.losses_at([representation] * len(self.tasks), targets)
-
-    def losses_at(self, representations: Sequence[Tensor], targets: Sequence[Tensor]) -> list[Tensor]:
-        """Each task's mean loss (scalars), where every task reads a representation of its own."""
-        return [
-            task.mean_loss(head(representation), target)
-            for task, head, representation, target in zip(
-                self.tasks, self._head_modules, representations, targets, strict=True
-            )
-        ]
-
-    def by_head(self, gradients: Sequence[Tensor]) -> list[list[Tensor]]:
-        """Gradients in the order of `head_parameters`, as a list for each head."""
-        rest = iter(gradients)
-        return [[next(rest) for _ in head] for head in self.heads]
+from fedmtl.balancing.network import TaskNetwork
 
 
 @dataclass(slots=True)

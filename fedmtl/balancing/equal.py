@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated
 
-import torch
 from torch import Tensor
 
-from fedmtl.balancing.base import Balancer, StepGradients, TaskNetwork
+from fedmtl.balancing.base import Balancer, StepGradients
+from fedmtl.balancing.gradients import clipped, head_gradients
+from fedmtl.balancing.network import TaskNetwork
 from fedmtl.balancing.options import HeadWeight
-from fedmtl.balancing.passes import clipped, head_gradients, one_pass
 from fedmtl.components import Param
 
 
@@ -30,10 +30,13 @@ class Equal(Balancer):
         self, network: TaskNetwork, inputs: Tensor, targets: Sequence[Tensor], task_weights: Sequence[float] | None
     ) -> StepGradients:
         """Gradients of one step, in one pass."""
+        representation, pullback = network.represent(inputs)
+        heads = network.head_pass(representation, targets)
         if task_weights is None:
-            plain = one_pass(network, inputs, targets)
-            return StepGradients(clipped(plain.shared, self.clip), network.by_head(plain.heads), plain.losses)
-        factors = inputs.new_tensor(task_weights, dtype=torch.float32)
-        step = one_pass(network, inputs, targets, lambda gradients: gradients * factors.view(-1, 1, 1))
-        heads = head_gradients(network, step.heads, factors, self.head_weight)
-        return StepGradients(clipped(step.shared, self.clip), heads, step.losses, factors)
+            shared = pullback(network.summed_gradient(heads.slopes))
+            return StepGradients(clipped(shared, self.clip), network.by_head(heads.gradients), heads.losses)
+        factors = heads.losses.new_tensor(task_weights)
+        weighed = [slope * factor for slope, factor in zip(heads.slopes, task_weights, strict=True)]
+        shared = pullback(network.summed_gradient(weighed))
+        own = head_gradients(network, heads.gradients, factors, self.head_weight)
+        return StepGradients(clipped(shared, self.clip), own, heads.losses, factors)

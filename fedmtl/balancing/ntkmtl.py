@@ -15,9 +15,10 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from fedmtl.balancing.base import Balancer, StepGradients, TaskNetwork
+from fedmtl.balancing.base import Balancer, StepGradients
+from fedmtl.balancing.gradients import clipped, head_gradients, weighted_sum
+from fedmtl.balancing.network import Pullback, TaskNetwork
 from fedmtl.balancing.options import HeadWeight, weight_bound
-from fedmtl.balancing.passes import HeadPass, backbone_pass, clipped, head_gradients, head_pass, weighted
 from fedmtl.balancing.weights import Statistic, balanced_weights, chunk_sizes, gram, kernel_statistic
 from fedmtl.components import Param
 from fedmtl.errors import ConfigError
@@ -53,60 +54,47 @@ class NTKMTL(Balancer):
         self, network: TaskNetwork, inputs: Tensor, targets: Sequence[Tensor], task_weights: Sequence[float] | None
     ) -> StepGradients:
         """Gradients of one step: one backward pass through the backbone for each task (and chunk, and one more)."""
-        step = head_pass(network, inputs, targets)
-        chunks = min(self.chunks, len(inputs))
-        per_task = _task_gradients(network, step) if chunks == 1 else None
-        lam = _squared_norms(per_task, step) if per_task is not None else self._kernel_sizes(network, step)
+        representation, pullback = network.represent(inputs)
+        heads = network.head_pass(representation, targets)
+        gradients = network.task_gradients(heads.slopes)
+        single = min(self.chunks, len(inputs)) == 1
+        per_task = [pullback(gradient) for gradient in gradients] if single else []
+        lam = _squared_norms(per_task, heads.losses) if single else self._kernel_sizes(network, gradients, pullback)
         omega = balanced_weights(lam, self.exponent, self.w_max, self.eps)
         if task_weights is not None:
             omega = omega * omega.new_tensor(task_weights)
-        if per_task is not None:
-            shared: Sequence[Tensor] = _weighted_sum(per_task, omega, lam)
-        else:
-            shared = backbone_pass(network, step.representation, weighted(step.gradients, omega, lam).sum(0))
-        heads = head_gradients(network, step.heads, omega, self.head_weight)
-        return StepGradients(clipped(shared, self.clip), heads, step.losses, omega, lam)
+        shared = _weighted_sum(per_task, omega, lam) if single else pullback(weighted_sum(gradients, omega, lam))
+        own = head_gradients(network, heads.gradients, omega, self.head_weight)
+        return StepGradients(clipped(shared, self.clip), own, heads.losses, omega, lam)
 
-    def _kernel_sizes(self, network: TaskNetwork, step: HeadPass) -> Tensor:
-        """Each task's lambda, shape [tasks], from Gram matrices over chunks; the graph is kept for one more pass."""
-        batch = step.representation.shape[0]
+    def _kernel_sizes(self, network: TaskNetwork, gradients: Tensor, pullback: Pullback) -> Tensor:
+        """Each task's lambda, shape [tasks], from Gram matrices over chunks."""
+        batch = gradients.shape[1]
         sizes = chunk_sizes(batch, self.chunks)
-        rows = torch.empty(
-            len(sizes), sum(parameter.numel() for parameter in network.shared), device=step.losses.device
-        )
+        rows = gradients.new_empty(len(sizes), sum(parameter.numel() for parameter in network.shared))
         kernels = []
-        for gradient in step.gradients:
+        for gradient in gradients:
             start = 0
             for row, size in zip(rows, sizes, strict=True):
                 # The gradient of the chunk's own mean: other chunks' rows are zero, the factor undoes the batch mean.
                 part = torch.zeros_like(gradient)
                 part[start : start + size] = gradient[start : start + size] * (batch / size)
                 start += size
-                flat = [g.reshape(-1) for g in backbone_pass(network, step.representation, part, keep=True)]
-                if flat:
-                    torch.cat(flat, out=row)
+                if network.shared:
+                    torch.cat([found.reshape(-1) for found in pullback(part)], out=row)
             kernels.append(gram(rows))
         return kernel_statistic(torch.stack(kernels), self.statistic)
 
 
-def _task_gradients(network: TaskNetwork, step: HeadPass) -> list[tuple[Tensor, ...]]:
-    """g_i for each task."""
-    last = len(step.gradients) - 1
-    return [
-        backbone_pass(network, step.representation, gradient, keep=task < last)
-        for task, gradient in enumerate(step.gradients)
-    ]
-
-
-def _squared_norms(per_task: Sequence[tuple[Tensor, ...]], step: HeadPass) -> Tensor:
+def _squared_norms(per_task: Sequence[Sequence[Tensor]], losses: Tensor) -> Tensor:
     """``||g_i||^2`` for each task, shape [tasks]; zeros where nothing is shared."""
     if not per_task[0]:
-        return torch.zeros_like(step.losses)
+        return torch.zeros_like(losses)
     norms = torch._foreach_norm([gradient for gradients in per_task for gradient in gradients])
     return torch.stack(norms).view(len(per_task), -1).square().sum(1)
 
 
-def _weighted_sum(per_task: Sequence[tuple[Tensor, ...]], omega: Tensor, lam: Tensor) -> list[Tensor]:
+def _weighted_sum(per_task: Sequence[Sequence[Tensor]], omega: Tensor, lam: Tensor) -> list[Tensor]:
     """``sum_i omega_i g_i`` over the tasks whose gradient is finite.
 
     The weights are read off the device, a wait that is nothing beside a pass for each task.
@@ -115,5 +103,5 @@ def _weighted_sum(per_task: Sequence[tuple[Tensor, ...]], omega: Tensor, lam: Te
     if total:
         for gradients, weight, size in zip(per_task, omega.tolist(), lam.tolist(), strict=True):
             if math.isfinite(size):
-                torch._foreach_add_(total, gradients, alpha=weight)
+                torch._foreach_add_(total, list(gradients), alpha=weight)
     return total

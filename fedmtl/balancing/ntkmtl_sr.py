@@ -12,9 +12,10 @@ from typing import Annotated, Literal
 
 from torch import Tensor
 
-from fedmtl.balancing.base import Balancer, StepGradients, TaskNetwork
+from fedmtl.balancing.base import Balancer, StepGradients
+from fedmtl.balancing.gradients import clipped, head_gradients, weighted_sum
+from fedmtl.balancing.network import TaskNetwork
 from fedmtl.balancing.options import HeadWeight, weight_bound
-from fedmtl.balancing.passes import clipped, head_gradients, one_pass, weighted
 from fedmtl.balancing.weights import balanced_weights, representation_statistic
 from fedmtl.components import Param
 
@@ -45,17 +46,13 @@ class NTKMTLSR(Balancer):
         self, network: TaskNetwork, inputs: Tensor, targets: Sequence[Tensor], task_weights: Sequence[float] | None
     ) -> StepGradients:
         """Gradients of one step, in one pass."""
-        found: list[Tensor] = []
-
-        def weigh(gradients: Tensor) -> Tensor:
-            lam = representation_statistic(gradients, self.chunks, self.statistic)
-            omega = balanced_weights(lam, self.exponent, self.w_max, self.eps)
-            if task_weights is not None:
-                omega = omega * omega.new_tensor(task_weights)
-            found[:] = omega, lam
-            return weighted(gradients, omega, lam)
-
-        step = one_pass(network, inputs, targets, weigh)
-        omega, lam = found
-        heads = head_gradients(network, step.heads, omega, self.head_weight)
-        return StepGradients(clipped(step.shared, self.clip), heads, step.losses, omega, lam)
+        representation, pullback = network.represent(inputs)
+        heads = network.head_pass(representation, targets)
+        gradients = network.task_gradients(heads.slopes)
+        lam = representation_statistic(gradients, self.chunks, self.statistic)
+        omega = balanced_weights(lam, self.exponent, self.w_max, self.eps)
+        if task_weights is not None:
+            omega = omega * omega.new_tensor(task_weights)
+        shared = pullback(weighted_sum(gradients, omega, lam))
+        own = head_gradients(network, heads.gradients, omega, self.head_weight)
+        return StepGradients(clipped(shared, self.clip), own, heads.losses, omega, lam)
