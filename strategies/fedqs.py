@@ -68,7 +68,7 @@ def fedqs(
     similarity: Annotated[SimilarityName, Param("measure between L_g and L_i", source=_CODE)] = "angle",
     lg_source: Annotated[
         Literal["previous", "since_last"],
-        Param("w[t] - w[t-1], sent; or w[t] - the last received, formed by the client"),
+        Param("server step: the last one, sent; or all since the client was last sent a model"),
     ] = "previous",
     concurrency: Concurrency = None,
     buffer: BufferRule = "drain",
