@@ -44,6 +44,7 @@ check: setup  ## lint, format and types
 	$(BIN)/mypy
 
 docs: setup  ## build the documentation into docs/_build
+	rm -rf docs/api
 	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build
 
 bench: setup  ## client updates per second against a bare PyTorch loop

@@ -1,6 +1,6 @@
 """Random streams that depend on nothing but what they are for.
 
-Every stream is derived from (seed, purpose, *numbers), for instance ``derive_seed(seed, "batches", client, job)``.
+Every stream is derived from ``(seed, purpose, *numbers)``, for instance ``derive_seed(seed, "batches", client, job)``.
 No stream depends on another, on a worker, on the order of completion or on a clock, so a run can be cut, resumed and
 spread over any number of workers without changing one bit.
 """

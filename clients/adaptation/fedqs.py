@@ -4,15 +4,15 @@
 the share f of all aggregated updates that are the client's own, its mean f_bar over clients, the measure s between
 the pseudo-global gradient L_g and the client's last update (the larger, the further off), and its mean s_bar:
 
-=====  ====================================  ============  =============  ============
-type   condition                             eta           momentum       feedback bit
-=====  ====================================  ============  =============  ============
-FBC    f > f_bar, s > s_bar                  unchanged     0              1
-FUC    f > f_bar, s <= s_bar                 ``- a F``     m              0
-SUC    f <= f_bar, s <= s_bar                ``+ a F``     m              0
-SBC-1  f <= f_bar, s > s_bar, small spread   ``+ a F``     m, which is m0 0
-SBC-2  f <= f_bar, s > s_bar, large spread   ``+ a F``     0              1
-=====  ====================================  ============  =============  ============
+=====  ====================================  ============  ==============  ============
+type   condition                             eta           momentum        feedback bit
+=====  ====================================  ============  ==============  ============
+FBC    f > f_bar, s > s_bar                  unchanged     0               1
+FUC    f > f_bar, s <= s_bar                 ``- a F``     m               0
+SUC    f <= f_bar, s <= s_bar                ``+ a F``     m               0
+SBC-1  f <= f_bar, s > s_bar, small spread   ``+ a F``     m, which is m0  0
+SBC-2  f <= f_bar, s > s_bar, large spread   ``+ a F``     0               1
+=====  ====================================  ============  ==============  ============
 
 ``F = min(f_bar / f, cap)``, ``G = s / s_bar``, ``m = m0 + min(max(k (1/G - 1), 0), cap)``. The spread is that of the
 received model's accuracies on the client's held-out examples, class by class, a small class counting half; a client
