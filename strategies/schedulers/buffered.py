@@ -34,7 +34,7 @@ class Buffered(Scheduler):
     Raises
     ------
     ConfigError
-        If ``"one_per_tick"`` is asked for without ticks.
+        If K is below 1, or ``"one_per_tick"`` is asked for without ticks.
 
     Notes
     -----
@@ -52,6 +52,8 @@ class Buffered(Scheduler):
         tick: float = 1.0,
         max_staleness: int | None = None,
     ) -> None:
+        if size < 1:
+            raise ConfigError(f"a buffer of {size} updates: it must hold at least 1")
         if buffer == "one_per_tick" and clock != "tick":
             raise ConfigError("buffer = 'one_per_tick' needs ticks: set clock = 'tick', or buffer = 'drain'")
         self._size = size

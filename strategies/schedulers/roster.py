@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from fedmtl.errors import ConfigError
 from fedmtl.protocol import Assignment
 from fedmtl.randomness import derive_seed
 
@@ -22,9 +23,16 @@ class Roster:
     ----------
     busy
         Clients that were assigned and are not idle again.
+
+    Raises
+    ------
+    ConfigError
+        If the limit is below 1.
     """
 
     def __init__(self, limit: int | None) -> None:
+        if limit is not None and limit < 1:
+            raise ConfigError(f"at most {limit} clients busy at once: at least 1 must be")
         self.limit = limit
         self.seed = 0
         self.busy: set[int] = set()

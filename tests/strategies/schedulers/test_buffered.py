@@ -77,6 +77,13 @@ def test_one_per_tick_without_ticks_is_refused() -> None:
         Buffered(10, buffer="one_per_tick")
 
 
+def test_a_scheduler_that_could_never_step_is_refused() -> None:
+    with pytest.raises(ConfigError, match="at least 1"):
+        Buffered(0)
+    with pytest.raises(ConfigError, match="at least 1"):
+        Buffered(3, concurrency=0)
+
+
 def test_what_nobody_is_left_to_complete_is_aggregated_as_a_rest(toys) -> None:
     scheduler = Buffered(10)
     begin(toys, 2, scheduler)
