@@ -55,8 +55,8 @@ class Row:
 MODELS: dict[str, tuple[str, dict[str, object], tuple[int, ...]]] = {
     "logreg": ("linear", {}, (784,)),
     "mlp": ("mlp", {"hidden": (200,)}, (784,)),
-    "cnn": ("lenet", {"channels": (32, 64), "hidden": 512}, (1, 28, 28)),
-    "cifar": ("lenet", {"channels": (6, 16), "hidden": 120}, (3, 32, 32)),
+    "cnn": ("lenet", {"channels": (32, 64), "hidden": (512,)}, (1, 28, 28)),
+    "cifar": ("lenet", {"channels": (6, 16), "hidden": (120, 84), "padding": 0}, (3, 32, 32)),
 }
 SHARDS = {"w20": (20, 10), "w100": (100, 20)}
 
@@ -76,7 +76,9 @@ def make_data(row: Row) -> FederatedData:
     train = Examples(features, (labels,))
     shards = Shards(np.split(np.arange(total), CLIENTS))
     nothing = Shards([np.empty(0, dtype=np.int64)] * CLIENTS)
-    return FederatedData([TASK], train, train.take(torch.arange(10)), shards, nothing, np.ones((CLIENTS, 1), dtype=bool))
+    return FederatedData(
+        [TASK], train, train.take(torch.arange(10)), shards, nothing, np.ones((CLIENTS, 1), dtype=bool)
+    )
 
 
 class Floor:

@@ -75,6 +75,7 @@ class LocalTrainer:
         shard = self._data.shards[client]
         steps = local_steps(order, len(shard))
         trace = self._descend(order, plan, tasks, shard, base, steps)
+        losses = _means(trace.losses)
         factors = (1.0,) * len(tasks) if order.task_weights is None else tuple(order.task_weights[t] for t in tasks)
         return Update(
             client=client,
@@ -84,7 +85,7 @@ class LocalTrainer:
             examples=len(shard),
             steps=steps,
             tasks=tasks,
-            task_losses=_means(trace.losses),
+            task_losses=losses,
             task_weights=_means(trace.weights) or factors,
             task_traces=_means(trace.statistics),
             learning_rate=plan.settings.learning_rate,
@@ -92,7 +93,7 @@ class LocalTrainer:
             client_type=plan.client_type,
             similarity=plan.similarity,
             feedback=plan.feedback,
-            failure=self._failure(tasks, trace.losses),
+            failure=None if all(map(math.isfinite, losses)) else self._failure(tasks, trace.losses),
         )
 
     def _descend(
@@ -119,17 +120,17 @@ class LocalTrainer:
     ) -> Iterator[tuple[Tensor, list[Tensor]]]:
         """So many batches, from as many freshly shuffled epochs as they take; a short last batch is kept."""
         generator = self._batches.manual_seed(order.seed)
-        size = order.settings.batch_size
+        size, examples = order.settings.batch_size, len(shard)
         remaining = steps
         while remaining > 0:
-            index = shard[torch.randperm(len(shard), generator=generator)].to(self.device)
+            index = shard[torch.randperm(examples, generator=generator)].to(self.device)
             features = self._train.features.index_select(0, index)
             targets = [self._train.targets[task].index_select(0, index) for task in tasks]
-            if len(index) <= size:
+            if examples <= size:
                 yield features, targets
                 remaining -= 1
                 continue
-            for start in range(0, len(index), size):
+            for start in range(0, examples, size):
                 if remaining == 0:
                     break
                 yield features[start : start + size], [target[start : start + size] for target in targets]
@@ -149,16 +150,13 @@ class LocalTrainer:
             balancer.start_job(self._draws.manual_seed(order.seed ^ 1))
         return balancer
 
-    def _failure(self, tasks: tuple[int, ...], losses: list[Tensor]) -> str | None:
+    def _failure(self, tasks: tuple[int, ...], losses: list[Tensor]) -> str:
         """Which loss was the first that was not finite: from there on, the others' are not, either."""
-        table = torch.stack(losses)
-        if torch.isfinite(table.sum()):
-            return None
-        for step, row in enumerate(table.tolist(), start=1):
+        for step, row in enumerate(torch.stack(losses).tolist(), start=1):
             for task, loss in zip(tasks, row, strict=True):
                 if not math.isfinite(loss):
                     return f"loss of task {self._data.tasks[task].name!r} is {loss} in step {step}"
-        return None
+        return "losses are finite, but too large for their mean"
 
     def _class_accuracy(self, client: int, base: Tensor) -> ClassAccuracy:
         """The received model's accuracy per class on the held-out examples, for the first task with classes."""
@@ -202,7 +200,8 @@ class _Descent:
     def __init__(
         self, network: TaskNetwork, plan: Plan, layout: ParameterLayout, tasks: tuple[int, ...], base: Tensor
     ) -> None:
-        self._parameters: list[Tensor] = [*network.shared, *network.head_parameters]
+        # Detached: the same memory, which is written to without autograd's looking on.
+        self._parameters = network.values
         self._settings: TrainSettings = plan.settings
         self._velocity: list[Tensor] | None = None
         self._base = _views_of(base, layout, tasks) if plan.settings.proximal else None
@@ -210,7 +209,6 @@ class _Descent:
             None if plan.correction is None else _views_of(plan.correction.to(base.device), layout, tasks)
         )
 
-    @torch.no_grad()
     def step(self, gradients: list[Tensor]) -> None:
         """One step along the negative gradient."""
         settings = self._settings

@@ -121,8 +121,7 @@ class Task:
             log_probability = torch.log_softmax(output, 1)
             loss = F.nll_loss(log_probability, target)
             slope = log_probability.exp_()
-            slope.scatter_add_(1, target.unsqueeze(1), slope.new_full((len(slope), 1), -1.0))
-            slope.mul_(scale)
+            slope.scatter_(1, target.unsqueeze(1), -1.0, reduce="add").mul_(scale)
         elif self.loss == "binary_cross_entropy":
             logit = output[:, 0]
             loss = F.binary_cross_entropy_with_logits(logit, target)

@@ -89,7 +89,7 @@ class SimulatedFleet(Fleet):
     def _schedule(self, order: TrainOrder) -> _Sent:
         """Put the order's update on the heap, or the loss of the client if its device goes away before."""
         client, job = order.client, order.job
-        steps = local_steps(order, len(self._data.shards[client]))
+        steps = local_steps(order, self._data.shards.size(client))
         down, up = self._traffic(order)
         duration = self._devices.duration(client, job, steps, down, up)
         outage = self._devices.outage(client, job, duration)

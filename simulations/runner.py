@@ -238,7 +238,7 @@ def interruptible(loop: Loop) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    usual = {}
+    usual: dict[int, Any] = {}
 
     def handle(number: int, frame: FrameType | None) -> None:
         loop.interrupt()

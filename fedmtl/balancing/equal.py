@@ -33,7 +33,7 @@ class Equal(Balancer):
         representation, pullback = network.represent(inputs)
         heads = network.head_pass(representation, targets)
         if task_weights is None:
-            shared = pullback(network.summed_gradient(heads.slopes))
+            shared = pullback(network.summed_gradient(heads.slopes)) if network.shared else ()
             return StepGradients(clipped(shared, self.clip), network.by_head(heads.gradients), heads.losses)
         factors = heads.losses.new_tensor(task_weights)
         weighed = [slope * factor for slope, factor in zip(heads.slopes, task_weights, strict=True)]

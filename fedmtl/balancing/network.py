@@ -46,6 +46,9 @@ class HeadPass:
 class TaskNetwork:
     """A model seen from some of its tasks (those that one client owns).
 
+    It looks at the memory in which the model's parameters lie when it is made; a model that is bound to another vector
+    afterwards needs another network.
+
     Attributes
     ----------
     tasks
@@ -56,14 +59,19 @@ class TaskNetwork:
         For each of these tasks the weight and the bias of its head.
     head_parameters
         The same in one list.
+    values
+        All these parameters, shared first, as tensors that share their memory and know nothing of gradients.
     """
 
     def __init__(self, model: MultiTaskModel, tasks: Sequence[Task]) -> None:
         self.tasks = tuple(tasks)
         self.shared = list(model.backbone.parameters())
         self._head_modules = [cast(nn.Linear, model.heads[task.name]) for task in tasks]
+        # The same memory without a claim to gradients: what is computed from it builds no graph.
+        self._head_values = [(head.weight.detach(), head.bias.detach()) for head in self._head_modules]
         self.heads = [[head.weight, head.bias] for head in self._head_modules]
         self.head_parameters = [parameter for head in self.heads for parameter in head]
+        self.values = [parameter.detach() for parameter in (*self.shared, *self.head_parameters)]
         self._backbone = model.backbone
         self._layers = _linear_layers(model.backbone)
 
@@ -82,7 +90,6 @@ class TaskNetwork:
             representation, self.shared, gradient, retain_graph=True
         )
 
-    @torch.no_grad()
     def head_pass(self, representation: Tensor, targets: Sequence[Tensor]) -> HeadPass:
         """Each task's loss on a representation, and its derivatives.
 
@@ -96,25 +103,23 @@ class TaskNetwork:
         losses: list[Tensor] = []
         slopes: list[Tensor] = []
         gradients: list[Tensor] = []
-        for task, (weight, bias), target in zip(self.tasks, self.heads, targets, strict=True):
+        for task, (weight, bias), target in zip(self.tasks, self._head_values, targets, strict=True):
             loss, slope = task.loss_and_slope(torch.addmm(bias, representation, weight.t()), target)
             losses.append(loss)
             slopes.append(slope)
             gradients += (slope.t() @ representation, slope.sum(0))
         return HeadPass(torch.stack(losses), slopes, gradients)
 
-    @torch.no_grad()
     def summed_gradient(self, slopes: Sequence[Tensor]) -> Tensor:
         """Gradient of the sum of the losses with respect to the representation, shape [batch, width]."""
-        total = slopes[0] @ self.heads[0][0]
-        for slope, (weight, _) in zip(slopes[1:], self.heads[1:], strict=True):
+        total = slopes[0] @ self._head_values[0][0]
+        for slope, (weight, _) in zip(slopes[1:], self._head_values[1:], strict=True):
             total.addmm_(slope, weight)
         return total
 
-    @torch.no_grad()
     def task_gradients(self, slopes: Sequence[Tensor]) -> Tensor:
         """Each task's gradient with respect to the representation, shape [tasks, batch, width]."""
-        return torch.stack([slope @ weight for slope, (weight, _) in zip(slopes, self.heads, strict=True)])
+        return torch.stack([slope @ weight for slope, (weight, _) in zip(slopes, self._head_values, strict=True)])
 
     def by_head(self, gradients: Sequence[Tensor]) -> list[Sequence[Tensor]]:
         """Gradients as `HeadPass.gradients` has them, as a pair for each head."""
@@ -128,8 +133,8 @@ class TaskNetwork:
         ]
 
 
-def _linear_layers(backbone: nn.Module) -> list[nn.Linear] | None:
-    """The linear layers of a backbone that flattens and then has a ReLU after each linear layer; else None."""
+def _linear_layers(backbone: nn.Module) -> list[tuple[Tensor, Tensor]] | None:
+    """Weights and biases of a backbone that flattens and then has a ReLU after each linear layer; else None."""
     first, *rest = backbone if isinstance(backbone, nn.Sequential) else [backbone]
     layers, activations = rest[::2], rest[1::2]
     fits = (
@@ -138,24 +143,24 @@ def _linear_layers(backbone: nn.Module) -> list[nn.Linear] | None:
         and all(isinstance(layer, nn.Linear) and layer.bias is not None for layer in layers)
         and all(isinstance(activation, nn.ReLU) for activation in activations)
     )
-    return cast("list[nn.Linear]", layers) if fits else None
+    if not fits:
+        return None
+    return [(layer.weight.detach(), layer.bias.detach()) for layer in cast("list[nn.Linear]", layers)]
 
 
-@torch.no_grad()
-def _represent_by_layers(layers: Sequence[nn.Linear], inputs: Tensor) -> tuple[Tensor, Pullback]:
+def _represent_by_layers(layers: Sequence[tuple[Tensor, Tensor]], inputs: Tensor) -> tuple[Tensor, Pullback]:
     """Forward through flattening and ``a <- relu(W a + b)``, and the pullback written out."""
-    activations = [Flatten("mlp")(inputs)]
-    for layer in layers:
-        activations.append(torch.addmm(layer.bias, activations[-1], layer.weight.t()).relu_())
+    activations = [inputs.flatten(1)]
+    for weight, bias in layers:
+        activations.append(torch.addmm(bias, activations[-1], weight.t()).relu_())
 
-    @torch.no_grad()
     def pullback(gradient: Tensor) -> Sequence[Tensor]:
         found: list[Tensor] = []
         for index in range(len(layers) - 1, -1, -1):
             gradient = torch.ops.aten.threshold_backward(gradient, activations[index + 1], 0)
             found += (gradient.sum(0), gradient.t() @ activations[index])
             if index:
-                gradient = gradient @ layers[index].weight
+                gradient = gradient @ layers[index][0]
         return found[::-1]
 
     return activations[-1], pullback

@@ -43,7 +43,7 @@ class Shards:
 
     def __init__(self, parts: Sequence[np.ndarray]) -> None:
         sizes = np.fromiter((len(part) for part in parts), dtype=np.int64, count=len(parts))
-        self.offsets = np.concatenate([[0], np.cumsum(sizes)])
+        self._cut(sizes)
         joined = np.concatenate(parts) if len(parts) else np.empty(0, dtype=np.int64)
         self.indices = torch.from_numpy(np.ascontiguousarray(joined, dtype=np.int64))
 
@@ -51,14 +51,23 @@ class Shards:
     def of_sizes(cls, indices: np.ndarray, sizes: np.ndarray) -> Shards:
         """Shards of these sizes, cut in turn from one array of positions."""
         shards = cls([indices])
-        shards.offsets = np.concatenate([[0], np.cumsum(sizes)])
+        shards._cut(sizes)
         return shards
+
+    def _cut(self, sizes: np.ndarray) -> None:
+        self.offsets = np.concatenate([[0], np.cumsum(sizes)])
+        # A shard is asked for with every order, and NumPy's own integers are slow to slice with.
+        self._cuts: list[int] = self.offsets.tolist()
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     def __getitem__(self, client: int) -> Tensor:
-        return self.indices[int(self.offsets[client]) : int(self.offsets[client + 1])]
+        return self.indices[self._cuts[client] : self._cuts[client + 1]]
+
+    def size(self, client: int) -> int:
+        """Examples of one client."""
+        return self._cuts[client + 1] - self._cuts[client]
 
     @property
     def sizes(self) -> np.ndarray:
