@@ -26,8 +26,8 @@ def digest(tables: Mapping[str, Any]) -> str:
 def save_checkpoint(directory: Path, state: Mapping[str, Any], configuration: str) -> None:
     """Write a state, in place of the one before.
 
-    The tensors are a safetensors file and the rest is JSON in its header, so that one rename replaces both. A process that is
-    killed at any moment leaves the old checkpoint or the new one.
+    The tensors are a safetensors file and the rest is JSON in its header, so that one rename replaces both. A process
+    that is killed at any moment leaves the old checkpoint or the new one.
 
     Parameters
     ----------

@@ -41,8 +41,8 @@ class RunDirectory:
         Raises
         ------
         RunDirectoryError
-            If the directory holds a run and neither `resume` nor `overwrite` is set, or there is nothing to resume, or it
-            holds something that is no run.
+            If the directory holds a run and neither `resume` nor `overwrite` is set, or there is nothing to resume, or
+            it holds something that is no run.
         """
         path, holds_run = self.path, (self.path / EXPERIMENT).exists()
         if path.exists() and not path.is_dir():

@@ -78,7 +78,7 @@ class Experiment:
 
     @property
     def digest(self) -> str:
-        """A fingerprint of everything that determines the result: all but where it runs, when it stops and where it is kept."""
+        """A fingerprint of all that determines the result: not where it runs, when it stops or what it is called."""
         return digest({key: value for key, value in self.tables.items() if key not in ("engine", "stop", "name")})
 
     @cached_property

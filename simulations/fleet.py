@@ -26,10 +26,10 @@ _ARRIVAL, _LOST, _JOINED = 0, 1, 2
 class SimulatedFleet(Fleet):
     """Clients on simulated devices, trained by real workers.
 
-    How long an order takes is known when it is sent: a device profile says so. So events wait in a heap, ordered by (time,
-    kind, sequence), and an order is trained when its update is the next event, or earlier by workers that run in parallel;
-    neither changes the result. At one instant arrivals come first, in the order in which their orders were sent, then
-    clients that are lost, then clients that join, then deadlines.
+    How long an order takes is known when it is sent: a device profile says so. So events wait in a heap, ordered by
+    (time, kind, sequence), and an order is trained when its update is the next event, or earlier by workers that run in
+    parallel; neither changes the result. At one instant arrivals come first, in the order in which their orders were
+    sent, then clients that are lost, then clients that join, then deadlines.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ class SimulatedFleet(Fleet):
         weights = 0 if order.task_weights is None else len(order.task_weights)
         vectors = sum(vector.numel() for vector in order.vectors.values())
         down = model + 4 + 4 * (len(order.terms) + weights + vectors)
-        # The similarity (a float) and the feedback bit (a byte) go up only if the policy has a client half that makes them.
+        # The similarity (a float) and the feedback bit (a byte) go up only if the policy's client half makes them.
         up = model + 4 + (5 if order.policy != "plain" else 0)
         return down, up
 

@@ -13,7 +13,7 @@ from fedmtl.protocol import JobKey, TrainOrder, Update
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Job:
-    """An order that was sent, with what its client observed on receiving it, and the virtual time its update arrives at."""
+    """An order that was sent, what its client observed on receiving it, and the virtual time its update arrives at."""
 
     order: TrainOrder
     observed: Mapping[str, float | Tensor]

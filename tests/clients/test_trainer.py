@@ -74,7 +74,9 @@ def reference(data: FederatedData, what: TrainOrder) -> torch.Tensor:
         for batch in shuffled.split(settings.batch_size)[:remaining]:
             examples = data.train.take(batch)
             representation = model.backbone(examples.features)
-            loss = sum(TASKS[t].mean_loss(model.heads[TASKS[t].name](representation), examples.targets[t]) for t in owned)
+            loss = sum(
+                TASKS[t].mean_loss(model.heads[TASKS[t].name](representation), examples.targets[t]) for t in owned
+            )
             drift = sum((p - s).square().sum() for p, s in zip(parameters, start, strict=True))
             optimiser.zero_grad()
             (loss + settings.proximal / 2 * drift).backward()
