@@ -122,3 +122,41 @@ def test_the_packages_import_with_torch_and_numpy_alone() -> None:
 def test_hiding_packages_hides_them() -> None:
     result = run_bare("import ray")
     assert "No module named 'ray'" in result.stderr
+
+
+SIMULATION = """
+import numpy as np, torch
+from clients.trainer import LocalTrainer
+from fedmtl.data.federated import Examples, FederatedData, Shards
+from fedmtl.models import build_model
+from fedmtl.parameters import ParameterLayout
+from fedmtl.protocol import GlobalModel, TrainSettings
+from fedmtl.tasks import Task
+from simulations.devices import DEVICES, World
+from simulations.fleet import SimulatedFleet
+from simulations.workers.inline import InlineWorkers
+from strategies.fedqs import fedqs
+from strategies.loop import Loop
+from strategies.task_weights import LocalBalancing
+
+tasks = [Task("colour", "classification", outputs=3), Task("size", "regression")]
+draw = torch.Generator().manual_seed(0)
+def examples(n):
+    features = torch.randn(n, 4, generator=draw)
+    return Examples(features, (features[:, :3].argmax(1), features.sum(1)))
+positions = np.arange(100).reshape(5, 20)
+shards, held_out = Shards(list(positions[:, :15])), Shards(list(positions[:, 15:]))
+data = FederatedData(tasks, examples(100), examples(50), shards, held_out, np.ones((5, 2), dtype=bool))
+model = build_model("mlp", {"hidden": (8,)}, data.input_shape, tasks, seed=0)
+layout = ParameterLayout.of(model)
+strategy = fedqs(LocalBalancing("ntkmtl-sr"), buffer_size=2)
+strategy.initialise(GlobalModel(0, layout.pack(model), layout), TrainSettings(), 0)
+fleet = SimulatedFleet(data, DEVICES["uniform"](World(5, 0)), InlineWorkers(LocalTrainer(model, data)), layout)
+Loop(strategy, fleet).run(lambda loop: "done" if loop.strategy.model.version == 6 else None)
+assert strategy.model.version == 6 and torch.isfinite(strategy.model.vector).all() and fleet.now() > 0
+"""
+
+
+def test_a_simulation_runs_with_torch_and_numpy_alone() -> None:
+    result = run_bare(SIMULATION)
+    assert result.returncode == 0, result.stderr
