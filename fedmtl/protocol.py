@@ -93,6 +93,8 @@ class TrainOrder:
         What that half needs: scalars (8 bytes each when sent), and flat vectors (4 bytes per entry).
     seed
         Seed of the job's batches and other draws.
+    constants
+        What the policy's client half needs and every order of the run has alike; no traffic is counted for it.
     """
 
     client: int
@@ -106,6 +108,7 @@ class TrainOrder:
     terms: Mapping[str, float]
     vectors: Mapping[str, Tensor]
     seed: int
+    constants: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def key(self) -> JobKey:

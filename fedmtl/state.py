@@ -64,6 +64,7 @@ def order_state(order: TrainOrder) -> dict[str, Any]:
         "terms": dict(order.terms),
         "vectors": dict(order.vectors),
         "seed": order.seed,
+        "constants": dict(order.constants),
     }
 
 
@@ -82,6 +83,7 @@ def order_from_state(state: Mapping[str, Any], layout: ParameterLayout) -> Train
         terms=state["terms"],
         vectors=state["vectors"],
         seed=state["seed"],
+        constants=state["constants"],
     )
 
 

@@ -244,8 +244,8 @@ def interruptible(loop: Loop) -> Iterator[None]:
         loop.interrupt()
         signal.signal(number, usual[number])
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        usual[number] = signal.signal(number, handle)
+    for stopping in (signal.SIGINT, signal.SIGTERM):
+        usual[stopping] = signal.signal(stopping, handle)
     try:
         yield
     finally:

@@ -86,7 +86,7 @@ def fedqs(
         frequency_cap=frequency_cap,
     )
     adaptivity = Adaptivity(
-        a, m0, k, momentum_cap, float(momentum), frequency_cap, rate_min, rate_max, spread, small_class
+        a, m0, k, momentum_cap, momentum, frequency_cap, rate_min, rate_max, spread, small_class
     )
     return Strategy(
         Buffered(buffer_size, concurrency=concurrency, buffer=buffer, clock=clock, tick=tick),

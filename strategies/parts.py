@@ -132,6 +132,11 @@ class ClientPolicy(Part):
 
     name: str = "plain"
 
+    @property
+    def constants(self) -> Mapping[str, Any]:
+        """What the client's half needs and every order of the run has alike."""
+        return {}
+
     def instruct(self, client: int, settings: TrainSettings, model: GlobalModel, ledger: Ledger) -> Instruction:
         """What to tell a client that is about to be sent an order."""
         return Instruction(settings, {}, {})

@@ -179,6 +179,7 @@ class Strategy(FlowerMethods):
             terms=instruction.terms,
             vectors=instruction.vectors,
             seed=derive_seed(self.seed, "job", client, job),
+            constants=self.policy.constants,
         )
 
     def _on_arrival(self, update: Update, now: float) -> Reaction:

@@ -37,7 +37,7 @@ from torch import Tensor
 
 from clients.adaptation.base import Adaptation, ClassAccuracy, ClientState, Observed, Plan, Probe
 from fedmtl.protocol import TrainOrder, Update
-from fedmtl.similarity import SIMILARITIES, dissimilarity
+from fedmtl.similarity import dissimilarity
 
 
 class FedQSAdaptation(Adaptation):
@@ -58,14 +58,14 @@ class FedQSAdaptation(Adaptation):
             global_step = order.base.vector - received
         if isinstance(last, Tensor) and global_step is not None:
             part = order.base.layout.trainable
-            measure = SIMILARITIES[int(order.terms["similarity"])]
+            measure = order.constants["similarity"]
             if (s := dissimilarity(global_step[part], last[part], measure)) is not None:
                 observed["similarity"] = s
         return observed
 
     def plan(self, order: TrainOrder, observed: Observed, probe: Probe) -> Plan:
         """Type, learning rate, momentum and feedback bit."""
-        terms = order.terms
+        terms = {**order.constants, **order.terms}
         eta = float(observed.get("learning_rate", order.settings.learning_rate))
         similarity = observed.get("similarity")
         if similarity is None:
@@ -89,7 +89,7 @@ class FedQSAdaptation(Adaptation):
         state["learning_rate"] = update.learning_rate
         if update.failure is None:
             state["last_update"] = update.delta
-            if order.terms["since_last"]:
+            if order.constants["since_last"]:
                 state["received"] = order.base.vector
 
 

@@ -8,13 +8,10 @@ term                      meaning
 ``frequency``             f_i, the client's share of all aggregated updates
 ``frequency_mean``        f_bar; absent before the first aggregation
 ``similarity_mean``       s_bar, the mean of the latest similarities when the server last aggregated; absent before any
-``a``, ``m0``, ``k``,     the adaptation's parameters (see :class:`Adaptivity`)
-...
-``similarity``            which measure of :data:`fedmtl.similarity.SIMILARITIES` to use, by its place there
-``since_last``            1 if the client is to form L_g itself, 0 if it is sent
 ========================  =============================================================================================
 
-The vector ``global_step`` is the pseudo-global gradient ``L_g = w[t] - w[t-1]``; absent at the first version.
+Every order has the adaptation's parameters (:class:`Adaptivity`), the measure ``similarity`` and the flag
+``since_last`` (whether the client is to form L_g itself) as constants. The vector ``global_step`` is the pseudo-global gradient ``L_g = w[t] - w[t-1]``; absent at the first version.
 """
 
 from __future__ import annotations
@@ -28,7 +25,7 @@ from torch import Tensor
 
 from fedmtl.errors import ConfigError
 from fedmtl.protocol import GlobalModel, TrainSettings, Update
-from fedmtl.similarity import SIMILARITIES, SimilarityName
+from fedmtl.similarity import SimilarityName
 from strategies.ledger import Ledger
 from strategies.parts import ClientPolicy, Instruction
 
@@ -44,7 +41,7 @@ class Adaptivity:
     m0, k, momentum_cap
         Momentum ``m = m0 + min(k (1/G - 1), momentum_cap)``.
     adapt_momentum
-        1 if momentum is set by the client's type, 0 if it stays the run's.
+        Whether momentum is set by the client's type; otherwise it stays the run's.
     frequency_cap
         Upper bound of ``F = f_bar / f_i``.
     rate_min, rate_max
@@ -65,7 +62,7 @@ class Adaptivity:
     m0: float = 0.1
     k: float = 2.0
     momentum_cap: float = 0.4
-    adapt_momentum: float = 1.0
+    adapt_momentum: bool = True
     frequency_cap: float = 9.0
     rate_min: float = 0.001
     rate_max: float = 0.2
@@ -107,16 +104,21 @@ class FedQSPolicy(ClientPolicy):
     ) -> None:
         self.fbar = fbar
         self.lg_source = lg_source
-        self._constant = dataclasses.asdict(adaptivity or Adaptivity()) | {
-            "similarity": float(SIMILARITIES.index(similarity)),
-            "since_last": float(lg_source == "since_last"),
+        self._constants = dataclasses.asdict(adaptivity or Adaptivity()) | {
+            "similarity": similarity,
+            "since_last": lg_source == "since_last",
         }
         self._global_step: Tensor | None = None
         self._similarity_mean: float | None = None
 
+    @property
+    def constants(self) -> Mapping[str, Any]:
+        """The adaptation's parameters, the measure, and who forms L_g."""
+        return self._constants
+
     def instruct(self, client: int, settings: TrainSettings, model: GlobalModel, ledger: Ledger) -> Instruction:
         """The terms and the vector of the module's table."""
-        terms = {"frequency": ledger.frequency(client), **self._constant}
+        terms = {"frequency": ledger.frequency(client)}
         if (mean := self._frequency_mean(ledger)) is not None:
             terms["frequency_mean"] = mean
         if self._similarity_mean is not None:

@@ -28,8 +28,8 @@ CONSTANT = {
     "rate_max": 0.2,
     "spread": 30.0,
     "small_class": 10.0,
-    "similarity": 0.0,
-    "since_last": 0.0,
+    "similarity": "angle",
+    "since_last": False,
 }
 EVEN = ClassAccuracy((10, 10), (20, 20))
 UNEVEN = ClassAccuracy((4, 10), (20, 20))  # a spread of 30 points
@@ -38,7 +38,8 @@ UNEVEN = ClassAccuracy((4, 10), (20, 20))  # a spread of 30 points
 def order(vectors: dict | None = None, momentum: float = 0.0, base: float = 0.0, **terms: float) -> TrainOrder:
     model = GlobalModel(3, torch.full((LAYOUT.size,), base), LAYOUT)
     settings = TrainSettings(learning_rate=0.1, momentum=momentum)
-    return TrainOrder(0, 1, model, None, settings, None, Balancing(), "fedqs", CONSTANT | terms, vectors or {}, 0)
+    constants = {name: terms.pop(name, value) for name, value in CONSTANT.items()}
+    return TrainOrder(0, 1, model, None, settings, None, Balancing(), "fedqs", terms, vectors or {}, 0, constants)
 
 
 def plan(

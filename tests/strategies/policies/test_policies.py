@@ -61,7 +61,7 @@ def test_clients_that_form_the_global_step_themselves_are_sent_none(toys) -> Non
     policy, ledger = FedQSPolicy(lg_source="since_last"), Ledger()
     sent = instruct(policy, step(toys, policy, ledger), ledger)
     assert sent.vectors == {}
-    assert sent.terms["since_last"] == 1.0
+    assert policy.constants["since_last"] is True
 
 
 def test_the_policy_comes_back_from_its_state(toys) -> None:
