@@ -15,7 +15,7 @@ from fedmtl.cli.console import new_console
 from fedmtl.cli.experiments import load_experiment
 from fedmtl.cli.progress import new_display
 from fedmtl.errors import RunDirectoryError
-from simulations.directory import EXPERIMENT
+from simulations.directory import EXPERIMENT, SUMMARY
 from simulations.experiment import Experiment
 from simulations.runner import default_directory, run
 
@@ -60,7 +60,7 @@ def _run(experiment: Experiment, directory: Path, *, resume: bool, overwrite: bo
 
 
 def _say_how_to_resume(console: Console, directory: Path) -> None:
-    if (directory / EXPERIMENT).is_file():
+    if (directory / EXPERIMENT).is_file() and not (directory / SUMMARY).is_file():
         command = f"fedmtl run --resume {shlex.quote(str(directory))}"
         console.print(f"interrupted; to go on: {command}", soft_wrap=True, markup=False)
 

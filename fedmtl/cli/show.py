@@ -76,7 +76,7 @@ def show_partition(path: Path | None, assignments: Sequence[str], seed: int | No
 
     console = new_console()
     console.print(_partition_table(counts, name, clients))
-    for line in _partition_facts(counts, data.validation.sizes):
+    for line in (_sizes(counts, data.validation.sizes), *(_skew(counts) if name else ())):
         console.print(line, markup=False, soft_wrap=True)
     nothing = pa.table({})
     figure = draw(RunTables({}, nothing, nothing, nothing, found, None))
@@ -100,17 +100,23 @@ def _partition_table(counts: np.ndarray, name: str, clients: int) -> Table:
     return table
 
 
-def _partition_facts(counts: np.ndarray, held_out: np.ndarray) -> list[str]:
+def _sizes(counts: np.ndarray, held_out: np.ndarray) -> str:
     sizes = counts.sum(axis=1)
-    overall = counts.sum(axis=0) / counts.sum()
-    distance = np.abs(counts / sizes[:, None] - overall).sum(axis=1) / 2
-    return [
+    return (
         f"{len(counts):,} clients with {sizes.min():,} to {sizes.max():,} training examples, median "
-        f"{np.median(sizes):g}; {held_out.sum():,} held out",
+        f"{np.median(sizes):g}; {held_out.sum():,} held out"
+    )
+
+
+def _skew(counts: np.ndarray) -> tuple[str, str]:
+    """How far the clients' mixtures of classes are from that of all clients together."""
+    overall = counts.sum(axis=0) / counts.sum()
+    distance = np.abs(counts / counts.sum(axis=1, keepdims=True) - overall).sum(axis=1) / 2
+    return (
         f"classes on a client: {(counts > 0).sum(axis=1).mean():.1f} of {counts.shape[1]} on average",
         f"total variation distance to all clients together: mean {distance.mean():.2f}, largest {distance.max():.2f} "
         "(0: the same mixture, 1: nothing in common)",
-    ]
+    )
 
 
 def show_devices(path: Path | None, assignments: Sequence[str], seed: int | None) -> None:

@@ -172,6 +172,13 @@ def test_a_partition_less_skewed_is_nearer_to_the_whole(here: Path) -> None:
     assert distance("100.0") < distance("0.1")
 
 
+def test_a_partition_without_classes_shows_sizes_alone(here: Path) -> None:
+    result = fedmtl("partition", "--set", 'tasks.names=["ink"]', "--set", "data.clients=12")
+    assert result.exit_code == 0
+    assert "12 clients with " in result.stdout
+    assert "classes" not in result.stdout
+
+
 def test_partition_refuses_a_picture_that_is_no_png(here: Path) -> None:
     assert_refused(["partition", "--out", "picture.jpg"], here, "ends in .png")
 
