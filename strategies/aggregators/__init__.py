@@ -2,5 +2,6 @@
 
 from strategies.aggregators.gradient import GradientAggregator
 from strategies.aggregators.model import ModelAggregator
+from strategies.aggregators.optimized import Optimized
 
-__all__ = ["GradientAggregator", "ModelAggregator"]
+__all__ = ["GradientAggregator", "ModelAggregator", "Optimized"]

@@ -1,0 +1,59 @@
+"""A server optimiser behind any aggregator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from fedmtl.protocol import GlobalModel, Update
+from strategies.parts import Aggregator, Step
+from strategies.server_optimizers import ServerOptimizer
+
+Rate = Callable[[Sequence[Update], int], float]
+"""eta_g of a step from its updates and the server's version before it."""
+
+
+class Optimized(Aggregator):
+    """Another aggregator proposes a model, and an optimiser takes the step towards it.
+
+    The optimiser acts on the trainable part; batch-norm statistics are as proposed.
+
+    Parameters
+    ----------
+    base
+        Proposes.
+    optimizer
+        Takes the step.
+    rate
+        The step's eta_g, where it depends on the updates; None for the optimiser's own.
+    """
+
+    def __init__(self, base: Aggregator, optimizer: ServerOptimizer, rate: Rate | None = None) -> None:
+        self.base = base
+        self.optimizer = optimizer
+        self.rate = rate
+        self.needs_bases = base.needs_bases
+
+    def prepare(self, model: GlobalModel, seed: int) -> None:
+        """Prepare both."""
+        self.base.prepare(model, seed)
+        self.optimizer.prepare(model, seed)
+
+    def aggregate(self, step: Step) -> tuple[Tensor, tuple[float, ...]]:
+        """Take the step; the weights are those of the proposal."""
+        vector, weights = self.base.aggregate(step)
+        trainable = step.model.layout.trainable
+        rate = None if self.rate is None else self.rate(step.updates, step.model.version)
+        self.optimizer.step(step.model.vector[trainable], vector[trainable], rate)
+        return vector, weights
+
+    def state_dict(self) -> dict[str, Any]:
+        """Both parts' states."""
+        return {"base": self.base.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a state that `state_dict` returned."""
+        self.base.load_state_dict(state["base"])
+        self.optimizer.load_state_dict(state["optimizer"])
