@@ -16,6 +16,7 @@ from typing import Annotated
 
 from fedmtl.components import Param
 from strategies.aggregators import ModelAggregator
+from strategies.methods import method
 from strategies.options import Concurrency, StalenessFunction, staleness_function
 from strategies.parts import TaskWeights
 from strategies.policies import Proximal
@@ -24,6 +25,7 @@ from strategies.strategy import Strategy
 from strategies.weightings import Discounted, Uniform
 
 
+@method("asynchronous", "Asynchronous Federated Optimization", arxiv="1903.03934")
 def fedasync(
     task_weights: TaskWeights | None = None,
     *,

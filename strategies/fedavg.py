@@ -16,12 +16,18 @@ from typing import Annotated
 
 from fedmtl.components import Param
 from strategies.aggregators import ModelAggregator
+from strategies.methods import method
 from strategies.options import BufferRule, BufferSize, Clock, Concurrency, Tick, WeightBase, base_weighting
 from strategies.parts import TaskWeights
 from strategies.schedulers import Buffered, Synchronous
 from strategies.strategy import Strategy
 
 
+@method(
+    "synchronous",
+    "Communication-Efficient Learning of Deep Networks from Decentralized Data",
+    arxiv="1602.05629",
+)
 def fedavg(
     task_weights: TaskWeights | None = None,
     *,
@@ -33,6 +39,11 @@ def fedavg(
     return Strategy(Synchronous(clients_per_round), aggregator, task_weights=task_weights, name="fedavg")
 
 
+@method(
+    "semi-asynchronous",
+    "FedQS: Optimizing Gradient and Model Aggregation for Semi-Asynchronous Federated Learning",
+    arxiv="2510.07664",
+)
 def fedavg_safl(
     task_weights: TaskWeights | None = None,
     *,

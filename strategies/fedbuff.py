@@ -17,6 +17,7 @@ from typing import Annotated
 
 from fedmtl.components import Param
 from strategies.aggregators import GradientAggregator
+from strategies.methods import method
 from strategies.options import (
     BufferRule,
     BufferSize,
@@ -34,6 +35,7 @@ from strategies.strategy import Strategy
 from strategies.weightings import Discounted
 
 
+@method("semi-asynchronous", "Federated Learning with Buffered Asynchronous Aggregation", arxiv="2106.06639")
 def fedbuff(
     task_weights: TaskWeights | None = None,
     *,

@@ -27,6 +27,7 @@ from typing import Annotated, Literal
 from fedmtl.components import Param
 from fedmtl.similarity import SimilarityName
 from strategies.aggregators import GradientAggregator, ModelAggregator
+from strategies.methods import method
 from strategies.options import BufferRule, BufferSize, Clock, Concurrency, Tick, WeightBase, base_weighting
 from strategies.parts import TaskWeights
 from strategies.policies.fedqs import Adaptivity, FedQSPolicy
@@ -37,6 +38,11 @@ from strategies.weightings import FedQSWeights
 _CODE = "authors' code"
 
 
+@method(
+    "semi-asynchronous",
+    "FedQS: Optimizing Gradient and Model Aggregation for Semi-Asynchronous Federated Learning",
+    arxiv="2510.07664",
+)
 def fedqs(
     task_weights: TaskWeights | None = None,
     *,
@@ -85,9 +91,7 @@ def fedqs(
         similarity_cap=similarity_cap,
         frequency_cap=frequency_cap,
     )
-    adaptivity = Adaptivity(
-        a, m0, k, momentum_cap, momentum, frequency_cap, rate_min, rate_max, spread, small_class
-    )
+    adaptivity = Adaptivity(a, m0, k, momentum_cap, momentum, frequency_cap, rate_min, rate_max, spread, small_class)
     return Strategy(
         Buffered(buffer_size, concurrency=concurrency, buffer=buffer, clock=clock, tick=tick),
         GradientAggregator(weighting) if aggregation == "gradient" else ModelAggregator(weighting),

@@ -12,12 +12,18 @@ a server step is taken as often as K updates wait (``buffer = "one_per_tick"`` t
 from __future__ import annotations
 
 from strategies.aggregators import GradientAggregator
+from strategies.methods import method
 from strategies.options import BufferRule, BufferSize, Clock, Concurrency, Tick, WeightBase, base_weighting
 from strategies.parts import TaskWeights
 from strategies.schedulers import Buffered
 from strategies.strategy import Strategy
 
 
+@method(
+    "semi-asynchronous",
+    "FedQS: Optimizing Gradient and Model Aggregation for Semi-Asynchronous Federated Learning",
+    arxiv="2510.07664",
+)
 def fedsgd(
     task_weights: TaskWeights | None = None,
     *,

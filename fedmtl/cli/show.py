@@ -9,27 +9,57 @@ from typing import Any
 import numpy as np
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from fedmtl.cli.console import new_console
 from fedmtl.cli.experiments import load_experiment
 from fedmtl.components import choose, options_of, summary_of
 from fedmtl.errors import UserError
-from strategies.catalogue import STRATEGIES
+from strategies.catalogue import STRATEGIES, Recipe
+from strategies.methods import FAMILIES, composition, method_of
+
+_MAIN = 4
 
 
 def show_strategies() -> None:
-    """A line for each strategy."""
-    table = Table("name", "what it is", box=box.SIMPLE_HEAD)
-    for name, recipe in STRATEGIES.items():
-        table.add_row(name, summary_of(recipe))
+    """A line for each strategy, by family."""
+    methods = {name: method_of(recipe) for name, recipe in STRATEGIES.items()}
+    table = Table(box=box.SIMPLE_HEAD)
+    for header in ("name", "what it is", "parts", "defaults", "paper, arXiv"):
+        table.add_column(header, no_wrap=header == "parts")
+    for family in FAMILIES:
+        names = [name for name, found in methods.items() if found.family == family]
+        if names:
+            table.add_row(Text(family, style="bold"))
+        for name in names:
+            recipe = STRATEGIES[name]
+            table.add_row(
+                f" {name}",
+                summary_of(recipe),
+                composition(recipe()).replace(" x ", " x\n"),
+                _main_defaults(recipe),
+                methods[name].arxiv or ("not on arXiv" if methods[name].paper else "ours"),
+                end_section=name == names[-1],
+            )
     console = new_console()
     console.print(table)
     console.print("fedmtl strategies NAME shows what a strategy can be told.", markup=False)
 
 
+def _main_defaults(recipe: Recipe) -> str:
+    """The first few numbers that a method is told: recipes name the important ones first."""
+    numbers = [
+        f"{option.name} {option.default:g}"
+        for option in options_of(recipe)
+        if isinstance(option.default, int | float) and not isinstance(option.default, bool)
+    ]
+    return ", ".join(numbers[:_MAIN]) + (", ..." if len(numbers) > _MAIN else "")
+
+
 def show_strategy(name: str) -> None:
-    """The options of one strategy."""
+    """The method and the options of one strategy."""
     recipe = choose(STRATEGIES, name, "strategy.name")
+    method = method_of(recipe)
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("key", no_wrap=True)
     for header in ("default", "allowed", "meaning", "default from"):
@@ -39,6 +69,11 @@ def show_strategy(name: str) -> None:
         table.add_row(option.name, default, option.allowed, option.param.help, option.param.source)
     console = new_console()
     console.print(summary_of(recipe), markup=False)
+    facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    facts.add_row("family", method.family)
+    facts.add_row("paper", Text(method.citation))
+    facts.add_row("parts", Text(f"{composition(recipe())} x the tasks' weights of [balancing]"))
+    console.print(facts)
     console.print(f"Set with --set strategy.KEY=VALUE, or below [strategy] beside name = {name!r}.", markup=False)
     console.print(table)
 

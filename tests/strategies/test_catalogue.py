@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import inspect
+import re
 
 import pytest
 
 from fedmtl.components import options_of, summary_of
 from fedmtl.errors import ConfigError
 from strategies.catalogue import STRATEGIES, build_strategy
+from strategies.methods import FAMILIES, composition, method_of
 from strategies.task_weights import NTKMTLSR
 
 every_strategy = pytest.mark.parametrize("name", STRATEGIES)
@@ -34,6 +36,18 @@ def test_an_option_says_what_it_means_and_has_a_default(name: str) -> None:
         )
         assert option.default is not inspect.Parameter.empty
     assert summary_of(STRATEGIES[name])
+
+
+@every_strategy
+def test_a_strategy_names_its_family_and_its_paper(name: str) -> None:
+    method = method_of(STRATEGIES[name])
+    assert method.family in FAMILIES
+    if method.family != "free composition":
+        assert method.paper
+    assert re.fullmatch(r"(\d{4}\.\d{4,5})?", method.arxiv)
+    scheduler, *others = composition(STRATEGIES[name]()).split(" x ")
+    assert scheduler
+    assert len(others) == 2
 
 
 @pytest.mark.parametrize(

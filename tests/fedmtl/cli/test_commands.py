@@ -135,16 +135,24 @@ def test_what_is_no_directory_and_no_run_is_left_alone(here: Path) -> None:
     assert_refused(["run", *SMALL, "--out", "full", "--overwrite"], here, "full is not empty and holds no run")
 
 
-def test_strategies_are_listed() -> None:
+def test_strategies_are_listed_by_family_with_parts_defaults_and_paper() -> None:
     result = fedmtl("strategies")
     assert result.exit_code == 0
+    families = ["synchronous", "asynchronous", "semi-asynchronous"]
+    assert [line.strip() for line in result.stdout.splitlines() if line.strip() in families] == families
+    assert re.search(r"^ +fedasync .* Asynchronous x .* alpha 0.9, .* 1903.03934", result.stdout, re.MULTILINE)
     for name in ("fedqs", "fedavg", "fedbuff", "fedasync"):
         assert re.search(rf"^ +{name} +\S", result.stdout, re.MULTILINE)
 
 
-def test_a_strategys_options_are_shown_with_default_range_meaning_and_origin() -> None:
+def test_a_strategy_is_shown_with_family_paper_parts_and_each_options_default_range_meaning_and_origin() -> None:
     result = fedmtl("strategies", "fedqs")
     assert result.exit_code == 0
+    assert re.search(r"^family +semi-asynchronous *$", result.stdout, re.MULTILINE)
+    assert re.search(r'^paper +"FedQS: Optimizing .*" \(arXiv 2510.07664\)', result.stdout, re.MULTILINE)
+    assert re.search(
+        r"^parts +Buffered x Gradient\(FedQSWeights\(Uniform\)\) x FedQSPolicy x ", result.stdout, re.MULTILINE
+    )
     assert re.search(r"^ +buffer_size +10 +whole number, >= 1 +K, ", result.stdout, re.MULTILINE)
     assert re.search(r"^ +aggregation +\"gradient\" +'gradient' or 'model' .* paper", result.stdout, re.MULTILINE)
 
