@@ -15,7 +15,8 @@ from fedmtl.cli.console import new_console
 from fedmtl.cli.experiments import load_experiment
 from fedmtl.cli.progress import new_display
 from fedmtl.errors import RunDirectoryError
-from simulations.directory import EXPERIMENT, SUMMARY
+from fedmtl.records.summary import SUMMARY
+from simulations.directory import EXPERIMENT
 from simulations.experiment import Experiment
 from simulations.runner import default_directory, run
 
