@@ -1,8 +1,8 @@
 """The nouns that server, clients and world share.
 
-An order goes down, an update comes up, the server reacts to events with decisions. Everything here is a plain value: no
-clock, disk, network, Ray or Flower. Times are seconds of the fleet's clock (virtual in a simulation), sizes are bytes, and
-every vector is flat float32 in the order of :class:`fedmtl.parameters.ParameterLayout`.
+An order goes down, an update comes up, the server reacts to events with decisions. Everything here is a plain value:
+no clock, disk, network, Ray or Flower. Times are seconds of the fleet's clock (virtual in a simulation), sizes are bytes,
+and every vector is flat float32 in the order of :class:`fedmtl.parameters.ParameterLayout`.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class Balancing:
-    """How a client balances its tasks within a step: the name of a balancer and its options (see :mod:`fedmtl.balancing`)."""
+    """How a client balances its tasks within a step: a balancer's name and options (see :mod:`fedmtl.balancing`)."""
 
     name: str = "equal"
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -133,8 +133,8 @@ class Update:
     tasks
         Indices of the tasks that the client owns.
     task_losses, task_weights, task_traces
-        For each owned task: mean training loss over the job's steps, mean weight that the balancer gave it, and mean NTK
-        statistic (empty where the balancer measures none).
+        For each owned task: mean training loss over the job's steps, mean weight that the balancer gave it, and mean
+        NTK statistic (empty where the balancer measures none).
     learning_rate, momentum, client_type, similarity, feedback
         What the client's half of the policy chose and measured.
     failure

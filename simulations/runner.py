@@ -98,12 +98,13 @@ def run(
     Raises
     ------
     UserError
-        If the directory, the data or a checkpoint cannot be used. Nothing is written before all that can be checked was.
+        If the directory, the data or a checkpoint cannot be used. Nothing is written before all has been checked that
+        can be.
     """
     directory = RunDirectory(Path(out) if out is not None else default_directory(experiment))
     directory.check(resume=resume, overwrite=overwrite)
     # Built before the directory is touched: bad data must leave nothing behind.
-    data, devices = experiment.data, experiment.devices
+    data, _ = experiment.data, experiment.devices
     world = (fleet or simulated_fleet)(experiment)
     try:
         if not resume:
@@ -204,6 +205,7 @@ class Checkpointer(Observer):
 
     @property
     def wall_seconds(self) -> float:
+        """Seconds of real time that the run has taken, those before a resume included."""
         return self._before + time.perf_counter() - self._started
 
     def after_event(self, loop: Loop, event: Event) -> None:
@@ -234,7 +236,7 @@ class Checkpointer(Observer):
 
 @contextlib.contextmanager
 def interruptible(loop: Loop) -> Iterator[None]:
-    """While this lasts, SIGINT and SIGTERM end the loop after the event at hand; a second one acts as it usually does."""
+    """Meanwhile SIGINT and SIGTERM end the loop after the event at hand; a second one acts as it usually does."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -11,7 +11,8 @@ term                      meaning
 ========================  =============================================================================================
 
 Every order has the adaptation's parameters (:class:`Adaptivity`), the measure ``similarity`` and the flag
-``since_last`` (whether the client is to form L_g itself) as constants. The vector ``global_step`` is the pseudo-global gradient ``L_g = w[t] - w[t-1]``; absent at the first version.
+``since_last`` (whether the client is to form L_g itself) as constants. The vector ``global_step`` is the pseudo-global
+gradient ``L_g = w[t] - w[t-1]``; absent at the first version.
 """
 
 from __future__ import annotations
