@@ -1,8 +1,8 @@
 """The nouns that server, clients and world share.
 
 An order goes down, an update comes up, the server reacts to events with decisions. Everything here is a plain value:
-no clock, disk, network, Ray or Flower. Times are seconds of the fleet's clock (virtual in a simulation), sizes are bytes,
-and every vector is flat float32 in the order of :class:`fedmtl.parameters.ParameterLayout`.
+no clock, disk, network, Ray or Flower. Times are seconds of the fleet's clock (virtual in a simulation), sizes are
+bytes, and every vector is flat float32 in the order of :class:`fedmtl.parameters.ParameterLayout`.
 """
 
 from __future__ import annotations

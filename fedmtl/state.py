@@ -1,8 +1,8 @@
 """States as nested dictionaries, and how these become text and tensors.
 
 A state is a nested dictionary of numbers, strings, booleans, None, lists and tensors. `split` takes the tensors out, so
-that the rest is JSON and the tensors can go to safetensors or into a message; `join` puts them back. A tensor that occurs
-twice is stored once, and is one tensor again afterwards.
+that the rest is JSON and the tensors can go to safetensors or into a message; `join` puts them back. A tensor that
+occurs twice is stored once, and is one tensor again afterwards.
 """
 
 from __future__ import annotations
