@@ -68,16 +68,15 @@ class LocalTrainer:
         client = order.client
         tasks = self._data.tasks_of(client)
         base = order.base.vector.to(self.device)
-        plan = adaptation(order.policy).plan(
-            order, observed or {}, functools.partial(self._class_accuracy, client, base)
-        )
+        half, observed = adaptation(order.policy), observed or {}
+        plan = half.plan(order, observed, functools.partial(self._class_accuracy, client, base))
         self._vector.copy_(base)
         shard = self._data.shards[client]
         steps = local_steps(order, len(shard))
         trace = self._descend(order, plan, tasks, shard, base, steps)
         losses = _means(trace.losses)
         factors = (1.0,) * len(tasks) if order.task_weights is None else tuple(order.task_weights[t] for t in tasks)
-        return Update(
+        update = Update(
             client=client,
             job=order.job,
             base_version=order.base.version,
@@ -95,6 +94,9 @@ class LocalTrainer:
             feedback=plan.feedback,
             failure=None if all(map(math.isfinite, losses)) else self._failure(tasks, trace.losses),
         )
+        if update.failure is None and (report := half.report(order, observed, plan, update, trace.losses)) is not None:
+            update.terms, update.vectors = report.terms, report.vectors
+        return update
 
     def _descend(
         self, order: TrainOrder, plan: Plan, tasks: tuple[int, ...], shard: Tensor, base: Tensor, steps: int

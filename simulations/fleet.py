@@ -127,8 +127,7 @@ class SimulatedFleet(Fleet):
         weights = 0 if order.task_weights is None else len(order.task_weights)
         vectors = sum(vector.numel() for vector in order.vectors.values())
         down = model + 4 + 4 * (len(order.terms) + weights + vectors)
-        # The similarity (a float) and the feedback bit (a byte) go up only if the policy's client half makes them.
-        up = model + 4 + (5 if order.policy != "plain" else 0)
+        up = model + 4 + adaptation(order.policy).extra_bytes_up(order)
         return down, up
 
     def _push(self, time: float, kind: int, client: int, job: int) -> None:

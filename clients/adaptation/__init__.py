@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from clients.adaptation.base import Adaptation
+from clients.adaptation.control_variates import ControlVariatesAdaptation
 from clients.adaptation.fedqs import FedQSAdaptation
 from clients.adaptation.plain import PlainAdaptation
 from fedmtl.errors import UserError
@@ -10,6 +11,7 @@ from fedmtl.errors import UserError
 ADAPTATIONS: dict[str, Adaptation] = {
     "plain": PlainAdaptation(),
     "fedqs": FedQSAdaptation(),
+    "control-variates": ControlVariatesAdaptation(),
 }
 
 

@@ -1,15 +1,15 @@
 """The client's half of a policy.
 
-It has three moments. `observe` and `conclude` run where the client's own state lives: on the node in a deployment,
-beside the event heap in a simulation. `plan` runs where the training does, which may be another process: it sees only
-the order and what `observe` returned.
+It has four moments. `observe` and `conclude` run where the client's own state lives: on the node in a deployment,
+beside the event heap in a simulation. `plan` and `report` run where the training does, which may be another process:
+before it and after it, they see only the order, what `observe` returned, and what the training made.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -43,6 +43,22 @@ class Plan:
     correction: Tensor | None = None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Report:
+    """What a client sends up with its update, for :attr:`Update.terms` and :attr:`Update.vectors`.
+
+    Attributes
+    ----------
+    terms
+        Scalars.
+    vectors
+        Flat vectors, on the CPU.
+    """
+
+    terms: Mapping[str, float] = field(default_factory=dict)
+    vectors: Mapping[str, Tensor] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class ClassAccuracy:
     """Accuracy of the received model on a client's held-out examples, class by class.
@@ -71,6 +87,30 @@ class Adaptation(ABC):
     @abstractmethod
     def plan(self, order: TrainOrder, observed: Observed, probe: Probe) -> Plan:
         """How to do the job."""
+
+    def report(
+        self, order: TrainOrder, observed: Observed, plan: Plan, update: Update, losses: Sequence[Tensor]
+    ) -> Report | None:
+        """What to send up besides the update, once the training has ended without failure; None for nothing.
+
+        Parameters
+        ----------
+        order, observed, plan
+            The job.
+        update
+            All else that will be sent.
+        losses
+            The owned tasks' losses of each step, shape [tasks] each.
+        """
+        return None
+
+    def extra_bytes_up(self, order: TrainOrder) -> int:
+        """Bytes that go up besides the model and its version: 4 per number and per entry of a vector, 1 per flag.
+
+        It is asked when the order is sent, since the time of the transfer depends on it, and must be what `plan` and
+        `report` will then send.
+        """
+        return 0
 
     def conclude(self, order: TrainOrder, update: Update, state: ClientState) -> None:
         """The job is done: keep in the state what later jobs need."""

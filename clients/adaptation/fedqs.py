@@ -84,6 +84,10 @@ class FedQSAdaptation(Adaptation):
             similarity=s,
         )
 
+    def extra_bytes_up(self, order: TrainOrder) -> int:
+        """The similarity, a float, and the feedback bit, a byte."""
+        return 5
+
     def conclude(self, order: TrainOrder, update: Update, state: ClientState) -> None:
         """Keep the learning rate and the update."""
         state["learning_rate"] = update.learning_rate

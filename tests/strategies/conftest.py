@@ -120,7 +120,8 @@ class ToyFleet(Fleet):
         order, observed, sent = self.pending.pop(key)
         draw = derive_seed(0, "accuracy", key.client)
         accuracy = ClassAccuracy((draw % 21, 10), (20, 20))
-        plan = adaptation(order.policy).plan(order, observed, lambda: accuracy)
+        half = adaptation(order.policy)
+        plan = half.plan(order, observed, lambda: accuracy)
         aim = _aim(key.client)
         rate = plan.settings.learning_rate * (1.0 + plan.settings.momentum)
         update = Update(
@@ -139,6 +140,8 @@ class ToyFleet(Fleet):
             dispatched_at=sent,
             arrived_at=self.time,
         )
+        if (report := half.report(order, observed, plan, update, [torch.tensor([0.5, 1.5])])) is not None:
+            update.terms, update.vectors = report.terms, report.vectors
         self._spoil(update, self.quirks.fault(key.client, key.job))
         adaptation(order.policy).conclude(order, update, self.states.setdefault(key.client, {}))
         return update
