@@ -3,24 +3,64 @@
 Each is plain Python over values: no clock (it is handed `now`), no thread, no disk, no network. Each keeps its state in
 attributes that `state_dict` returns and `load_state_dict` takes: a nested dictionary of numbers, strings, lists and
 tensors.
+
+Not every part goes with every other. A part says in `provides` what others can rely on, and in `needs` what it relies
+on itself and why, as class attributes or, where it depends on options, set in ``__init__``::
+
+    class Scheduler...: provides = frozenset({"every-update"})
+    class Policy...:    needs = {"every-update": "a variate whose update is dropped is counted on the client alone"}
+
+:class:`strategies.strategy.Strategy` refuses a combination in which a need is met by no part, with the reason. Parts
+that are held by parts (a weighting by an aggregator, say) are asked as well. A kind of guarantee that is missing here is
+a new word in :data:`Trait`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Literal
 
 from torch import Tensor
 
+from fedmtl.errors import ConfigError
 from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import NOTHING, Balancing, Decision, GlobalModel, JobKey, TrainSettings, Update
 from strategies.ledger import Ledger
 
+Trait = Literal["every-update", "fresh-updates", "distinct-clients", "groups", "assigned-steps", "feedback"]
+"""What a part can provide to others:
+
+``"every-update"``
+    The scheduler has every valid update applied; it turns none down.
+``"fresh-updates"``
+    Every update that is applied started from the newest version: there is no staleness.
+``"distinct-clients"``
+    No client occurs twice in a server step.
+``"groups"``
+    The trigger ``"single"`` tells a client's lone report from a step of a group.
+``"assigned-steps"``
+    Every order says how many local steps to run.
+``"feedback"``
+    Updates carry FedQS's feedback bit and similarity.
+"""
+
 
 class Part:
-    """What every part has: a state that can be saved and restored. Parts without state inherit these as they are."""
+    """What every part has: a state that can be saved and restored. Parts without state inherit these as they are.
+
+    Attributes
+    ----------
+    provides
+        What other parts can rely on.
+    needs
+        What the part relies on, each with the reason, as a clause that stands after a semicolon.
+    """
+
+    provides: frozenset[Trait] = frozenset()
+    needs: Mapping[Trait, str] = MappingProxyType({})
 
     def prepare(self, model: GlobalModel, seed: int) -> None:
         """Before anything else: the model that the run starts from, and the run's seed for the part's random draws."""
@@ -34,6 +74,33 @@ class Part:
         """Restore a state that `state_dict` returned."""
         if state:
             raise ValueError(f"{type(self).__name__} keeps no state, but was given {sorted(state)}")
+
+
+def parts_within(part: Part) -> Iterator[Part]:
+    """The part and the parts that it holds, at any depth."""
+    yield part
+    for value in vars(part).values():
+        if isinstance(value, Part):
+            yield from parts_within(value)
+
+
+def refuse_misfits(parts: Iterable[Part]) -> None:
+    """Refuse parts that do not go together.
+
+    Raises
+    ------
+    ConfigError
+        If a need of one is provided by none; the message says whose, what and why.
+    """
+    every = [inner for part in parts for inner in parts_within(part)]
+    provided = frozenset(trait for part in every for trait in part.provides)
+    for part in every:
+        for trait, reason in part.needs.items():
+            if trait not in provided:
+                names = " x ".join(dict.fromkeys(type(other).__name__ for other in every if other is not part))
+                raise ConfigError(
+                    f"{type(part).__name__} with {names}: it needs {trait!r}, which none of them has; {reason}"
+                )
 
 
 class Scheduler(Part, ABC):

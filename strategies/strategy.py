@@ -32,7 +32,7 @@ from fedmtl.state import update_from_state, update_state
 from strategies.bases import Bases
 from strategies.flower_methods import FlowerMethods
 from strategies.ledger import Ledger
-from strategies.parts import Aggregator, ClientPolicy, Part, Scheduler, Step, TaskWeights
+from strategies.parts import Aggregator, ClientPolicy, Part, Scheduler, Step, TaskWeights, refuse_misfits
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,11 @@ class Strategy(FlowerMethods):
         The parts; see :mod:`strategies.parts`.
     name
         What reports call it.
+
+    Raises
+    ------
+    ConfigError
+        If the parts do not go together.
     """
 
     def __init__(
@@ -70,6 +75,7 @@ class Strategy(FlowerMethods):
         self.aggregator = aggregator
         self.policy = policy or ClientPolicy()
         self.task_weights = task_weights or TaskWeights()
+        refuse_misfits(self._parts.values())
         self.name = name
         self.ledger = Ledger()
         self.settings = TrainSettings()

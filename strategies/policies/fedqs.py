@@ -94,6 +94,7 @@ class FedQSPolicy(ClientPolicy):
     """
 
     name = "fedqs"
+    provides = frozenset({"feedback"})
 
     def __init__(
         self,

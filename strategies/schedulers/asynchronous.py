@@ -19,6 +19,8 @@ class Asynchronous(Scheduler):
         How many clients are busy at once, the next being drawn at random; None: all.
     """
 
+    provides = frozenset({"every-update", "distinct-clients"})
+
     def __init__(self, concurrency: int | None = None) -> None:
         self._roster = Roster(concurrency)
 

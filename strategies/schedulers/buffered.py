@@ -61,6 +61,8 @@ class Buffered(Scheduler):
         self._ticks = clock == "tick"
         self._tick = tick
         self._max_staleness = max_staleness
+        if max_staleness is None:
+            self.provides = frozenset({"every-update"})
         self._roster = Roster(concurrency)
         self._buffer: list[JobKey] = []
         self._version = 0

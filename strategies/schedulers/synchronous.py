@@ -23,6 +23,8 @@ class Synchronous(Scheduler):
         How many are drawn at random for a round; None: all that are there.
     """
 
+    provides = frozenset({"every-update", "fresh-updates", "distinct-clients"})
+
     def __init__(self, clients_per_round: int | None = None) -> None:
         self._roster = Roster(clients_per_round)
         self._round: dict[int, None] = {}  # an ordered set

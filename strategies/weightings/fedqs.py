@@ -48,6 +48,8 @@ class FedQSWeights(Weighting):
         frequency_cap: float = 9.0,
     ) -> None:
         self.base = base
+        if feedback:
+            self.needs = {"feedback": "without the bits every weight would be the base's: take FedQSPolicy"}
         self.phi = phi
         self.feedback = feedback
         self.speed = speed
