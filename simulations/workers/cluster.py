@@ -6,6 +6,7 @@ import contextlib
 import logging
 import math
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": 
 _INLINE = {"max_direct_call_object_size": 4 << 20, "task_rpc_inlined_bytes_limit": 64 << 20}
 """Results up to 4 MiB come back in the answer to a call: by way of the object store small ones cost twice as much."""
 _START_SECONDS = 120.0
+_ANSWER_SECONDS = 10.0
 
 
 class Cluster:
@@ -34,6 +36,11 @@ class Cluster:
     cpus
         CPUs that Ray may give away if it is started here.
 
+    Attributes
+    ----------
+    stored_bytes
+        Size from which on an argument that several calls share should be stored.
+
     Raises
     ------
     UserError
@@ -47,6 +54,8 @@ class Cluster:
         self._environment: dict[str, Any] | None = None
         self._local = address is None and (Cluster._users > 0 or not ray.is_initialized())
         self._connected = not self._local and not ray.is_initialized()
+        # Ray stores larger arguments itself, with every call.
+        self.stored_bytes = 1 << 20 if self._local else 100 << 10
         if self._local:
             if Cluster._users == 0:
                 _start(ray, cpus)
@@ -127,9 +136,13 @@ def _start(ray: Any, cpus: int) -> None:
 def _connect(ray: Any, address: str | None) -> None:
     """Connect to a running cluster, and send it our packages."""
     modules = {"py_modules": [str(_ROOT / package) for package in _PACKAGES]}
+    host, _, port = str(address).rpartition(":")
     try:
+        if port.isdecimal() and "/" not in host:
+            # Ray itself tries for minutes.
+            socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS).close()
         ray.init(address, runtime_env=modules, log_to_driver=False, logging_level=logging.WARNING)
-    except ConnectionError as error:
+    except OSError as error:
         raise UserError(
             f"no Ray cluster answers at {address!r}: start one with `ray start --head`, or give no address"
         ) from error

@@ -76,7 +76,7 @@ class RayWorkers(Workers):
         attempts: int = 3,
         ahead_bytes: int = 4 << 30,
     ) -> None:
-        self._ray = _import_ray()
+        self._ray = import_ray()
         self._attempts = attempts
         self._ahead = max(1, ahead_bytes // (4 * ParameterLayout.of(model).size))
         self._waiting = Waiting()
@@ -86,9 +86,9 @@ class RayWorkers(Workers):
         self._trained: dict[JobKey, Result | Exception] = {}
         self._deaths: dict[JobKey, int] = {}
         self._unseen = 0  # jobs submitted since finished cohorts were last looked for
-        self._vectors = SharedVectors(self._ray.put)
         self._actors: list[_Actor] = []
         self._cluster = Cluster(self._ray, address, count)
+        self._vectors = SharedVectors(self._ray.put, self._cluster.stored_bytes)
         with contextlib.ExitStack() as undo:
             undo.callback(self.close)
             options = self._cluster.options(device, gpus_per_worker, count)
@@ -165,9 +165,11 @@ class RayWorkers(Workers):
 
     def _send(self, actor: _Actor, shares: int) -> None:
         """Send an actor its share of the waiting jobs, if there are any and there is room for more updates."""
-        if not self._waiting or (self._running and len(self._trained) + len(self._where) >= self._ahead):
+        room = self._ahead - len(self._trained) - len(self._where)
+        if not self._waiting or (room <= 0 and self._running):
             return
-        jobs = self._waiting.cohort(cohort_size(len(self._waiting), shares))
+        size = cohort_size(len(self._waiting), shares)
+        jobs = self._waiting.cohort(max(1, min(size, room)))
         plain, tensors = pack_jobs(jobs)
         arguments = [self._vectors.argument(tensor) for tensor in tensors.values()]
         reference = actor.handle.train.remote(plain, list(tensors), *arguments)
@@ -272,7 +274,14 @@ class _Cohort:
     jobs: list[Job]
 
 
-def _import_ray() -> Any:
+def import_ray() -> Any:
+    """Ray, imported when it is needed and not before.
+
+    Raises
+    ------
+    UserError
+        If it is not installed.
+    """
     try:
         import ray
     except ImportError as error:

@@ -9,9 +9,6 @@ from torch import Tensor
 
 from fedmtl.protocol import TrainOrder
 
-SHARED_BYTES = 100_000
-"""From this size on a vector is stored; a smaller one goes along with every message, which costs less."""
-
 
 class SharedVectors:
     """References to the vectors of orders: each vector is stored when first sent, and let go with its last order.
@@ -20,10 +17,13 @@ class SharedVectors:
     ----------
     put
         Stores an array and returns a reference to it; what is stored lives as long as the reference.
+    least_bytes
+        A smaller vector is not stored but goes along with every message, which costs less.
     """
 
-    def __init__(self, put: Callable[[Any], Any]) -> None:
+    def __init__(self, put: Callable[[Any], Any], least_bytes: int) -> None:
         self._put = put
+        self._least_bytes = least_bytes
         self._users: dict[int, int] = {}
         self._tensors: dict[int, Tensor] = {}
         self._references: dict[int, Any] = {}
@@ -55,7 +55,7 @@ class SharedVectors:
     def argument(self, tensor: Tensor) -> Any:
         """What to send for a tensor: the reference to a large vector of an order, and an array for anything else."""
         array = tensor.detach().cpu().numpy()
-        if id(tensor) not in self._users or array.nbytes < SHARED_BYTES:
+        if id(tensor) not in self._users or array.nbytes < self._least_bytes:
             return array
         if id(tensor) not in self._references:
             self._references[id(tensor)] = self._put(array)

@@ -18,7 +18,7 @@ from fedmtl.state import split, update_state
 from fedmtl.tasks import Task
 from simulations.workers.base import Job
 
-CLIENTS, FEATURES, HIDDEN = 24, 40, 700
+CLIENTS, FEATURES, HIDDEN = 24, 40, 7000
 TASKS = (Task("kind", "classification", 3), Task("flag", "binary"), Task("size", "regression", loss_factor=2.0))
 
 

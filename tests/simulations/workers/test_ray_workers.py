@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,7 +22,6 @@ from simulations.fleet import SimulatedFleet
 from simulations.workers.base import Workers
 from simulations.workers.inline import InlineWorkers
 from simulations.workers.ray import RayWorkers
-from simulations.workers.vectors import SHARED_BYTES
 from strategies.catalogue import build_strategy
 from strategies.loop import Loop, Observer
 
@@ -99,13 +99,13 @@ def test_results_can_be_asked_for_in_any_order_and_once(workers: RayWorkers, sta
 def test_vectors_and_updates_are_not_kept_when_no_order_needs_them(
     ragged: FederatedData, start: GlobalModel, new_model: NewModel, jobs_of: Any
 ) -> None:
-    assert start.vector.nbytes > SHARED_BYTES
     room_for_three = 3 * start.vector.nbytes
     workers = RayWorkers(new_model(0), ragged, count=1, ahead_bytes=room_for_three)
     jobs = jobs_of(start, range(12))
     workers.submit(jobs)
     for job in jobs[:8]:
         workers.result(job.order.key)
+    assert (len(workers._vectors), workers._vectors.stored) == (1, 1)
     for job in jobs[8:]:
         workers.discard(job.order.key)
     workers.submit(last := jobs_of(start, range(1), job=1))
@@ -138,3 +138,11 @@ def test_without_ray_the_error_says_how_to_get_it(
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"Ray is not installed.*pip install.*engine\.workers"):
         RayWorkers(new_model(0), ragged, count=1)
+
+
+def test_an_address_where_no_cluster_answers_is_refused(ragged: FederatedData, new_model: NewModel) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # nobody listens
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(UserError, match=f"no Ray cluster answers at '{address}'"):
+            RayWorkers(new_model(0), ragged, count=1, address=address)

@@ -8,9 +8,9 @@ import torch
 
 from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import Balancing, GlobalModel, TrainOrder, TrainSettings
-from simulations.workers.vectors import SHARED_BYTES, SharedVectors
+from simulations.workers.vectors import SharedVectors
 
-LARGE = SHARED_BYTES // 4
+LARGE = 100
 NOWHERE = slice(0, 0)
 LAYOUT = ParameterLayout((), NOWHERE, (), NOWHERE)
 
@@ -33,7 +33,7 @@ def order(base: torch.Tensor, **vectors: torch.Tensor) -> TrainOrder:
 
 def test_a_large_vector_is_stored_when_first_sent_and_once() -> None:
     store, base, control = Store(), torch.ones(LARGE), torch.zeros(LARGE)
-    shared = SharedVectors(store.put)
+    shared = SharedVectors(store.put, least_bytes=4 * LARGE)
     for _ in range(3):
         shared.hold(order(base, control=control))
     assert not store.arrays
@@ -46,7 +46,7 @@ def test_a_large_vector_is_stored_when_first_sent_and_once() -> None:
 
 def test_a_vector_is_let_go_with_the_last_order_that_needs_it() -> None:
     store, base = Store(), torch.ones(LARGE)
-    shared = SharedVectors(store.put)
+    shared = SharedVectors(store.put, least_bytes=4 * LARGE)
     first, second = order(base), order(base)
     shared.hold(first)
     shared.hold(second)
@@ -59,7 +59,7 @@ def test_a_vector_is_let_go_with_the_last_order_that_needs_it() -> None:
 
 def test_small_vectors_and_those_of_no_order_go_along_as_they_are() -> None:
     store, small, own = Store(), torch.ones(LARGE - 1), torch.ones(LARGE)
-    shared = SharedVectors(store.put)
+    shared = SharedVectors(store.put, least_bytes=4 * LARGE)
     shared.hold(order(small))
     assert torch.equal(torch.from_numpy(shared.argument(small)), small)
     assert torch.equal(torch.from_numpy(shared.argument(own)), own)
