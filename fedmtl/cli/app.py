@@ -154,3 +154,16 @@ def compare(
     from fedmtl.cli.results import show_comparison
 
     show_comparison(directories, targets or [], out)
+
+
+@app.command(help="Run a study: experiments along axes, over several seeds, in parallel; then its table and plots.")
+def study(
+    file: Annotated[Path, typer.Argument(metavar="STUDY.toml", help="The study.")],
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where it is kept; studies/NAME.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Experiments at a time; one for each core.")] = None,
+) -> None:
+    """Run a study's missing experiments, then write its table and plots."""
+    from fedmtl.cli.study import start_study
+
+    if not start_study(file, out, workers):
+        raise typer.Exit(1)

@@ -1,0 +1,238 @@
+"""What a study says: a row per run and task, a table with confidence intervals, and plots."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from scipy import stats
+
+from fedmtl.files import replacing
+from fedmtl.plots.style import line_look, new_figure, save, styled
+from fedmtl.records.schemas import read_table
+from fedmtl.records.summary import LAST_EVALUATIONS, SUMMARY, read_summary
+from simulations.study import Cell, Study, run_directory
+
+DROPS = (5, 10)
+"""Drops of an accuracy between two evaluations that count as oscillations, percentage points."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One task of one run.
+
+    Attributes
+    ----------
+    final
+        Mean of the metric on the test set over the last 20 evaluated versions.
+    best
+        The best value.
+    worst_clients
+        The same mean for the worst tenth of the clients.
+    time_to_target, stable_at
+        Virtual seconds until the target was first reached, and until it was reached for good; not a number if never.
+    drops_5, drops_10
+        How often the accuracy fell by more than 5 and 10 points from one evaluation to the next; -1 for errors.
+    """
+
+    task: str
+    metric: str
+    final: float
+    best: float
+    worst_clients: float
+    time_to_target: float
+    stable_at: float
+    drops_5: int
+    drops_10: int
+
+
+def outcomes(directory: Path, targets: Mapping[str, float]) -> list[Outcome]:
+    """The outcomes of a finished run, a task each.
+
+    Raises
+    ------
+    RunDirectoryError
+        If the directory holds no finished run.
+    """
+    directions = {task["name"]: task["higher_is_better"] for task in read_summary(directory)["tasks"]}
+    rows = read_table(directory, "evaluations").to_pylist()
+    found = []
+    for task, higher in directions.items():
+        chosen = [row for row in rows if row["task"] == task and row["metric"] != "loss"]
+        test = [row for row in chosen if row["group"] == "test"]
+        worst = [row["value"] for row in chosen if row["group"] == "worst"]
+        values, times = np.array([row["value"] for row in test]), np.array([row["time"] for row in test])
+        first, stable = _reached(values, times, targets.get(task), higher)
+        steps = 100 * -np.diff(values) if test[0]["metric"] == "accuracy" else None
+        drops = [-1 if steps is None else int((steps > points).sum()) for points in DROPS]
+        found.append(
+            Outcome(
+                task=task,
+                metric=test[0]["metric"],
+                final=float(values[-LAST_EVALUATIONS:].mean()),
+                best=float(values.max() if higher else values.min()),
+                worst_clients=float(np.mean(worst[-LAST_EVALUATIONS:])) if worst else math.nan,
+                time_to_target=first,
+                stable_at=stable,
+                drops_5=drops[0],
+                drops_10=drops[1],
+            )
+        )
+    return found
+
+
+def _reached(values: np.ndarray, times: np.ndarray, target: float | None, higher: bool) -> tuple[float, float]:
+    """When the target was first reached, and when for good."""
+    if target is None:
+        return math.nan, math.nan
+    good = values >= target if higher else values <= target
+    if not good.any():
+        return math.nan, math.nan
+    bad = np.flatnonzero(~good)
+    stable = 0 if not bad.size else bad[-1] + 1
+    return float(times[good.argmax()]), float(times[stable]) if stable < len(times) else math.nan
+
+
+def collect(study: Study, out: Path) -> pa.Table:
+    """A row for each task of each finished run of the study; also written to ``results.parquet``."""
+    rows: list[dict[str, Any]] = []
+    for cell in study.cells():
+        directory = run_directory(out, cell)
+        if (directory / SUMMARY).exists():
+            place = {**cell.labels, "seed": cell.seed}
+            rows += [place | asdict(outcome) for outcome in outcomes(directory, study.targets)]
+    axes = [(name, pa.string()) for name in study.axes]
+    kinds = {"str": pa.string(), "float": pa.float64(), "int": pa.int64()}
+    schema = pa.schema([*axes, ("seed", pa.int64()), *((f.name, kinds[str(f.type)]) for f in fields(Outcome))])
+    table = pa.Table.from_pylist(rows, schema=schema)
+    with replacing(out / "results.parquet") as temporary:
+        pq.write_table(table, temporary)
+    return table
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Mean, and half the width of its 95 % confidence interval (Student's t); not a number for a single value."""
+    numbers = np.asarray(values, dtype=float)
+    if numbers.size < 2:
+        return float(numbers.mean()) if numbers.size else math.nan, math.nan
+    half = stats.t.ppf(0.975, numbers.size - 1) * numbers.std(ddof=1) / math.sqrt(numbers.size)
+    return float(numbers.mean()), float(half)
+
+
+def write_table(study: Study, results: pa.Table, out: Path) -> Path:
+    """Write ``table.md``: a table for each combination of the further axes and each task; the best mean is bold."""
+    lines = [f"# {study.name}", "", f"Seeds: {', '.join(map(str, study.seeds))}. Mean ± half the 95 % interval.", ""]
+    for place, task, groups in _parts(study, results):
+        if not groups:
+            continue
+        metric = next(iter(groups.values()))[0]["metric"]
+        lines += [f"## {', '.join([*place, task])}", "", *_rows(metric, groups, study.targets.get(task)), ""]
+    path = out / "table.md"
+    with replacing(path) as temporary:
+        temporary.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def _rows(metric: str, groups: Mapping[str, list[dict[str, Any]]], target: float | None) -> Iterator[str]:
+    """A Markdown table: a row for each label of the compared axis."""
+    higher = metric == "accuracy"
+    finals = {label: interval([row["final"] for row in rows]) for label, rows in groups.items()}
+    best = (max if higher else min)(mean for mean, _ in finals.values())
+    arrow = "↑" if higher else "↓"
+    reach = f" time to {target:g} (s) | for good (s) |" if target is not None else ""
+    drops = " drops > 5 | > 10 |" if higher else ""
+    yield f"| | {metric} {arrow} | worst clients |{reach}{drops} runs |"
+    yield "|---|" + "---:|" * (3 + 2 * (target is not None) + 2 * higher)
+    for label, rows in groups.items():
+        mean, half = finals[label]
+        text = f"{mean:.3f} ± {half:.3f}" if math.isfinite(half) else f"{mean:.3f}"
+        cells = [f"**{text}**" if mean == best else text, f"{np.nanmean([r['worst_clients'] for r in rows]):.3f}"]
+        if target is not None:
+            cells += [_times([r[name] for r in rows]) for name in ("time_to_target", "stable_at")]
+        if higher:
+            cells += [f"{np.mean([r[name] for r in rows]):.1f}" for name in ("drops_5", "drops_10")]
+        yield f"| {label} | {' | '.join(cells)} | {len(rows)} |"
+
+
+def _times(values: Sequence[float]) -> str:
+    """Mean time over the runs that got there, and how many did where not all."""
+    there = [value for value in values if math.isfinite(value)]
+    if not there:
+        return "-"
+    return f"{np.mean(there):.0f}" + ("" if len(there) == len(values) else f" ({len(there)} of {len(values)})")
+
+
+def _parts(study: Study, results: pa.Table) -> Iterator[tuple[tuple[str, ...], str, dict[str, list[dict[str, Any]]]]]:
+    """For each combination of the further axes and each task: the rows, by label of the compared axis."""
+    compared, *others = study.axes
+    rows = results.to_pylist()
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    for place in itertools.product(*(study.axes[name] for name in others)):
+        for task in tasks:
+            here = [r for r in rows if r["task"] == task and all(r[n] == p for n, p in zip(others, place, strict=True))]
+            groups = {label: [r for r in here if r[compared] == label] for label in study.axes[compared]}
+            yield place, task, {label: chosen for label, chosen in groups.items() if chosen}
+
+
+@styled
+def draw(study: Study, out: Path) -> list[Path]:
+    """A plot for each combination of the further axes: every task's metric against virtual time, a line per label.
+
+    A line is the mean over the seeds, at the times of the first seed; the band reaches from the least to the largest.
+    """
+    compared, *others = study.axes
+    paths = []
+    for place in itertools.product(*(study.axes[name] for name in others)):
+        wanted = dict(zip(others, place, strict=True))
+        cells = [c for c in study.cells() if all(c.labels[name] == label for name, label in wanted.items())]
+        curves = {
+            label: _curves([c for c in cells if c.labels[compared] == label], out) for label in study.axes[compared]
+        }
+        tasks = list(dict.fromkeys(task for found in curves.values() for task in found))
+        if not tasks:
+            continue
+        columns = min(2, len(tasks))
+        rows = math.ceil(len(tasks) / columns)
+        figure, panels = new_figure(3.6 * rows + 0.35 * math.ceil(len(curves) / 4), rows, columns)
+        for panel, task in itertools.zip_longest(panels, tasks):
+            if task is None:
+                panel.set_visible(False)
+                continue
+            for index, (label, found) in enumerate(curves.items()):
+                if task in found:
+                    times, values = found[task]
+                    panel.plot(times, values.mean(0), label=label, **line_look(index))
+                    panel.fill_between(
+                        times, values.min(0), values.max(0), color=line_look(index)["color"], alpha=0.12, linewidth=0
+                    )
+            panel.set_title(task)
+            panel.set_xlabel("virtual time (s)")
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=4)
+        name = "-".join(place) or "all"
+        safe = "".join(c if c.isalnum() or c in "._-" else "-" for c in name)
+        paths.append(save(figure, out / "plots" / f"{safe}.png"))
+    return paths
+
+
+def _curves(cells: Sequence[Cell], out: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """For each task the times of the first seed, and the metric at those times, shape [seeds, times]."""
+    found: dict[str, tuple[np.ndarray, list[np.ndarray]]] = {}
+    for cell in cells:
+        directory = run_directory(out, cell)
+        if not (directory / SUMMARY).exists():
+            continue
+        rows = read_table(directory, "evaluations").to_pylist()
+        for task in dict.fromkeys(row["task"] for row in rows):
+            test = [r for r in rows if r["task"] == task and r["group"] == "test" and r["metric"] != "loss"]
+            times, values = np.array([r["time"] for r in test]), np.array([r["value"] for r in test])
+            grid, so_far = found.setdefault(task, (times, []))
+            so_far.append(np.interp(grid, times, values))
+    return {task: (times, np.stack(values)) for task, (times, values) in found.items()}

@@ -1,0 +1,125 @@
+"""Studies: axes become experiments, and experiments become a table."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedmtl.errors import ConfigError, RunDirectoryError
+from simulations.study import Study, merged, run_directory, run_study
+from simulations.study_results import _reached, collect, draw, interval, write_table
+
+TINY = """
+name = "tiny"
+seeds = 2
+[base.data]
+clients = 12
+[base.stop]
+versions = 4
+[base.records]
+evaluate_every = 1
+[axes.strategy.buffered.strategy]
+name = "fedbuff"
+buffer_size = 3
+[axes.strategy.synchronous.strategy]
+name = "fedavg"
+[axes.speed.equal.devices]
+kind = "homogeneous"
+[axes.speed."1:9".devices]
+ratio = 9
+[targets]
+digit = 0.05
+"""
+
+
+def write(tmp_path: Path, text: str = TINY) -> Path:
+    path = tmp_path / "tiny.toml"
+    path.write_text(text)
+    return path
+
+
+def test_every_combination_of_labels_and_seeds_is_an_experiment(tmp_path: Path) -> None:
+    cells = Study.load(write(tmp_path)).cells()
+    assert len(cells) == len({cell.name for cell in cells}) == 8
+    first = cells[0]
+    assert first.name == "buffered--equal--seed0"
+    assert first.tables["strategy"] == {"name": "fedbuff", "buffer_size": 3}
+    assert first.tables["devices"] == {"kind": "homogeneous"}
+    assert first.tables["data"] == {"clients": 12}
+
+
+def test_a_component_that_is_named_anew_drops_the_options_of_the_older_one() -> None:
+    under = {"strategy": {"name": "fedqs", "a": 0.1}, "data": {"clients": 3}}
+    assert merged(under, {"strategy": {"name": "fedbuff"}, "data": {"alpha": 1}}) == {
+        "strategy": {"name": "fedbuff"},
+        "data": {"clients": 3, "alpha": 1},
+    }
+    assert merged(under, {"strategy": {"name": "fedqs", "k": 1}})["strategy"] == {"name": "fedqs", "a": 0.1, "k": 1}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('name = "fedbuff"', 'name = "fedbuf"', "buffered.*fedbuf.*did you mean 'fedbuff'"),
+        ("seeds = 2", "seeds = 0", "positive number of seeds"),
+        ("[targets]", "[aims]", "aims is not a key"),
+        ("versions = 4", "version = 4", "stop.version"),
+    ],
+)
+def test_a_mistake_is_named_with_its_place_before_anything_runs(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Study.load(write(tmp_path, TINY.replace(old, new)))
+
+
+@pytest.mark.slow
+def test_a_study_runs_in_parallel_goes_on_where_it_was_and_leaves_table_and_plots(tmp_path: Path) -> None:
+    study, out, told = Study.load(write(tmp_path)), tmp_path / "out", []
+    assert run_study(study, out, workers=2, progress=lambda cell, fault: told.append((cell.name, fault))) == []
+    assert sorted(told) == sorted((cell.name, None) for cell in study.cells())
+    kept = run_directory(out, study.cells()[3]) / "summary.json"
+    stamp = kept.stat().st_mtime_ns
+    (run_directory(out, study.cells()[0]) / "summary.json").unlink()
+    told.clear()
+    run_study(study, out, workers=1, progress=lambda cell, fault: told.append((cell.name, fault)))
+    assert told == [(study.cells()[0].name, None)]
+    assert kept.stat().st_mtime_ns == stamp
+
+    results = collect(study, out)
+    assert results.num_rows == 8 * 4
+    assert not any(math.isnan(value) for value in results["final"].to_pylist())
+    text = write_table(study, results, out).read_text()
+    assert text.count("| buffered |") == text.count("| synchronous |") == 2 * 4
+    assert len(draw(study, out)) == 2
+    with pytest.raises(RunDirectoryError, match="another study"):
+        run_study(Study.load(write(tmp_path, TINY.replace("ratio = 9", "ratio = 8"))), out, workers=1, progress=print)
+
+
+@pytest.mark.slow
+def test_an_experiment_that_fails_is_told_and_the_others_go_on(tmp_path: Path) -> None:
+    text = TINY.replace('[axes.speed."1:9".devices]\nratio = 9', '[axes.speed."1:9".data]\nclients = 5000')
+    study, out = Study.load(write(tmp_path, text.replace("seeds = 2", "seeds = [3]"))), tmp_path / "out"
+    failed = run_study(study, out, workers=2, progress=lambda cell, fault: None)
+    assert {cell.labels["speed"] for cell, _ in failed} == {"1:9"}
+    assert collect(study, out).num_rows == 2 * 4
+
+
+def test_times_to_a_target_are_the_first_and_the_last_crossing() -> None:
+    values, times = np.array([0.1, 0.6, 0.4, 0.7, 0.8]), np.array([0.0, 1.0, 2.0, 3.0, 4.0])
+    assert _reached(values, times, 0.5, True) == (1.0, 3.0)
+    assert _reached(1 - values, times, 0.5, False) == (1.0, 3.0)
+    first, stable = _reached(np.array([0.6, 0.1]), times[:2], 0.5, True)
+    assert first == 0.0
+    assert math.isnan(stable)
+    assert all(map(math.isnan, _reached(values, times, 0.9, True)))
+
+
+def test_the_interval_is_students() -> None:
+    mean, half = interval([1.0, 2.0, 3.0])
+    assert mean == 2.0
+    assert half == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)  # t(0.975, 2) times the standard error
+    assert math.isnan(interval([1.0])[1])
