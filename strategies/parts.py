@@ -195,9 +195,13 @@ class Instruction:
 
 
 class ClientPolicy(Part):
-    """Decides what each client is told. `name` selects the client's half in :mod:`clients.adaptation`."""
+    """Decides what each client is told. `name` selects the client's half in :mod:`clients.adaptation`.
+
+    `reported` names the vectors, of shape [P], that this half sends up; an update without them is rejected.
+    """
 
     name: str = "plain"
+    reported: tuple[str, ...] = ()
 
     @property
     def constants(self) -> Mapping[str, Any]:
@@ -207,6 +211,10 @@ class ClientPolicy(Part):
     def instruct(self, client: int, settings: TrainSettings, model: GlobalModel, ledger: Ledger) -> Instruction:
         """What to tell a client that is about to be sent an order."""
         return Instruction(settings, {}, {})
+
+    def on_weighted(self, updates: Sequence[Update], weights: Sequence[float]) -> None:
+        """A server step is being taken with these weights; `on_aggregated` follows."""
+        return None
 
     def on_aggregated(self, before: GlobalModel, after: GlobalModel, updates: Sequence[Update], ledger: Ledger) -> None:
         """A server step was taken."""

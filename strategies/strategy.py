@@ -155,6 +155,7 @@ class Strategy(FlowerMethods):
         for update in updates:
             self._bases.release(update.base_version)
         self._model = GlobalModel(before.version + 1, vector, before.layout)
+        self.policy.on_weighted(updates, weights)
         self.policy.on_aggregated(before, self._model, updates, self.ledger)
         self.task_weights.on_aggregated(updates, weights, before.layout)
         staleness = tuple(before.version - update.base_version for update in updates)
@@ -214,18 +215,29 @@ class Strategy(FlowerMethods):
             return f"claims version {update.base_version}, was sent {asked[1]}"
         if update.failure is not None:
             return update.failure
-        delta = update.delta
-        if delta.shape != self.model.vector.shape or delta.dtype != self.model.vector.dtype:
-            expected = self.model.vector
-            return f"delta is {_kind(delta)}, expected {_kind(expected)}"
-        # One pass: the squared norm is finite unless an entry is not or it overflows; the exact test tells these apart.
-        if not math.isfinite(torch.dot(delta, delta).item()) and not torch.isfinite(delta).all():
-            return "delta is not finite"
+        if (fault := self._vector_fault("delta", update.delta)) is not None:
+            return fault
+        for name in self.policy.reported:
+            if name not in update.vectors:
+                return f"lacks the vector {name!r}"
+            if (fault := self._vector_fault(name, update.vectors[name])) is not None:
+                return fault
+        if not all(map(math.isfinite, update.terms.values())):
+            return "a term is not finite"
         if update.examples < 1 or update.steps < 1:
             return f"trained {update.steps} steps on {update.examples} examples"
         heads = len(self.model.layout.heads)
         if not update.tasks or len(set(update.tasks)) < len(update.tasks) or not set(update.tasks) <= set(range(heads)):
             return f"claims the tasks {update.tasks} of {heads}"
+        return None
+
+    def _vector_fault(self, name: str, vector: Tensor) -> str | None:
+        expected = self.model.vector
+        if vector.shape != expected.shape or vector.dtype != expected.dtype:
+            return f"{name} is {_kind(vector)}, expected {_kind(expected)}"
+        # One pass: the squared norm is finite unless an entry is not or it overflows; the exact test tells these apart.
+        if not math.isfinite(torch.dot(vector, vector).item()) and not torch.isfinite(vector).all():
+            return f"{name} is not finite"
         return None
 
     def _settle(self, decision: Decision, now: float) -> Reaction:

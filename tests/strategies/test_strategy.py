@@ -9,6 +9,7 @@ import torch
 
 from fedmtl.protocol import Arrival, Joined, Lost, TrainSettings
 from strategies.aggregators import GradientAggregator, ModelAggregator
+from strategies.parts import ClientPolicy
 from strategies.policies import Proximal
 from strategies.schedulers import Buffered
 from strategies.strategy import Reaction, Strategy
@@ -61,6 +62,27 @@ def test_an_update_that_cannot_be_used_is_rejected_and_its_client_goes_on(toys, 
     assert [assignment.client for assignment in reaction.decision.assignments] == [0]
     assert strategy.waiting == 0
     assert strategy.model.version == 0
+
+
+@pytest.mark.parametrize(
+    ("vectors", "reason"),
+    [
+        ({}, "lacks the vector 'change'"),
+        ({"change": torch.zeros(3)}, "change is torch.float32 of shape (3,), expected torch.float32 of shape (9,)"),
+        ({"change": torch.full((9,), math.nan)}, "change is not finite"),
+        ({"change": torch.zeros(9)}, None),
+    ],
+)
+def test_vectors_that_a_policy_relies_on_are_checked_like_the_update(toys, vectors, reason) -> None:
+    policy = ClientPolicy()
+    policy.reported = ("change",)
+    strategy = toys.ready(Strategy(Buffered(1), GradientAggregator(Uniform()), policy))
+    strategy.orders(strategy.begin([0], 0.0).decision.assignments)
+    assert reasons(arrive(strategy, toys.make_update(0, vectors=vectors))) == ([] if reason is None else [reason])
+
+
+def test_a_reported_number_must_be_finite(toys, strategy) -> None:
+    assert reasons(arrive(strategy, toys.make_update(0, terms={"norm": math.inf}))) == ["a term is not finite"]
 
 
 def test_large_but_finite_updates_are_taken(toys, strategy) -> None:
