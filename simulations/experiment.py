@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmtl.balancing import BALANCERS
 from fedmtl.checkpoint import digest
 from fedmtl.components import check_options, choose
 from fedmtl.config import ExperimentConfig, complete, parse_config, read_toml
@@ -24,7 +23,7 @@ from simulations.devices import build_devices, device_options
 from simulations.devices.profile import Devices
 from strategies.catalogue import STRATEGIES, build_strategy
 from strategies.strategy import Strategy
-from strategies.task_weights import LocalBalancing
+from strategies.task_weights import BALANCING, build_task_weights
 
 
 class Experiment:
@@ -53,7 +52,7 @@ class Experiment:
             "model": _options(MODELS, config.model.name, config.model.options, "model"),
             "devices": device_options(config.devices),
             "strategy": _options(STRATEGIES, config.strategy.name, config.strategy.options, "strategy"),
-            "balancing": _options(BALANCERS, config.balancing.name, config.balancing.options, "balancing"),
+            "balancing": _options(BALANCING, config.balancing.name, config.balancing.options, "balancing"),
         }
         self.tables = complete(config, self._options)
 
@@ -130,8 +129,8 @@ class Experiment:
 
     def new_strategy(self) -> Strategy:
         """A fresh strategy, initialised with version 0."""
-        balancing = LocalBalancing(self.config.balancing.name, **self._options["balancing"])
-        strategy = build_strategy(self.config.strategy.name, self._options["strategy"], balancing)
+        task_weights = build_task_weights(self.config.balancing.name, self._options["balancing"])
+        strategy = build_strategy(self.config.strategy.name, self._options["strategy"], task_weights)
         strategy.initialise(self.initial, self.settings, self.config.seed)
         return strategy
 

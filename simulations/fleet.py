@@ -11,6 +11,7 @@ from torch import Tensor
 from clients.adaptation import adaptation
 from clients.adaptation.base import ClientState
 from clients.trainer import local_steps
+from fedmtl.balancing.table import bytes_up
 from fedmtl.data.federated import FederatedData
 from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import Arrival, Deadline, Event, JobKey, Joined, Lost, TrainOrder, Update
@@ -42,6 +43,8 @@ class SimulatedFleet(Fleet):
     layout
         Layout of the model, for counting bytes.
     """
+
+    simulated = True
 
     def __init__(self, data: FederatedData, devices: Devices, workers: Workers, layout: ParameterLayout) -> None:
         self._data = data
@@ -91,7 +94,9 @@ class SimulatedFleet(Fleet):
         client, job = order.client, order.job
         steps = local_steps(order, self._data.shards.size(client))
         down, up = self._traffic(order)
-        duration = self._devices.duration(client, job, steps, down, up)
+        half = adaptation(order.policy)
+        work = half.work(order, steps, self._data.shards.size(client))
+        duration = self._devices.duration(client, job, work, down, up)
         outage = self._devices.outage(client, job, duration)
         if outage is not None:
             lost = self._now + outage.after
@@ -99,7 +104,7 @@ class SimulatedFleet(Fleet):
             self._push(lost + outage.away, _JOINED, client, job)
             return _Sent(None, self._now, down, up)
         state = self._states.setdefault(client, {})
-        observed = adaptation(order.policy).observe(order, state)
+        observed = half.observe(order, state)
         if not state:
             del self._states[client]
         sent = _Sent(Job(order, observed, self._now + duration), self._now, down, up)
@@ -123,11 +128,12 @@ class SimulatedFleet(Fleet):
 
     def _traffic(self, order: TrainOrder) -> tuple[int, int]:
         """Bytes down and up: 4 per float, the model restricted to the client's tasks, 4 for the version."""
-        model = 4 * self._layout.size_for(self._data.tasks_of(order.client))
-        weights = 0 if order.task_weights is None else len(order.task_weights)
+        tasks = self._data.tasks_of(order.client)
+        model = 4 * self._layout.size_for(tasks)
+        weights = 0 if order.task_weights is None else len(tasks)
         vectors = sum(vector.numel() for vector in order.vectors.values())
         down = model + 4 + 4 * (len(order.terms) + weights + vectors)
-        up = model + 4 + adaptation(order.policy).extra_bytes_up(order)
+        up = model + 4 + adaptation(order.policy).extra_bytes_up(order) + bytes_up(order.balancing, len(tasks))
         return down, up
 
     def _push(self, time: float, kind: int, client: int, job: int) -> None:

@@ -38,7 +38,15 @@ class StepGradients:
 
 
 class Balancer(ABC):
-    """Balances the tasks of a step. The options are the keyword-only parameters of the constructor."""
+    """Balances the tasks of a step. The options are the keyword-only parameters of the constructor.
+
+    Attributes
+    ----------
+    reports
+        Whether the server needs the statistics, so that sending them up is part of the traffic.
+    """
+
+    reports: bool = False
 
     def start_job(self, generator: torch.Generator) -> None:
         """A job begins: forget what was learned in the last; `generator` gives the job's random draws."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from fedmtl.balancing.base import Balancer
 from fedmtl.balancing.equal import Equal
+from fedmtl.balancing.equal_probed import EqualProbed
 from fedmtl.balancing.ntkmtl import NTKMTL
 from fedmtl.balancing.ntkmtl_sr import NTKMTLSR
 from fedmtl.components import create
@@ -13,6 +14,7 @@ from fedmtl.protocol import Balancing
 
 BALANCERS: dict[str, Callable[..., Balancer]] = {
     "equal": Equal,
+    "equal-probed": EqualProbed,
     "ntkmtl": NTKMTL,
     "ntkmtl-sr": NTKMTLSR,
 }
@@ -27,3 +29,8 @@ def build_balancer(balancing: Balancing) -> Balancer:
         If the name or an option is unknown, or the options do not fit together.
     """
     return create(BALANCERS, balancing.name, balancing.options, "balancing")
+
+
+def bytes_up(balancing: Balancing, tasks: int) -> int:
+    """Bytes that a client with so many tasks sends up because its balancer reports: 8 for each task, and 16."""
+    return 8 * tasks + 16 if getattr(BALANCERS[balancing.name], "reports", False) else 0

@@ -1,6 +1,17 @@
 """How tasks are weighted against each other."""
 
 from strategies.task_weights.equal import Equal
+from strategies.task_weights.fedntk_trace import FedNTKTrace
 from strategies.task_weights.local import NTKMTL, NTKMTLSR, LocalBalancing
+from strategies.task_weights.table import BALANCING, TASK_WEIGHTS, build_task_weights
 
-__all__ = ["NTKMTL", "NTKMTLSR", "Equal", "LocalBalancing"]
+__all__ = [
+    "BALANCING",
+    "NTKMTL",
+    "NTKMTLSR",
+    "TASK_WEIGHTS",
+    "Equal",
+    "FedNTKTrace",
+    "LocalBalancing",
+    "build_task_weights",
+]

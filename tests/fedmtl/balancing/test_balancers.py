@@ -17,6 +17,9 @@ TOLERANCE = {"rtol": 2e-4, "atol": 2e-5}
 
 VARIANTS = {
     "equal": ("equal", {}),
+    "equal-probed": ("equal-probed", {}),
+    "equal-probed, sr": ("equal-probed", {"probe": "sr", "statistic": "top_eig"}),
+    "equal-probed, de-noised": ("equal-probed", {"statistic": "denoised"}),
     "ntkmtl": ("ntkmtl", {}),
     "ntkmtl, 3 chunks": ("ntkmtl", {"chunks": 3}),
     "ntkmtl, trace": ("ntkmtl", {"chunks": 4, "statistic": "trace"}),
@@ -149,6 +152,8 @@ def test_the_options_can_be_checked_and_explained(variant):
         ("ntkmtl", {"statistic": "denoised"}, r"set balancing.chunks to 2 or more"),
         ("ntkmtl", {"w_max": 0.5}, r"balancing.w_max = 0.5: expected at least 1, or 0"),
         ("ntkmtl-sr", {"w_max": 0.5}, r"balancing.w_max = 0.5"),
+        ("equal-probed", {"statistic": "denoised", "batches": 1}, r"set balancing.batches to 2 or more"),
+        ("equal-probed", {"statistic": "denoised", "probe": "sr"}, r"balancing.probe = 'full'"),
     ],
 )
 def test_wrong_options_are_refused(name, options, complaint):
@@ -166,7 +171,7 @@ def test_a_faulty_loss_is_reported_and_leaves_the_other_tasks_alone(make_step, v
     assert result.losses.isfinite().tolist() == [True, True, False, True]
     for task in (0, 1, 3):
         torch.testing.assert_close(flat(result.heads[task]), broken.head_gradients()[task], **TOLERANCE)
-    if name == "equal":
+    if name in ("equal", "equal-probed"):
         return  # it weighs nothing, so it has nothing to leave out with; the loss tells
     assert result.statistics.isfinite().tolist() == [True, True, False, True]
     weights = result.weights

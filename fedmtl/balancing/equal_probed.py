@@ -1,0 +1,114 @@
+"""Equal weights, and a probe of each task's kernel at the model that the client was sent.
+
+The client's half of FedNTK-trace (:mod:`strategies.task_weights.fedntk_trace`): the server's factors weigh the shared
+gradient, and the server is told how large each task's kernel is. All of a job's probes are taken at the downloaded
+point, before any drift, so that what different clients measure of one version can be added:
+
+    S_i = sum_j ||grad_theta l_i(batch_j)||^2  over the job's first m batches     (sr: ||dl_i/dz||^2)
+
+The batches are those that the job trains on, so that probing changes none of them. The first is met at the downloaded
+point anyway; for the others the parameters are put back for the length of the probe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor
+
+from fedmtl.balancing.base import Balancer, StepGradients
+from fedmtl.balancing.equal import Equal
+from fedmtl.balancing.gradients import clipped
+from fedmtl.balancing.network import TaskNetwork
+from fedmtl.balancing.options import HeadWeight
+from fedmtl.balancing.weights import Statistic, gram, kernel_statistic
+from fedmtl.components import Param
+from fedmtl.errors import ConfigError
+
+ProbePoint = Literal["full", "sr"]
+"""Kernels of gradients with respect to the backbone's parameters, or to the shared representation."""
+
+
+class EqualProbed(Balancer):
+    """Equal weights, with every task's kernel measured at the model that the client was sent."""
+
+    reports = True
+
+    def __init__(
+        self,
+        *,
+        statistic: Annotated[
+            Statistic, Param("size of a kernel; denoised needs 2 batches and the full probe")
+        ] = "trace",
+        probe: Annotated[ProbePoint, Param("kernels of the backbone's parameters, or of the representation")] = "full",
+        batches: Annotated[int, Param("m, batches that a job probes", ge=1)] = 2,
+        head_weight: Annotated[HeadWeight, Param("whether the server's factors scale the heads")] = "unweighted",
+        clip: Annotated[float, Param("upper bound of the shared gradient's L2 norm; 0 for none", ge=0)] = 0.0,
+        head_clip: Annotated[float, Param("upper bound of each head's gradient's L2 norm; 0 for none", ge=0)] = 0.0,
+    ) -> None:
+        if statistic == "denoised" and (batches < 2 or probe == "sr"):
+            raise ConfigError(
+                "balancing.statistic = 'denoised' compares the backbone's gradients of different batches: set "
+                "balancing.batches to 2 or more, and balancing.probe = 'full'"
+            )
+        self.statistic = statistic
+        self.probe = probe
+        self.batches = batches
+        self.head_clip = head_clip
+        self._equal = Equal(head_weight=head_weight, clip=clip)
+        self._probed = 0
+        self._base: list[Tensor] = []
+        self._rows: list[Tensor] = []  # gradients of the batches so far, shape [tasks, shared parameters] each
+        self._size: Tensor | None = None  # the statistic of the batches so far, shape [tasks]
+
+    def start_job(self, generator: torch.Generator) -> None:
+        """Nothing is probed yet."""
+        self._probed, self._base, self._rows, self._size = 0, [], [], None
+
+    def gradients(
+        self, network: TaskNetwork, inputs: Tensor, targets: Sequence[Tensor], task_weights: Sequence[float] | None
+    ) -> StepGradients:
+        """Gradients of one step; the first m steps of a job probe, too."""
+        statistics = self._probe(network, inputs, targets) if self._probed < self.batches else None
+        step = self._equal.gradients(network, inputs, targets, task_weights)
+        step.statistics = statistics
+        if self.head_clip:
+            step.heads = [clipped(head, self.head_clip) for head in step.heads]
+        return step
+
+    def _probe(self, network: TaskNetwork, inputs: Tensor, targets: Sequence[Tensor]) -> Tensor:
+        """A number for each task; the mean of these numbers is the statistic of all batches so far, shape [tasks]."""
+        drifted: list[Tensor] = []
+        if self._probed:
+            drifted = [value.clone() for value in network.values]
+            torch._foreach_copy_(network.values, self._base)
+        elif self.batches > 1:
+            self._base = [value.clone() for value in network.values]
+        size = self._measure(network, inputs, targets)
+        if drifted:
+            torch._foreach_copy_(network.values, drifted)
+        before, n = self._size, self._probed
+        self._probed, self._size = n + 1, size
+        return size if before is None else (n + 1) * size - n * before
+
+    def _measure(self, network: TaskNetwork, inputs: Tensor, targets: Sequence[Tensor]) -> Tensor:
+        """The statistic of this batch and those before it, shape [tasks]."""
+        representation, pullback = network.represent(inputs)
+        slopes = network.task_gradients(network.head_pass(representation, targets).slopes)
+        if self.probe == "sr" or not network.shared:
+            return self._running(slopes.square().sum((1, 2)))
+        rows = [torch.cat([part.reshape(-1) for part in pullback(slope)]) for slope in slopes]
+        if self.statistic == "trace":
+            return self._running(torch.stack([row.dot(row) for row in rows]))
+        self._rows.append(torch.stack(rows))
+        return kernel_statistic(gram(torch.stack(self._rows, dim=1)), self.statistic)
+
+    def _running(self, squares: Tensor) -> Tensor:
+        """Where the kernel over batches is taken as diagonal: the mean of its entries so far, or the largest."""
+        if self._size is None:
+            return squares
+        if self.statistic == "top_eig":
+            return torch.maximum(self._size, squares)
+        return (self._probed * self._size + squares) / (self._probed + 1)

@@ -1,0 +1,171 @@
+"""FedNTK-trace: NTK task weights across clients, from numbers that add.
+
+A method of this project; its weights are those of "NTKMTL: Mitigating Task Imbalance in Multi-Task Learning from
+Neural Tangent Kernel Perspective" (arXiv 2510.18258), from a statistic that federation can compute: the trace of a
+task's kernel is the sum of the clients' traces, while its largest eigenvalue is not a function of theirs.
+
+A client measures at the model that it was sent, over N_c batches of its own (:mod:`fedmtl.balancing.equal_probed`),
+``S_ci = sum_j ||grad_theta l_i(batch_j)||^2`` for each task i that it owns. When a server step is taken with the
+weights a_c of the strategy's aggregator, for each task of the K with an owner among the updates (sums over owners
+unless said otherwise)
+
+    lam_i   <- beta lam_i + (1 - beta) sum a_c S_ci / sum a_c N_c       from 0, divided by 1 - beta^n_i when read
+    q_i     <- 0.9 q_i + 0.1 sum a_c / sum_all a_c                      from 1; a task without an owner has share 0
+    omega_i  = clip((mean_j lam_j / lam_i)^p / max(q_i, q_min), 1/w_max, w_max)     once every task was seen, else 1
+
+with n_i the updates of lam_i. The omega go down with every order and weigh the shared gradient; heads are unweighted.
+The division by the coverage q_i is there because a task that few updates carry moves the backbone by omega_i q_i.
+
+A statistic that is not finite, or a job whose probe could not be taken, is left out. With p = 0 and no coverage all
+omega are 1 to the bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+import torch
+
+from fedmtl.balancing import build_balancer
+from fedmtl.balancing.equal_probed import ProbePoint
+from fedmtl.balancing.options import HeadWeight
+from fedmtl.balancing.weights import Statistic, balanced_weights
+from fedmtl.components import Param
+from fedmtl.parameters import ParameterLayout
+from fedmtl.protocol import Balancing, GlobalModel, Update
+from strategies.parts import TaskWeights
+
+
+class FedNTKTrace(TaskWeights):
+    """FedNTK-trace: tasks balanced across clients by the pooled traces of their kernels."""
+
+    def __init__(
+        self,
+        *,
+        statistic: Annotated[
+            Statistic, Param("size of a kernel; only the trace adds over clients; denoised needs 2 batches")
+        ] = "trace",
+        probe: Annotated[
+            ProbePoint, Param("kernels of the backbone's parameters, or (cheaper) of the representation")
+        ] = "full",
+        batches: Annotated[int, Param("m, batches that a job probes", ge=1)] = 2,
+        exponent: Annotated[float, Param("p in omega = (mean lambda / lambda)^p", ge=0, source="authors' code")] = 0.5,
+        smoothing: Annotated[float, Param("beta of the moving average of lambda", ge=0, lt=1)] = 0.8,
+        coverage: Annotated[bool, Param("divide by the share of the updates that carry a task")] = True,
+        coverage_min: Annotated[float, Param("q_min, least share that is divided by", gt=0, le=1)] = 0.05,
+        w_max: Annotated[float, Param("omega stays within 1/w_max and w_max", ge=1)] = 50.0,
+        head_weight: Annotated[HeadWeight, Param("whether omega scales the heads")] = "unweighted",
+        omega_norm: Annotated[
+            Literal["none", "sum_K"], Param("make omega sum to the number of tasks; hurts with SGD clients")
+        ] = "none",
+        clip: Annotated[float, Param("upper bound of the shared gradient's L2 norm; 0 for none", ge=0)] = 1.0,
+        head_clip: Annotated[float, Param("upper bound of each head's gradient's L2 norm; 0 for none", ge=0)] = 1.0,
+        eps: Annotated[float, Param("added to lambda", gt=0)] = 1e-12,
+    ) -> None:
+        options = {
+            "statistic": statistic,
+            "probe": probe,
+            "batches": batches,
+            "head_weight": head_weight,
+            "clip": clip,
+            "head_clip": head_clip,
+        }
+        self._balancing = Balancing("equal-probed", options)
+        build_balancer(self._balancing)  # refuses here, and not on the clients, what does not fit together
+        self.batches = batches
+        self.exponent = exponent
+        self.smoothing = smoothing
+        self.coverage = coverage
+        self.coverage_min = coverage_min
+        self.w_max = w_max
+        self.omega_norm = omega_norm
+        self.eps = eps
+        self._average: list[float] = []
+        self._seen: list[int] = []
+        self._share: list[float] = []
+        self._omega: tuple[float, ...] = ()
+
+    def prepare(self, model: GlobalModel, seed: int) -> None:
+        """Start with weights of 1 and full coverage of every task."""
+        tasks = len(model.layout.heads)
+        self._average, self._seen, self._share = [0.0] * tasks, [0] * tasks, [1.0] * tasks
+        self._omega = (1.0,) * tasks
+
+    @property
+    def balancing(self) -> Balancing:
+        """Clients weigh by omega, and measure."""
+        return self._balancing
+
+    @property
+    def traces(self) -> tuple[float, ...]:
+        """lam_i with its correction; not a number for a task that was not seen."""
+        pairs = zip(self._average, self._seen, strict=True)
+        return tuple(value / (1 - self.smoothing**n) if n else math.nan for value, n in pairs)
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """q_i."""
+        return tuple(self._share)
+
+    def weights(self) -> tuple[float, ...]:
+        """The omega of every task."""
+        return self._omega
+
+    def on_aggregated(self, updates: Sequence[Update], weights: Sequence[float], layout: ParameterLayout) -> None:
+        """Form lam, q and omega of the new version."""
+        total = math.fsum(weights)
+        if total <= 0.0:
+            return
+        for task in range(len(self._share)):
+            owners = [(update, a) for update, a in zip(updates, weights, strict=True) if task in update.tasks]
+            self._share[task] = 0.9 * self._share[task] + 0.1 * math.fsum(a for _, a in owners) / total
+            measured = [
+                (a * self._probed(update), trace) for update, a in owners if (trace := _trace(update, task)) is not None
+            ]
+            batches = math.fsum(n for n, _ in measured)
+            if batches > 0.0:
+                pooled = math.fsum(n * trace for n, trace in measured) / batches
+                self._average[task] = self.smoothing * self._average[task] + (1 - self.smoothing) * pooled
+                self._seen[task] += 1
+        if all(self._seen):
+            self._omega = self._balanced()
+
+    def _probed(self, update: Update) -> int:
+        """N_c: the job's first m batches, or as many as it had."""
+        return min(self.batches, update.steps)
+
+    def _balanced(self) -> tuple[float, ...]:
+        lam = torch.tensor(self.traces, dtype=torch.float64)
+        omega = balanced_weights(lam, self.exponent, math.inf, self.eps).tolist()
+        if self.coverage:
+            omega = [weight / max(q, self.coverage_min) for weight, q in zip(omega, self._share, strict=True)]
+        if self.omega_norm == "sum_K":
+            scale = len(omega) / math.fsum(omega)
+            omega = [weight * scale for weight in omega]
+        return tuple(min(max(weight, 1.0 / self.w_max), self.w_max) for weight in omega)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The averages with their counts, the shares and the omega."""
+        return {
+            "average": list(self._average),
+            "seen": list(self._seen),
+            "share": list(self._share),
+            "omega": list(self._omega),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a state that `state_dict` returned."""
+        self._average = [float(value) for value in state["average"]]
+        self._seen = [int(value) for value in state["seen"]]
+        self._share = [float(value) for value in state["share"]]
+        self._omega = tuple(float(value) for value in state["omega"])
+
+
+def _trace(update: Update, task: int) -> float | None:
+    """The mean of ``||grad l_i||^2`` over the batches that the client probed; None if it is not known."""
+    if len(update.task_traces) != len(update.tasks):
+        return None
+    trace = update.task_traces[update.tasks.index(task)]
+    return trace if math.isfinite(trace) else None
