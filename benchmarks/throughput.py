@@ -2,9 +2,10 @@
 
     .venv/bin/python benchmarks/throughput.py [--windows 7] [--rows mlp,cnn]
 
-The bare loop is the floor that any simulator pays: one module, tensors that are sliced, `torch.autograd.grad`, a fused SGD
-step, and the mean of ten deltas. The simulator runs the same jobs through everything it has: event heap, scheduler, checks,
-aggregation and records. 100 clients, 10 to a round, plain SGD, one thread. The machine may be shared: read the ratios.
+The bare loop is the floor that any simulator pays: one module, tensors that are sliced, `torch.autograd.grad`, a fused
+SGD step, and the mean of ten deltas. The simulator runs the same jobs through everything it has: event heap, scheduler,
+checks, aggregation and records. 100 clients, 10 to a round, plain SGD, one thread. The machine may be shared: read the
+ratios. Peak memory is that of a process of its own for each of the two.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ import argparse
 import gc
 import resource
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clients.trainer import LocalTrainer
@@ -118,7 +120,7 @@ class Floor:
 
 
 class Simulator:
-    """The same jobs through the simulator: FedBuff over a hundred clients that are always busy, ten updates to a version."""
+    """The same jobs through the simulator: FedBuff over a hundred busy clients, ten updates to a version."""
 
     def __init__(self, row: Row, data: FederatedData, settings: TrainSettings) -> None:
         self.row, self.data, self.settings = row, data, settings
@@ -146,15 +148,19 @@ def rate(work: Callable[[], None], updates: int) -> float:
     return updates / (time.perf_counter() - started)
 
 
-def measure(name: str, windows: int, seconds: float) -> None:
-    """Measure one workload: floor and simulator alternate, so that a change of the machine's speed hits both."""
+def prepare(name: str) -> tuple[Floor, Simulator]:
+    """Both contestants for one workload."""
     workload = row(name)
     data = make_data(workload)
     settings = TrainSettings(epochs=1, batch_size=workload.batch, learning_rate=0.01, clip=0.0)
-    floor, simulator = Floor(workload, data, settings), Simulator(workload, data, settings)
+    return Floor(workload, data, settings), Simulator(workload, data, settings)
+
+
+def measure(name: str, windows: int, seconds: float) -> None:
+    """Measure one workload: floor and simulator alternate, so that a change of the machine's speed hits both."""
+    floor, simulator = prepare(name)
     floor.round()
-    single = PER_ROUND / rate(floor.round, PER_ROUND)
-    rounds = max(1, round(seconds / single))
+    rounds = max(1, round(seconds * rate(floor.round, PER_ROUND) / PER_ROUND))
 
     def floor_rounds() -> None:
         for _ in range(rounds):
@@ -167,8 +173,26 @@ def measure(name: str, windows: int, seconds: float) -> None:
     ]
     best_floor, best_simulator = max(f for f, _ in pairs), max(s for _, s in pairs)
     ratio = statistics.median(s / f for f, s in pairs)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{name:12} {best_floor:10.0f} {best_simulator:10.0f} {ratio:8.2f} {peak:10.0f}", flush=True)
+    memory = [peak_of(name, part) for part in ("floor", "simulator")]
+    cells = f"{best_floor:9.0f} {best_simulator:9.0f} {ratio:6.2f} {memory[0]:9.0f} {memory[1]:9.0f}"
+    print(f"{name:12} {cells} {memory[1] / memory[0]:6.2f}", flush=True)
+
+
+def peak_of(name: str, part: str) -> float:
+    """Peak memory, MB, of a process that does ten rounds of one contestant."""
+    command = [sys.executable, __file__, "--rows", name, "--peak", part]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True, timeout=600).stdout)
+
+
+def print_peak(name: str, part: str) -> None:
+    """What `peak_of` reads."""
+    floor, simulator = prepare(name)
+    if part == "floor":
+        for _ in range(10):
+            floor.round()
+    else:
+        simulator.rounds(10)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 def main() -> None:
@@ -178,9 +202,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a window")
     names = [f"{model}-{shard}" for model in MODELS for shard in SHARDS]
     parser.add_argument("--rows", default=",".join(names), help="workloads, separated by commas")
+    parser.add_argument("--peak", choices=("floor", "simulator"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"{'workload':12} {'floor/s':>10} {'fedmtl/s':>10} {'ratio':>8} {'peak MB':>10}")
+    if arguments.peak:
+        print_peak(arguments.rows, arguments.peak)
+        return
+    print(f"{'':12} {'updates per second':^26} {'peak memory, MB':^26}")
+    print(f"{'workload':12} {'floor':>9} {'fedmtl':>9} {'ratio':>6} {'floor':>9} {'fedmtl':>9} {'ratio':>6}")
     for name in arguments.rows.split(","):
         measure(name, arguments.windows, arguments.seconds)
 

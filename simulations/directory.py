@@ -61,7 +61,7 @@ class RunDirectory:
         elif path.is_dir() and not holds_run and any(path.iterdir()):
             raise RunDirectoryError(f"{path} is not empty and holds no run; choose another --out")
 
-    def open(self, experiment: Experiment) -> None:
+    def open(self, experiment: Experiment, *, simulated: bool = True) -> None:
         """Make the directory ready for a fresh run: remove what an older one left, write what is known at the start.
 
         Raises
@@ -75,7 +75,8 @@ class RunDirectory:
         except OSError as error:
             raise RunDirectoryError(f"cannot write to {self.path}: {error.strerror}; choose another --out") from error
         write_partition(self.path, experiment.data)
-        write_devices(self.path, experiment.nominal_seconds)
+        if simulated:
+            write_devices(self.path, experiment.nominal_seconds)
         # Last: a directory with this file is a run that can be resumed.
         with replacing(self.path / EXPERIMENT) as temporary:
             temporary.write_text(to_toml(experiment.tables), encoding="utf-8")

@@ -108,9 +108,10 @@ def run(
     world = (fleet or simulated_fleet)(experiment)
     try:
         if not resume:
-            directory.open(experiment)
+            directory.open(experiment, simulated=world.simulated)
         recorder = Recorder(directory.path, data.tasks)
-        evaluator = Evaluator(experiment.new_model(), data, experiment.nominal_seconds)
+        seconds = experiment.nominal_seconds if world.simulated else None
+        evaluator = Evaluator(experiment.new_model(), data, seconds)
         evaluation = Evaluation(evaluator, recorder, experiment.config.records.evaluate_every)
         checkpointer = Checkpointer(directory.checkpoint, recorder, experiment)
         loop = Loop(experiment.new_strategy(), world, [Recording(recorder), evaluation, *observers, checkpointer])

@@ -10,7 +10,15 @@ from fedmtl.protocol import Event, TrainOrder
 
 
 class Fleet(ABC):
-    """The clients as the server's loop sees them. Only a fleet knows what time is."""
+    """The clients as the server's loop sees them. Only a fleet knows what time is.
+
+    Attributes
+    ----------
+    simulated
+        Whether the devices are made up, so that their speeds are known.
+    """
+
+    simulated: bool = False
 
     @abstractmethod
     def clients(self) -> Sequence[int]:
