@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,8 +14,9 @@ from torch import Tensor
 
 from clients.adaptation import adaptation
 from clients.adaptation.base import ClassAccuracy, Observed, Plan
+from clients.techniques.base import Compute, Workbench
 from fedmtl.balancing import build_balancer
-from fedmtl.balancing.base import Balancer
+from fedmtl.balancing.base import Balancer, StepGradients
 from fedmtl.balancing.network import TaskNetwork
 from fedmtl.data.federated import FederatedData
 from fedmtl.models.multitask import MultiTaskModel
@@ -107,15 +109,54 @@ class LocalTrainer:
         descent = _Descent(network, plan, self.layout, tasks, base)
         factors = None if order.task_weights is None else [order.task_weights[task] for task in tasks]
         trace = _Trace([], [], [])
+
+        def gradients(inputs: Tensor, targets: Sequence[Tensor]) -> StepGradients:
+            return balancer.gradients(network, inputs, targets, factors)
+
+        step_of: Compute = gradients
+        if (technique := plan.technique) is not None:
+            bench = self._workbench(network, tasks, shard)
+            if (chosen := technique.start(bench)) is not None:
+                shard = shard[chosen.cpu()]
+            step_of = functools.partial(technique.gradients, gradients, network)
         for inputs, targets in self._minibatches(order, tasks, shard, steps):
-            step = balancer.gradients(network, inputs, targets, factors)
+            step = step_of(inputs, targets)
             descent.step([*step.shared, *itertools.chain.from_iterable(step.heads)])
             trace.losses.append(step.losses)
             if step.weights is not None:
                 trace.weights.append(step.weights)
             if step.statistics is not None:
                 trace.statistics.append(step.statistics)
+        if technique is not None:
+            technique.finish(bench)
         return trace
+
+    def _workbench(self, network: TaskNetwork, tasks: tuple[int, ...], shard: Tensor) -> Workbench:
+        index = shard.to(self.device)
+        features = self._train.features.index_select(0, index)
+        targets = [self._train.targets[task].index_select(0, index) for task in tasks]
+
+        def losses() -> Tensor:
+            with self._judging():
+                outputs = self._model(features)
+                return torch.stack(
+                    [
+                        self._data.tasks[task].example_losses(outputs[task], target)
+                        for task, target in zip(tasks, targets, strict=True)
+                    ]
+                ).sum(0)
+
+        return Workbench(network, self._vector, self.layout, features, targets, losses)
+
+    @contextlib.contextmanager
+    def _judging(self) -> Iterator[None]:
+        """The model as it predicts: batch norm with its statistics, which stay as they are, and no graph."""
+        self._model.eval()
+        try:
+            with torch.inference_mode():
+                yield
+        finally:
+            self._model.train()
 
     def _minibatches(
         self, order: TrainOrder, tasks: tuple[int, ...], shard: Tensor, steps: int
@@ -167,11 +208,9 @@ class LocalTrainer:
         if task is None or len(index) == 0:
             return ClassAccuracy((), ())
         self._vector.copy_(base)
-        self._model.eval()
-        with torch.inference_mode():
+        with self._judging():
             head = self._model.heads[self._data.tasks[task].name]
             output = head(self._model.backbone(self._train.features.index_select(0, index)))
-        self._model.train()
         labels = self._train.targets[task].index_select(0, index).long()
         right = (output.argmax(1) if output.shape[1] > 1 else (output[:, 0] > 0).long()) == labels
         examples = torch.bincount(labels)

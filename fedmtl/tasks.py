@@ -98,6 +98,26 @@ class Task:
             loss = F.l1_loss(output[:, 0], target)
         return loss if self.loss_factor == 1.0 else loss * self.loss_factor
 
+    def example_losses(self, output: Tensor, target: Tensor) -> Tensor:
+        """The loss of each example, times the loss factor, shape [batch]; their mean is `mean_loss`.
+
+        Parameters
+        ----------
+        output
+            Head output, shape [batch, outputs].
+        target
+            Targets, shape [batch].
+        """
+        if self.loss == "cross_entropy":
+            losses = F.cross_entropy(output, target, reduction="none")
+        elif self.loss == "binary_cross_entropy":
+            losses = F.binary_cross_entropy_with_logits(output[:, 0], target, reduction="none")
+        elif self.loss == "squared_error":
+            losses = (output[:, 0] - target).square()
+        else:
+            losses = (output[:, 0] - target).abs()
+        return losses * self.loss_factor
+
     def loss_and_slope(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """What `mean_loss` returns and its derivative with respect to the output, written out; builds no graph.
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from clients.techniques.base import Technique
 from fedmtl.protocol import TrainOrder, TrainSettings, Update
 
 ClientState = dict[str, float | Tensor]
@@ -34,6 +35,8 @@ class Plan:
         For the update.
     correction
         A constant flat vector that is added to every step's gradient, shape [P], or None.
+    technique
+        What the client does otherwise than plain descent, or None.
     """
 
     settings: TrainSettings
@@ -41,6 +44,7 @@ class Plan:
     feedback: bool = False
     similarity: float | None = None
     correction: Tensor | None = None
+    technique: Technique | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,6 +115,20 @@ class Adaptation(ABC):
         `report` will then send.
         """
         return 0
+
+    def work(self, order: TrainOrder, steps: int, examples: int) -> float:
+        """How much work the job is, in plain local steps: what a device's seconds per step are counted by.
+
+        Parameters
+        ----------
+        order
+            The order.
+        steps
+            Local steps of the job.
+        examples
+            Training examples of the client.
+        """
+        return steps
 
     def conclude(self, order: TrainOrder, update: Update, state: ClientState) -> None:
         """The job is done: keep in the state what later jobs need."""

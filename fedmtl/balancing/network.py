@@ -121,6 +121,14 @@ class TaskNetwork:
         """Each task's gradient with respect to the representation, shape [tasks, batch, width]."""
         return torch.stack([slope @ weight for slope, (weight, _) in zip(slopes, self._head_values, strict=True)])
 
+    def input_gradient(self, inputs: Tensor, targets: Sequence[Tensor]) -> Tensor:
+        """Gradient of the sum of the losses with respect to the inputs, shape [batch, ...]."""
+        with torch.enable_grad():
+            x = inputs.detach().requires_grad_()
+            total = torch.stack(self.losses(self._backbone(x), targets)).sum()
+        (gradient,) = torch.autograd.grad(total, x)
+        return gradient
+
     def by_head(self, gradients: Sequence[Tensor]) -> list[Sequence[Tensor]]:
         """Gradients as `HeadPass.gradients` has them, as a pair for each head."""
         return [gradients[i : i + 2] for i in range(0, len(gradients), 2)]

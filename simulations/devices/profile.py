@@ -103,7 +103,7 @@ class Devices:
     def __len__(self) -> int:
         return self.clients
 
-    def duration(self, client: int, job: int, steps: int, bytes_down: int, bytes_up: int) -> float:
+    def duration(self, client: int, job: int, steps: float, bytes_down: int, bytes_up: int) -> float:
         """Seconds from the sending of an order to the arrival of its update.
 
         Parameters
@@ -111,7 +111,7 @@ class Devices:
         client, job
             The key of the order.
         steps
-            Local steps.
+            Local steps, or as many as the work is worth.
         bytes_down, bytes_up
             Sizes of the order and of the update.
         """

@@ -1,0 +1,60 @@
+"""The seam in local training through which a method changes what a client does in a job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from fedmtl.balancing.base import StepGradients
+from fedmtl.balancing.network import TaskNetwork
+from fedmtl.parameters import ParameterLayout
+
+Compute = Callable[[Tensor, Sequence[Tensor]], StepGradients]
+"""The balancer's gradients at the network's present values, from inputs [batch, ...] and each task's targets [batch]."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Workbench:
+    """What lies before a client when a job begins.
+
+    Attributes
+    ----------
+    network
+        The model seen from the client's tasks; its values are those that were sent.
+    vector, layout
+        The flat vector that the network's values are views of, shape [P], and its layout. It may be written to.
+    features, targets
+        All training examples of the client, shape [n, ...], and for each of its tasks their targets, shape [n].
+    losses
+        Gives, when called, the loss of each example under the present values, summed over the tasks, shape [n].
+    """
+
+    network: TaskNetwork
+    vector: Tensor
+    layout: ParameterLayout
+    features: Tensor
+    targets: Sequence[Tensor]
+    losses: Callable[[], Tensor]
+
+
+class Technique:
+    """Changes what a client does in one job; the client's half of a policy makes a new one for each job.
+
+    The three moments are neutral here: what inherits them unchanged trains as ever.
+    """
+
+    def start(self, bench: Workbench) -> Tensor | None:
+        """The job begins; returns the positions of the examples to train on, int64 in 0..n-1, or None for all."""
+        return None
+
+    def gradients(
+        self, compute: Compute, network: TaskNetwork, inputs: Tensor, targets: Sequence[Tensor]
+    ) -> StepGradients:
+        """The gradients of one step on a batch; may call `compute` as often as needed."""
+        return compute(inputs, targets)
+
+    def finish(self, bench: Workbench) -> None:
+        """The steps are done, and the values will now be compared with those that were sent."""
+        return None
