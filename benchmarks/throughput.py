@@ -24,20 +24,12 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from clients.trainer import LocalTrainer
 from fedmtl.data.federated import Examples, FederatedData, Shards
 from fedmtl.models import build_model
 from fedmtl.models.multitask import MultiTaskModel
 from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import GlobalModel, TrainSettings
-from fedmtl.records import Recorder
 from fedmtl.tasks import Task
-from simulations.devices import DEVICES, World
-from simulations.fleet import SimulatedFleet
-from simulations.workers.inline import InlineWorkers
-from strategies.catalogue import build_strategy
-from strategies.loop import Loop
-from strategies.observers import Recording
 
 CLIENTS, PER_ROUND = 100, 10
 TASK = Task("label", "classification", outputs=10)
@@ -123,20 +115,30 @@ class Simulator:
     """The same jobs through the simulator: FedBuff over a hundred busy clients, ten updates to a version."""
 
     def __init__(self, row: Row, data: FederatedData, settings: TrainSettings) -> None:
-        self.row, self.data, self.settings = row, data, settings
+        # Imported here, so that the floor's memory is not burdened with what only the simulator needs.
+        from clients.trainer import LocalTrainer
+        from simulations.devices import DEVICES, World
+        from simulations.fleet import SimulatedFleet
+        from simulations.workers.inline import InlineWorkers
+
         module: MultiTaskModel = build_model(row.model, row.options, row.input_shape, data.tasks, 0)
+        self.data, self.settings = data, settings
         self.layout = ParameterLayout.of(module)
         self.start = self.layout.pack(module)
-        self.trainer = LocalTrainer(module, data)
-        self.devices = DEVICES["uniform"](World(CLIENTS, 0), ratio=50)
+        trainer = LocalTrainer(module, data)
+        devices = DEVICES["uniform"](World(CLIENTS, 0), ratio=50)
+        self.new_fleet = lambda: SimulatedFleet(data, devices, InlineWorkers(trainer), self.layout)
 
     def rounds(self, count: int) -> None:
         """So many versions, of ten updates each."""
+        from fedmtl.records import Recorder
+        from strategies.catalogue import build_strategy
+        from strategies.loop import Loop
+        from strategies.observers import Recording
+
         strategy = build_strategy("fedbuff", {"buffer_size": PER_ROUND}, None)
         strategy.initialise(GlobalModel(0, self.start, self.layout), self.settings, seed=0)
-        fleet = SimulatedFleet(self.data, self.devices, InlineWorkers(self.trainer), self.layout)
-        recorder = Recorder(None, self.data.tasks)
-        loop = Loop(strategy, fleet, [Recording(recorder)])
+        loop = Loop(strategy, self.new_fleet(), [Recording(Recorder(None, self.data.tasks))])
         loop.run(lambda loop: "done" if loop.strategy.model.version >= count else None)
 
 
@@ -148,17 +150,16 @@ def rate(work: Callable[[], None], updates: int) -> float:
     return updates / (time.perf_counter() - started)
 
 
-def prepare(name: str) -> tuple[Floor, Simulator]:
-    """Both contestants for one workload."""
+def prepare(name: str) -> tuple[Row, FederatedData, TrainSettings]:
+    """What both contestants are made of."""
     workload = row(name)
-    data = make_data(workload)
-    settings = TrainSettings(epochs=1, batch_size=workload.batch, learning_rate=0.01, clip=0.0)
-    return Floor(workload, data, settings), Simulator(workload, data, settings)
+    return workload, make_data(workload), TrainSettings(1, workload.batch, learning_rate=0.01, clip=0.0)
 
 
 def measure(name: str, windows: int, seconds: float) -> None:
     """Measure one workload: floor and simulator alternate, so that a change of the machine's speed hits both."""
-    floor, simulator = prepare(name)
+    made = prepare(name)
+    floor, simulator = Floor(*made), Simulator(*made)
     floor.round()
     rounds = max(1, round(seconds * rate(floor.round, PER_ROUND) / PER_ROUND))
 
@@ -186,12 +187,12 @@ def peak_of(name: str, part: str) -> float:
 
 def print_peak(name: str, part: str) -> None:
     """What `peak_of` reads."""
-    floor, simulator = prepare(name)
     if part == "floor":
+        floor = Floor(*prepare(name))
         for _ in range(10):
             floor.round()
     else:
-        simulator.rounds(10)
+        Simulator(*prepare(name)).rounds(10)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
