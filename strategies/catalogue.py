@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fedmtl.components import check_options, choose
+from strategies.fadas import fadas
 from strategies.fedasync import fedasync
 from strategies.fedavg import fedavg, fedavg_safl
 from strategies.fedbuff import fedbuff
@@ -24,6 +25,7 @@ STRATEGIES: dict[str, Recipe] = {
     "fedsgd": fedsgd,
     "fedbuff": fedbuff,
     "fedasync": fedasync,
+    "fadas": fadas,
 }
 
 

@@ -7,16 +7,19 @@
 
 with the staleness tau_i in versions. Vectors have shape [P]; the weights do not sum to 1.
 
-Differences: the authors' production code (FLSim) divides s by its value at the mean staleness and takes the step with
-a server optimiser; this is the paper's form. As there, updates beyond `max_staleness` can be turned down.
+Differences: this is the paper's form. The authors' production code (FLSim) divides s by its value at the average
+staleness (`normalise`; it reads that average from its configuration, here it is the aggregation's own), takes the step
+with momentum, ``v <- beta v + D`` and ``w <- w + eta_g v`` (`server_momentum`; its sample has eta_g 0.7 and beta 0.9),
+and turns down what is staler than `max_staleness`. One library divides by K twice, another takes ``Delta_i`` against
+the current model.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fedmtl.components import Param
-from strategies.aggregators import GradientAggregator
+from strategies.aggregators import GradientAggregator, Optimized
 from strategies.methods import method
 from strategies.options import (
     BufferRule,
@@ -29,8 +32,9 @@ from strategies.options import (
     base_weighting,
     staleness_function,
 )
-from strategies.parts import TaskWeights
+from strategies.parts import Aggregator, TaskWeights
 from strategies.schedulers import Buffered
+from strategies.server_optimizers import SGD
 from strategies.strategy import Strategy
 from strategies.weightings import Discounted
 
@@ -42,9 +46,13 @@ def fedbuff(
     buffer_size: BufferSize = 10,
     concurrency: Concurrency = None,
     server_rate: Annotated[float, Param("eta_g, the server's step", ge=0, source="paper")] = 1.0,
+    server_momentum: Annotated[float, Param("beta of the server's momentum", ge=0, lt=1)] = 0.0,
     staleness: StalenessFunction = "polynomial",
     a: Annotated[float, Param("exponent, or slope of the hinge", ge=0, source="paper")] = 0.5,
     b: Annotated[float, Param("staleness up to which the hinge is 1", ge=0)] = 4.0,
+    normalise: Annotated[
+        Literal["none", "average"], Param("divide the discounts by the one at the aggregation's mean staleness")
+    ] = "none",
     max_staleness: Annotated[int | None, Param("staler updates are rejected; none if not set", ge=0)] = None,
     weight_base: WeightBase = "uniform",
     buffer: BufferRule = "drain",
@@ -55,5 +63,9 @@ def fedbuff(
     scheduler = Buffered(
         buffer_size, concurrency=concurrency, buffer=buffer, clock=clock, tick=tick, max_staleness=max_staleness
     )
-    weighting = Discounted(base_weighting(weight_base), staleness_function(staleness, a, b))
-    return Strategy(scheduler, GradientAggregator(weighting, server_rate), task_weights=task_weights, name="fedbuff")
+    discount = staleness_function(staleness, a, b)
+    weighting = Discounted(base_weighting(weight_base), discount, relative=normalise == "average")
+    aggregator: Aggregator = GradientAggregator(weighting, server_rate)
+    if server_momentum:
+        aggregator = Optimized(GradientAggregator(weighting), SGD(server_rate, server_momentum))
+    return Strategy(scheduler, aggregator, task_weights=task_weights, name="fedbuff")

@@ -1,7 +1,8 @@
 """What each client is told."""
 
+from strategies.policies.control_variates import ControlVariates
 from strategies.policies.fedqs import FedQSPolicy
 from strategies.policies.plain import Plain
 from strategies.policies.proximal import Proximal
 
-__all__ = ["FedQSPolicy", "Plain", "Proximal"]
+__all__ = ["ControlVariates", "FedQSPolicy", "Plain", "Proximal"]

@@ -14,7 +14,7 @@ from fedmtl.protocol import Update
 from strategies.ledger import Ledger
 from strategies.parts import Weighting
 
-Staleness = Callable[[int], float]
+Staleness = Callable[[float], float]
 """A function s(tau)."""
 
 
@@ -44,17 +44,23 @@ class Discounted(Weighting):
         The function s.
     factor
         For instance FedAsync's mixing weight alpha.
+    relative
+        Divide each s by its value at the mean staleness of the aggregation, so that the server's step does not shrink
+        where all are equally stale.
     """
 
-    def __init__(self, base: Weighting, staleness: Staleness, factor: float = 1.0) -> None:
+    def __init__(self, base: Weighting, staleness: Staleness, factor: float = 1.0, *, relative: bool = False) -> None:
         self.base = base
         self.staleness = staleness
         self.factor = factor
+        self.relative = relative
 
     def weights(self, updates: Sequence[Update], version: int, ledger: Ledger) -> tuple[float, ...]:
-        """Weights of at most `factor` times the base's."""
+        """Weights that never rise with the staleness; of at most `factor` times the base's unless `relative`."""
         base = self.base.weights(updates, version, ledger)
+        factor = self.factor
+        if self.relative:
+            factor /= self.staleness(sum(version - update.base_version for update in updates) / len(updates))
         return tuple(
-            self.factor * q * self.staleness(version - update.base_version)
-            for q, update in zip(base, updates, strict=True)
+            factor * q * self.staleness(version - update.base_version) for q, update in zip(base, updates, strict=True)
         )
