@@ -232,3 +232,16 @@ def test_bad_data_leave_no_directory_behind(tmp_path: Path) -> None:
     with pytest.raises(UserError):
         run(small("data.clients=5000"), tmp_path / "run", pictures=False)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_run_on_ray_gives_the_bits_of_an_inline_run_also_when_it_is_interrupted_and_resumed(
+    uncut: Path, tmp_path: Path, count: int
+) -> None:
+    directory, ray = tmp_path / "ray", ("engine.workers=ray", f"engine.count={count}")
+    assert run(small(*ray), directory, pictures=False, observers=[InterruptAt(33)]).interrupted
+    assert not run(small(*ray), directory, resume=True, pictures=False).interrupted
+    here, there = results(directory), results(uncut)
+    del here["experiment.toml"], there["experiment.toml"]
+    assert here == there
