@@ -9,6 +9,7 @@ from fedmtl.errors import ConfigError
 from fedmtl.protocol import NOTHING, Decision, GlobalModel, JobKey, Update
 from strategies.parts import Scheduler
 from strategies.schedulers.roster import Roster
+from strategies.selectors.base import Selector
 
 
 class Buffered(Scheduler):
@@ -30,6 +31,8 @@ class Buffered(Scheduler):
         Seconds after which ``"one_per_tick"`` returns to a buffer that still holds K updates.
     max_staleness
         Updates that are more versions behind when they arrive are rejected; None: none are.
+    selector
+        Chooses who is next where `concurrency` limits how many are busy; None: at random.
 
     Raises
     ------
@@ -51,11 +54,15 @@ class Buffered(Scheduler):
         clock: Literal["event", "tick"] = "event",
         tick: float = 1.0,
         max_staleness: int | None = None,
+        selector: Selector | None = None,
     ) -> None:
         if size < 1:
             raise ConfigError(f"a buffer of {size} updates: it must hold at least 1")
         if buffer == "one_per_tick" and clock != "tick":
             raise ConfigError("buffer = 'one_per_tick' needs ticks: set clock = 'tick', or buffer = 'drain'")
+        if selector is not None and concurrency is None:
+            raise ConfigError("a choice of clients needs a number of clients that are busy at once: set concurrency")
+        self.selector = selector
         self._size = size
         self._one_per_tick = buffer == "one_per_tick"
         self._ticks = clock == "tick"
@@ -63,7 +70,7 @@ class Buffered(Scheduler):
         self._max_staleness = max_staleness
         if max_staleness is None:
             self.provides = frozenset({"every-update"})
-        self._roster = Roster(concurrency)
+        self._roster = Roster(concurrency, selector)
         self._buffer: list[JobKey] = []
         self._version = 0
         self._due: float | None = None
@@ -73,6 +80,8 @@ class Buffered(Scheduler):
         """Take the first version and the seed of the draws."""
         self._version = model.version
         self._roster.seed = seed
+        if self.selector is not None:
+            self.selector.prepare(model, seed)
 
     def begin(self, clients: Sequence[int], now: float) -> Decision:
         """The first orders."""
@@ -81,6 +90,8 @@ class Buffered(Scheduler):
 
     def on_update(self, update: Update, now: float) -> Decision:
         """Put it into the buffer."""
+        if self.selector is not None:
+            self.selector.heard(update)
         self._roster.free((update.client,))
         staleness = self._version - update.base_version
         if self._max_staleness is not None and staleness > self._max_staleness:
@@ -140,8 +151,9 @@ class Buffered(Scheduler):
         return taken, "full" if len(taken) == self._size else "rest"
 
     def state_dict(self) -> dict[str, Any]:
-        """The roster, the buffer, the version and the ticks."""
+        """The roster, the buffer, the version, the ticks and the selector."""
         return {
+            "selector": None if self.selector is None else self.selector.state_dict(),
             "roster": self._roster.state_dict(),
             "buffer": [list(key) for key in self._buffer],
             "version": self._version,
@@ -156,3 +168,5 @@ class Buffered(Scheduler):
         self._version = int(state["version"])
         self._due = state["due"]
         self._stepped_at = state["stepped_at"]
+        if self.selector is not None:
+            self.selector.load_state_dict(state["selector"])

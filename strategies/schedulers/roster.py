@@ -8,6 +8,7 @@ from typing import Any
 from fedmtl.errors import ConfigError
 from fedmtl.protocol import Assignment
 from fedmtl.randomness import derive_seed
+from strategies.selectors.base import Selector
 
 
 class Roster:
@@ -18,6 +19,9 @@ class Roster:
     limit
         How many clients may be busy at once, the next one being drawn at random from the idle ones; None: no limit,
         and idle clients are next in the order in which they became idle.
+    selector
+        Chooses in place of chance, as many at a time as the limit, so that its work is shared by as many orders. Its
+        state is its owner's to save.
 
     Attributes
     ----------
@@ -30,7 +34,7 @@ class Roster:
         If the limit is below 1.
     """
 
-    def __init__(self, limit: int | None) -> None:
+    def __init__(self, limit: int | None, selector: Selector | None = None) -> None:
         if limit is not None and limit < 1:
             raise ConfigError(f"at most {limit} clients busy at once: at least 1 must be")
         self.limit = limit
@@ -39,6 +43,8 @@ class Roster:
         self._idle: list[int] = []
         self._place: dict[int, int] = {}  # client -> its place in _idle
         self._draws = 0
+        self._selector = selector
+        self._chosen: list[int] = []  # by the selector, last first, and not taken yet
 
     @property
     def empty(self) -> bool:
@@ -52,6 +58,8 @@ class Roster:
             if client not in self._place:
                 self._place[client] = len(self._idle)
                 self._idle.append(client)
+                if self._selector is not None:
+                    self._selector.free((client,))
 
     def remove(self, client: int) -> None:
         """The client is gone, whatever it was doing."""
@@ -67,10 +75,21 @@ class Roster:
         else:
             chosen = []
             while self._idle and len(self.busy) + len(chosen) < self.limit:
-                chosen.append(self._take(derive_seed(self.seed, "selection", self._draws) % len(self._idle)))
-                self._draws += 1
+                chosen.append(self._take(self._draw(self.limit)))
         self.busy.update(chosen)
         return tuple(Assignment(client) for client in chosen)
+
+    def _draw(self, limit: int) -> int:
+        """Place of the next client."""
+        if self._selector is None:
+            self._draws += 1
+            return derive_seed(self.seed, "selection", self._draws - 1) % len(self._idle)
+        while True:
+            if not self._chosen:
+                self._chosen = self._selector.choose(limit)[::-1]
+            # One that was chosen earlier may have gone since.
+            if (place := self._place.get(self._chosen.pop())) is not None:
+                return place
 
     def _take(self, place: int) -> int:
         """Remove from the idle clients; the last one moves to the gap, so that nothing is shifted."""
@@ -79,11 +98,18 @@ class Roster:
             self._idle[place] = last
             self._place[last] = place
         del self._place[client]
+        if self._selector is not None:
+            self._selector.leave(client)
         return client
 
     def state_dict(self) -> dict[str, Any]:
-        """Clients and the number of draws so far."""
-        return {"busy": sorted(self.busy), "idle": list(self._idle), "draws": self._draws}
+        """Clients, and the number of draws so far or those that were chosen ahead."""
+        return {
+            "busy": sorted(self.busy),
+            "idle": list(self._idle),
+            "draws": self._draws,
+            "chosen": list(self._chosen),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state that `state_dict` returned."""
@@ -91,3 +117,4 @@ class Roster:
         self._idle = [int(client) for client in state["idle"]]
         self._place = {client: place for place, client in enumerate(self._idle)}
         self._draws = int(state["draws"])
+        self._chosen = [int(client) for client in state["chosen"]]

@@ -2,86 +2,195 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
-from fedmtl.protocol import NOTHING, Decision, GlobalModel, JobKey, Update
+from fedmtl.errors import ConfigError
+from fedmtl.protocol import NOTHING, Assignment, Decision, GlobalModel, JobKey, Update
 from strategies.parts import Scheduler
 from strategies.schedulers.roster import Roster
+from strategies.schedulers.step_budget import StepBudget
+from strategies.selectors.base import Selector
+
+_Rejected = tuple[tuple[JobKey, str], ...]
 
 
 class Synchronous(Scheduler):
     """Rounds: some clients are given orders, and when each has answered or is lost, the answers are aggregated.
 
     Updates are aggregated in the order in which their clients were chosen, and clients are chosen whatever the order
-    of the arrivals was: a run gives the same model at any speeds. A round that nobody answers takes no server step;
-    the next one begins at once, or when a client joins.
+    of the arrivals was: without over-selection and time-out a run gives the same model at any speeds. A round that
+    nobody answers takes no server step; the next one begins at once, or when a client joins.
 
     Parameters
     ----------
     clients_per_round
-        How many are drawn at random for a round; None: all that are there.
+        Answers that make a round; None: from all that are there.
+    selector
+        Chooses the clients of a round; None: at random.
+    over_commit
+        Factor of `clients_per_round` in the number of clients that are asked. Those that are not among the first
+        `clients_per_round` to answer are late.
+    timeout
+        Seconds after which a round ends with the answers that are there. Those who have not answered then are late. If
+        nobody has, the round ends with the first answer, so that too short a time delays a run but does not stop it.
+    late
+        ``"reject"`` turns down what comes late; ``"keep"`` aggregates it at the end of the round in which it comes,
+        after that round's own answers. Until a late client has answered, or is lost, it is not chosen again.
+    step_budget
+        Seconds that each client's order should take: slow clients are given fewer steps, once their speed is known;
+        None: everybody does its usual work.
+
+    Raises
+    ------
+    ConfigError
+        If a number is out of range, or options contradict each other.
+
+    Notes
+    -----
+    Triggers are ``"all"`` if nobody is awaited any more, ``"enough"`` if others still are, and ``"deadline"``.
     """
 
-    provides = frozenset({"every-update", "fresh-updates", "distinct-clients"})
+    provides = frozenset({"distinct-clients"})
 
-    def __init__(self, clients_per_round: int | None = None) -> None:
-        self._roster = Roster(clients_per_round)
+    def __init__(
+        self,
+        clients_per_round: int | None = None,
+        *,
+        selector: Selector | None = None,
+        over_commit: float = 1.0,
+        timeout: float | None = None,
+        late: Literal["reject", "keep"] = "reject",
+        step_budget: float | None = None,
+    ) -> None:
+        _check(clients_per_round, selector, over_commit, timeout, step_budget)
+        some_are_late = over_commit > 1.0 or timeout is not None
+        if not some_are_late or late == "keep":
+            self.provides |= {"every-update"}
+        if not some_are_late or late == "reject":
+            self.provides |= {"fresh-updates"}
+        asked = None if clients_per_round is None else math.ceil(round(over_commit * clients_per_round, 9))
+        self.selector = selector
+        self._enough = clients_per_round if over_commit > 1.0 else None
+        self._timeout = timeout
+        self._keep = late == "keep"
+        self._budget = None if step_budget is None else StepBudget(step_budget)
+        self._roster = Roster(asked, selector)
         self._round: dict[int, None] = {}  # an ordered set
         self._outstanding: set[int] = set()
         self._gone: set[int] = set()  # members of the round that were lost, whether they had answered or not
         self._answers: dict[int, int] = {}  # client -> job
+        self._late: set[int] = set()  # members of earlier rounds that still train
+        self._kept: list[JobKey] = []
+        self._ends: float | None = None
+        self._overtime = False
 
     def prepare(self, model: GlobalModel, seed: int) -> None:
         """Take the seed of the draws."""
         self._roster.seed = seed
+        if self.selector is not None:
+            self.selector.prepare(model, seed)
 
     def begin(self, clients: Sequence[int], now: float) -> Decision:
         """The first round."""
         self._roster.free(clients)
-        return self._next_round()
+        return self._next_round(now)
 
     def on_update(self, update: Update, now: float) -> Decision:
-        """Keep it until the round is complete."""
-        self._answers[update.client] = update.job
-        return self._settled(update.client)
+        """Keep it until the round is complete; or it is late."""
+        if self._budget is not None:
+            self._budget.learn(update)
+        if self.selector is not None:
+            self.selector.heard(update)
+        if update.client not in self._late:
+            self._answers[update.client] = update.job
+            return self._settled(update.client, now)
+        if self._keep:
+            self._kept.append(update.key)
+            return self._settled(update.client, now)
+        return self._settled(update.client, now, ((update.key, "late: its round had ended"),))
 
     def on_idle(self, client: int, now: float) -> Decision:
         """A member of the round has nothing to deliver, or a client joined: it waits for the next round."""
         if client in self._gone or client not in self._round:
             self._gone.discard(client)
             self._roster.free((client,))
-        return self._settled(client)
+        return self._settled(client, now)
 
     def on_lost(self, client: int, now: float) -> Decision:
         """The round goes on without it; what it delivered before counts."""
         self._roster.remove(client)
-        if client in self._round:
+        if client in self._late:
+            self._late.discard(client)
+        elif client in self._round:
             self._gone.add(client)
-        return self._settled(client)
+        return self._settled(client, now)
 
-    def _settled(self, client: int) -> Decision:
+    def next_deadline(self) -> float | None:
+        """The end of the round, if it has one."""
+        return self._ends
+
+    def on_deadline(self, now: float) -> Decision:
+        """Time is over."""
+        self._ends = None
+        self._overtime = True
+        return self._next_round(now) if self._answers or self._kept else NOTHING
+
+    def _settled(self, client: int, now: float, rejected: _Rejected = ()) -> Decision:
+        """A client is awaited no more, in the round or from an earlier one."""
+        if client in self._late:
+            self._late.discard(client)
+            self._roster.free((client,))
         self._outstanding.discard(client)
-        return NOTHING if self._outstanding else self._next_round()
+        enough = self._enough is not None and len(self._answers) >= self._enough
+        overdue = self._overtime and bool(self._answers or self._kept)
+        if self._outstanding and not enough and not overdue:
+            return Decision(rejected=rejected) if rejected else NOTHING
+        return self._next_round(now, rejected)
 
-    def _next_round(self) -> Decision:
-        aggregate = tuple(JobKey(client, self._answers[client]) for client in self._round if client in self._answers)
-        self._roster.free(client for client in self._round if client not in self._gone)
-        assignments = self._roster.fill()
-        self._round = dict.fromkeys(assignment.client for assignment in assignments)
-        self._outstanding = set(self._round)
+    def _next_round(self, now: float, rejected: _Rejected = ()) -> Decision:
+        answers = [JobKey(client, self._answers[client]) for client in self._round if client in self._answers]
+        late, trigger = frozenset(self._kept), self._trigger()
+        aggregate = (*answers, *self._kept)
+        self._roster.free(c for c in self._round if c not in self._gone and c not in self._outstanding)
+        for client in self._round:
+            if client in self._outstanding:  # it is neither busy for this round nor idle
+                self._roster.remove(client)
+                self._late.add(client)
+        chosen = [assignment.client for assignment in self._roster.fill()]
+        self._round = dict.fromkeys(chosen)
+        self._outstanding = set(chosen)
         self._gone = set()
         self._answers = {}
-        return Decision(aggregate=aggregate, trigger="all" if aggregate else "", assignments=assignments)
+        self._kept = []
+        self._overtime = False
+        self._ends = None if self._timeout is None or not chosen else now + self._timeout
+        assignments = tuple(Assignment(client, self._steps(client)) for client in chosen)
+        return Decision(aggregate, trigger if aggregate else "", late, rejected, assignments)
+
+    def _trigger(self) -> str:
+        if not self._outstanding:
+            return "all"
+        return "deadline" if self._overtime else "enough"
+
+    def _steps(self, client: int) -> int | None:
+        return None if self._budget is None else self._budget.steps(client)
 
     def state_dict(self) -> dict[str, Any]:
-        """The roster and the round."""
+        """The roster, the round, those who are late, and the parts."""
         return {
             "roster": self._roster.state_dict(),
             "round": list(self._round),
             "outstanding": sorted(self._outstanding),
             "gone": sorted(self._gone),
             "answers": list(self._answers.items()),
+            "late": sorted(self._late),
+            "kept": [list(key) for key in self._kept],
+            "ends": self._ends,
+            "overtime": self._overtime,
+            "budget": None if self._budget is None else self._budget.state_dict(),
+            "selector": None if self.selector is None else self.selector.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -91,3 +200,28 @@ class Synchronous(Scheduler):
         self._outstanding = set(map(int, state["outstanding"]))
         self._gone = set(map(int, state["gone"]))
         self._answers = {int(client): int(job) for client, job in state["answers"]}
+        self._late = set(map(int, state["late"]))
+        self._kept = [JobKey(int(client), int(job)) for client, job in state["kept"]]
+        self._ends, self._overtime = state["ends"], bool(state["overtime"])
+        if self._budget is not None:
+            self._budget.load_state_dict(state["budget"])
+        if self.selector is not None:
+            self.selector.load_state_dict(state["selector"])
+
+
+def _check(
+    clients_per_round: int | None,
+    selector: Selector | None,
+    over_commit: float,
+    timeout: float | None,
+    step_budget: float | None,
+) -> None:
+    if clients_per_round is None and (selector is not None or over_commit > 1.0):
+        raise ConfigError("a choice of clients and over-selection need a number of answers: set clients_per_round")
+    if over_commit < 1.0:
+        raise ConfigError(
+            f"over_commit = {over_commit}: at least as many clients must be asked as answers make a round"
+        )
+    for name, seconds in (("timeout", timeout), ("step_budget", step_budget)):
+        if seconds is not None and not 0 < seconds < math.inf:
+            raise ConfigError(f"{name} = {seconds} seconds: must be positive")

@@ -19,16 +19,27 @@ from strategies.aggregators import GradientAggregator, ModelAggregator
 from strategies.loop import Loop
 from strategies.parts import Scheduler
 from strategies.schedulers import Asynchronous, Buffered, Synchronous
+from strategies.selectors import HeteroSelect, OortSelector
 from strategies.strategy import Strategy
 from strategies.weightings import Uniform
 
 SCHEDULERS: dict[str, Callable[[], Scheduler]] = {
     "synchronous": Synchronous,
     "synchronous, 3 a round": lambda: Synchronous(3),
+    "synchronous, time-out": lambda: Synchronous(timeout=5.0),
+    "synchronous, time-out, late kept": lambda: Synchronous(timeout=5.0, late="keep"),
+    "synchronous, hasty, 3 a round": lambda: Synchronous(3, timeout=0.5),
+    "synchronous, 4 asked, 3 a round": lambda: Synchronous(3, over_commit=1.3),
+    "synchronous, 6 asked, 3 a round, late kept": lambda: Synchronous(3, over_commit=2.0, timeout=9.0, late="keep"),
+    "synchronous, steps to fit": lambda: Synchronous(step_budget=4.0),
+    "synchronous, Oort, 3 a round": lambda: Synchronous(3, selector=OortSelector(), over_commit=1.1, timeout=9.0),
+    "synchronous, HeteRo-Select, 3 a round": lambda: Synchronous(3, selector=HeteroSelect()),
     "asynchronous": Asynchronous,
     "asynchronous, 3 busy": lambda: Asynchronous(3),
     "buffered": lambda: Buffered(4),
     "buffered, 3 busy": lambda: Buffered(4, concurrency=3),
+    "buffered, 3 busy, Oort": lambda: Buffered(4, concurrency=3, selector=OortSelector()),
+    "buffered, 3 busy, HeteRo-Select": lambda: Buffered(4, concurrency=3, selector=HeteroSelect()),
     "buffered, fresh only": lambda: Buffered(4, max_staleness=2),
     "buffered, ticks": lambda: Buffered(4, clock="tick"),
     "buffered, ticks, 3 busy": lambda: Buffered(4, clock="tick", concurrency=3),
@@ -103,7 +114,7 @@ def test_versions_rise_by_one_and_no_update_is_from_the_future(toys, name: str, 
     assert [aggregation.version for aggregation in trace.aggregations] == list(range(1, len(trace.aggregations) + 1))
     for aggregation in trace.aggregations:
         assert aggregation.updates
-        assert aggregation.trigger in {"full", "rest", "all", "single"}
+        assert aggregation.trigger in {"full", "rest", "all", "single", "enough", "deadline"}
         for update, tau in zip(aggregation.updates, aggregation.staleness, strict=True):
             assert tau == aggregation.version - 1 - update.base_version >= 0
     times = [aggregation.time for aggregation in trace.aggregations]
@@ -193,6 +204,6 @@ def test_begin_with_nobody_waits_for_the_first_to_join(toys) -> None:
         scheduler.prepare(toys.start_model(), 0)
         assert scheduler.begin([], 0.0).assignments == (), name
         decision = scheduler.on_idle(7, 1.0)
-        if (due := scheduler.next_deadline()) is not None:
+        if not decision.assignments and (due := scheduler.next_deadline()) is not None:
             decision = scheduler.on_deadline(due)
         assert [a.client for a in decision.assignments] == [7], name

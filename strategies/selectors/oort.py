@@ -1,0 +1,188 @@
+"""Oort's selection: clients that are useful to the model and not too slow, and some that were never tried.
+
+"Oort: Efficient Federated Learning via Guided Participant Selection" (OSDI 2021, arXiv 2010.06081). In round R, with
+client i's utility ``U_i = |B_i| sqrt(mean loss^2)``, the duration t_i of its last job and its last round r_i:
+
+    score_i = norm(min(U_i, 98th percentile)) + sqrt(0.1 ln R / r_i)      norm(u) = (u - min U) / (max U - min U)
+    score_i = score_i (T / t_i)^alpha                                     if t_i > T
+
+T is a percentile of the durations; a pacer moves it every W rounds: up if the utility of the exploited clients has
+hardly changed, down if it has jumped. A share epsilon of a round, which shrinks from round to round, explores: it is
+drawn from the clients that never reported. The others are drawn with probabilities proportional to the scores, from
+those whose score is at least c times that of the first client beyond the cut.
+
+Differences from the authors' code: the server is not told sizes and speeds before a client's first update, so that it
+explores uniformly; the cut-off client is the last one if there is none beyond the cut; equal utilities have the norm 1,
+a duration of 0 is no fault; |B_i| is the number of the client's examples, and the loss the one it reports
+(:mod:`clients.adaptation.losses`: of batches, not of single examples), or its tasks' mean losses under policies that
+report none. When nobody is left to explore the whole round exploits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from fedmtl.errors import ConfigError
+from fedmtl.protocol import Update
+from strategies.selectors.base import Floats, Rows, Selector, mean_loss, sample
+
+
+class OortSelector(Selector):
+    """Utility, pacer, exploration, blacklist.
+
+    Parameters
+    ----------
+    exploration, decay, exploration_min
+        epsilon at the start, its factor per round, and its least value.
+    threshold
+        Percentile of the durations that T is at the start; from 100 on, T is infinite.
+    pacer_rounds, pacer_step
+        W, and the percentage points by which the pacer moves.
+    penalty
+        alpha.
+    cut_off
+        c.
+    clip
+        Percentile at which utilities are clipped.
+    blacklist_rounds
+        A client that was chosen more often is left out while there are others; None: none are. At most 30 % of the
+        clients are left out.
+    """
+
+    def __init__(
+        self,
+        *,
+        exploration: float = 0.9,
+        decay: float = 0.95,
+        exploration_min: float = 0.2,
+        threshold: float = 30.0,
+        pacer_rounds: int = 20,
+        pacer_step: float = 5.0,
+        penalty: float = 2.0,
+        cut_off: float = 0.7,
+        clip: float = 98.0,
+        blacklist_rounds: int | None = None,
+    ) -> None:
+        super().__init__(utility=0.0, duration=0.0, last=0.0, chosen=0.0)
+        if exploration_min > exploration:
+            raise ConfigError(f"exploration_min = {exploration_min} is above exploration = {exploration}")
+        self.exploration = exploration
+        self.threshold = threshold
+        self.decay = decay
+        self.exploration_min = exploration_min
+        self.pacer_rounds = pacer_rounds
+        self.pacer_step = pacer_step
+        self.penalty = penalty
+        self.cut_off = cut_off
+        self.clip = clip
+        self.blacklist_rounds = blacklist_rounds
+        self._exploited = np.empty(0, dtype=np.intp)
+        self._window = 0.0
+        self._last_window: float | None = None
+
+    def heard(self, update: Update) -> None:
+        """Note utility, duration and round."""
+        table = self.candidates
+        row = table.row(update.client)
+        table["utility"][row] = update.examples * mean_loss(update, "loss_rms")
+        table["duration"][row] = update.duration
+        table["last"][row] = max(self.round, 1)
+
+    def _rows(self, count: int, generator: np.random.Generator) -> Rows:
+        self._pace()
+        self.exploration = max(self.exploration * self.decay, self.exploration_min)
+        table, idle = self.candidates, self.candidates.idle
+        barred = self._blacklist()[idle]
+        known, fresh = idle[(table["last"][idle] > 0) & ~barred], idle[(table["last"][idle] == 0) & ~barred]
+        explore = min(count - min(int(count * (1.0 - self.exploration)), len(known)), len(fresh))
+        exploit = min(count - explore, len(known))
+        self._exploited = self._exploit(known, exploit, generator)
+        explored = fresh[sample(np.ones(len(fresh)), explore, generator)]
+        rest = idle[barred]
+        rest = rest[sample(np.ones(len(rest)), count - exploit - explore, generator)]
+        chosen = np.concatenate([self._exploited, explored, rest])
+        table["chosen"][chosen] += 1
+        return chosen
+
+    def _exploit(self, rows: Rows, count: int, generator: np.random.Generator) -> Rows:
+        """Draw from the clients that are good enough."""
+        if count == 0:
+            return rows[:0]
+        pool, weights = self.pool(rows, count)
+        return pool[sample(weights, count, generator)]
+
+    def pool(self, rows: Rows, count: int) -> tuple[Rows, Floats]:
+        """Of clients that reported, those good enough for a draw of `count`, and the first draw's probabilities."""
+        scores = self.scores(rows)
+        place = len(scores) - 1 - min(count, len(scores) - 1)
+        good = scores >= self.cut_off * np.partition(scores, place)[place]
+        total = scores[good].sum()
+        weights = scores[good] / total if total > 0 else np.full(good.sum(), 1.0 / good.sum())
+        return rows[good], weights
+
+    def scores(self, rows: Rows) -> Floats:
+        """Scores of clients that reported, all at least 0."""
+        table = self.candidates
+        U, t, last = table["utility"][rows], table["duration"][rows], table["last"][rows]
+        low, spread = U.min(), np.ptp(U)
+        clipped = np.minimum(U, np.percentile(U, self.clip))
+        norm = (clipped - low) / spread if spread > 0 else np.ones_like(U)
+        score = norm + np.sqrt(0.1 * math.log(self.round) / last)
+        T = self.preferred_duration
+        slow = t > T
+        score[slow] *= (T / t[slow]) ** self.penalty
+        return np.asarray(score)
+
+    @property
+    def preferred_duration(self) -> float:
+        """T, in seconds."""
+        durations = self.candidates["duration"][self.candidates["last"] > 0]
+        if self.threshold >= 100 or len(durations) == 0:
+            return math.inf
+        place = min(int(len(durations) * self.threshold / 100), len(durations) - 1)
+        return float(np.partition(durations, place)[place])
+
+    def _pace(self) -> None:
+        """Sum the utility of the clients last exploited, and compare the sum with that of the W rounds before."""
+        if len(self._exploited):
+            self._window += float(self.candidates["utility"][self._exploited].mean())
+        if self.round % self.pacer_rounds:
+            return
+        if self._last_window is not None:
+            change = abs(self._window - self._last_window)
+            if change <= 0.1 * self._last_window:
+                self.threshold = min(100.0, self.threshold + self.pacer_step)
+            elif change >= 5.0 * self._last_window:
+                self.threshold = max(self.pacer_step, self.threshold - self.pacer_step)
+        self._last_window, self._window = self._window, 0.0
+
+    def _blacklist(self) -> np.ndarray:
+        """Which rows are left out."""
+        chosen = self.candidates["chosen"]
+        barred = np.zeros(len(chosen), dtype=np.bool_)
+        if self.blacklist_rounds is not None:
+            tired = np.flatnonzero(chosen > self.blacklist_rounds)
+            most = int(0.3 * len(chosen))
+            barred[tired[np.argsort(-chosen[tired], kind="stable")[:most]]] = True
+        return barred
+
+    def state_dict(self) -> dict[str, Any]:
+        """The table, the rounds, the exploration and the pacer."""
+        return super().state_dict() | {
+            "exploration": self.exploration,
+            "threshold": self.threshold,
+            "exploited": self._exploited.tolist(),
+            "window": self._window,
+            "last_window": self._last_window,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a state that `state_dict` returned."""
+        super().load_state_dict(state)
+        self.exploration, self.threshold = float(state["exploration"]), float(state["threshold"])
+        self._exploited = np.array(state["exploited"], dtype=np.intp)
+        self._window, self._last_window = float(state["window"]), state["last_window"]
