@@ -72,7 +72,7 @@ class LocalTrainer:
         base = order.base.vector.to(self.device)
         half, observed = adaptation(order.policy), observed or {}
         plan = half.plan(order, observed, functools.partial(self._class_accuracy, client, base))
-        self._vector.copy_(base)
+        self._vector.copy_(base if plan.start is None else plan.start)
         shard = self._data.shards[client]
         steps = local_steps(order, len(shard))
         trace = self._descend(order, plan, tasks, shard, base, steps)

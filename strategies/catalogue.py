@@ -7,11 +7,15 @@ from typing import Any
 
 from fedmtl.components import check_options, choose
 from strategies.fadas import fadas
+from strategies.fedac import fedac
+from strategies.fal import fal
 from strategies.fedasync import fedasync
 from strategies.fedavg import fedavg, fedavg_safl
 from strategies.fedbuff import fedbuff
 from strategies.fedqs import fedqs
 from strategies.fedsgd import fedsgd
+from strategies.mstep import mstep
+from strategies.fedspeed import fedspeed
 from strategies.parts import TaskWeights
 from strategies.strategy import Strategy
 
@@ -25,7 +29,11 @@ STRATEGIES: dict[str, Recipe] = {
     "fedsgd": fedsgd,
     "fedbuff": fedbuff,
     "fedasync": fedasync,
+    "mstep": mstep,
+    "fedac": fedac,
     "fadas": fadas,
+    "fedspeed": fedspeed,
+    "fal": fal,
 }
 
 

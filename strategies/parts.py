@@ -11,8 +11,8 @@ on itself and why, as class attributes or, where it depends on options, set in `
     class Policy...:    needs = {"every-update": "a variate whose update is dropped is counted on the client alone"}
 
 :class:`strategies.strategy.Strategy` refuses a combination in which a need is met by no part, with the reason. Parts
-that are held by parts (a weighting by an aggregator, say) are asked as well. A kind of guarantee that is missing here is
-a new word in :data:`Trait`.
+that are held by parts (a weighting by an aggregator, say) are asked as well. A kind of guarantee that is missing here is a
+new word in :data:`Trait`.
 """
 
 from __future__ import annotations
@@ -133,6 +133,10 @@ class Scheduler(Part, ABC):
     def on_lost(self, client: int, now: float) -> Decision:
         """The client is gone; the order it had, if any, will not be answered."""
 
+    def finish(self, now: float) -> Decision:
+        """The run is over: a last server step of updates that are still kept, if any. It gives no orders."""
+        return NOTHING
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:
@@ -178,7 +182,22 @@ class Aggregator(Part, ABC):
 
 
 class Weighting(Part, ABC):
-    """Decides the weight of each update in an aggregation."""
+    """Decides the weight of each update in an aggregation.
+
+    Attributes
+    ----------
+    needs_bases
+        Whether `look` needs :attr:`Step.bases`.
+    """
+
+    needs_bases: bool = False
+
+    def look(self, step: Step) -> None:
+        """See a whole server step before being asked for its weights, which happens once or several times.
+
+        For rules that depend on the vectors. A rule that asks another one lets it look as well.
+        """
+        return None
 
     @abstractmethod
     def weights(self, updates: Sequence[Update], version: int, ledger: Ledger) -> tuple[float, ...]:

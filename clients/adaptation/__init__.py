@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from clients.adaptation.adversarial import AdversarialAdaptation
 from clients.adaptation.base import Adaptation
 from clients.adaptation.control_variates import ControlVariatesAdaptation
+from clients.adaptation.curriculum import CurriculumAdaptation
 from clients.adaptation.fedqs import FedQSAdaptation
+from clients.adaptation.own_model import OwnModelAdaptation
 from clients.adaptation.plain import PlainAdaptation
+from clients.adaptation.sharpness import SharpnessAdaptation
 from fedmtl.errors import UserError
 
 ADAPTATIONS: dict[str, Adaptation] = {
     "plain": PlainAdaptation(),
     "fedqs": FedQSAdaptation(),
     "control-variates": ControlVariatesAdaptation(),
+    "own-model": OwnModelAdaptation(),
+    "sharpness": SharpnessAdaptation(),
+    "adversarial": AdversarialAdaptation(),
+    "curriculum": CurriculumAdaptation(),
 }
 
 

@@ -37,6 +37,9 @@ class Plan:
         A constant flat vector that is added to every step's gradient, shape [P], or None.
     technique
         What the client does otherwise than plain descent, or None.
+    start
+        The vector to start from in place of the order's, shape [P], or None; the update's delta is still taken
+        against the order's.
     """
 
     settings: TrainSettings
@@ -45,6 +48,7 @@ class Plan:
     similarity: float | None = None
     correction: Tensor | None = None
     technique: Technique | None = None
+    start: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

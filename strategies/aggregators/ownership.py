@@ -30,6 +30,7 @@ def combine_by_owner(step: Step, weighting: Weighting, combine: Combine) -> tupl
     def weigh(updates: Sequence[Update]) -> tuple[float, ...]:
         return weighting.weights(updates, step.model.version, step.ledger)
 
+    weighting.look(step)
     layout, weights = step.model.layout, weigh(step.updates)
     if all(len(update.tasks) == len(layout.heads) for update in step.updates):
         return combine(slice(0, layout.size), step.updates, weights), weights

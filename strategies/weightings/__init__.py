@@ -1,8 +1,23 @@
 """How much each update counts in an aggregation."""
 
+from strategies.weightings.agreement import Agreement
 from strategies.weightings.data_size import DataSize
 from strategies.weightings.fedqs import FedQSWeights
+from strategies.weightings.kafl import KAFLWeights
 from strategies.weightings.staleness import Discounted, Staleness, constant, hinge, polynomial
 from strategies.weightings.uniform import Uniform
+from strategies.weightings.vectors import VectorWeighting
 
-__all__ = ["DataSize", "Discounted", "FedQSWeights", "Staleness", "Uniform", "constant", "hinge", "polynomial"]
+__all__ = [
+    "Agreement",
+    "DataSize",
+    "Discounted",
+    "FedQSWeights",
+    "KAFLWeights",
+    "Staleness",
+    "Uniform",
+    "VectorWeighting",
+    "constant",
+    "hinge",
+    "polynomial",
+]

@@ -8,7 +8,7 @@ from typing import Literal
 
 from fedmtl.protocol import Update
 from strategies.ledger import Ledger
-from strategies.parts import Weighting
+from strategies.parts import Step, Weighting
 
 
 class FedQSWeights(Weighting):
@@ -48,6 +48,7 @@ class FedQSWeights(Weighting):
         frequency_cap: float = 9.0,
     ) -> None:
         self.base = base
+        self.needs_bases = base.needs_bases
         if feedback:
             self.needs = {"feedback": "without the bits every weight would be the base's: take FedQSPolicy"}
         self.phi = phi
@@ -56,6 +57,10 @@ class FedQSWeights(Weighting):
         self.similarity = similarity
         self.similarity_cap = similarity_cap
         self.frequency_cap = frequency_cap
+
+    def look(self, step: Step) -> None:
+        """Let the base look."""
+        self.base.look(step)
 
     def weights(self, updates: Sequence[Update], version: int, ledger: Ledger) -> tuple[float, ...]:
         """Weights that are not negative and sum to 1."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from fedmtl.protocol import Update
 from strategies.ledger import Ledger
-from strategies.parts import Weighting
+from strategies.parts import Step, Weighting
 
 Staleness = Callable[[float], float]
 """A function s(tau)."""
@@ -51,9 +51,14 @@ class Discounted(Weighting):
 
     def __init__(self, base: Weighting, staleness: Staleness, factor: float = 1.0, *, relative: bool = False) -> None:
         self.base = base
+        self.needs_bases = base.needs_bases
         self.staleness = staleness
         self.factor = factor
         self.relative = relative
+
+    def look(self, step: Step) -> None:
+        """Let the base look."""
+        self.base.look(step)
 
     def weights(self, updates: Sequence[Update], version: int, ledger: Ledger) -> tuple[float, ...]:
         """Weights that never rise with the staleness; of at most `factor` times the base's unless `relative`."""

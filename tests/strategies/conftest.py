@@ -65,7 +65,10 @@ class Quirks:
 
 
 class ToyFleet(Fleet):
-    """Clients that pull the model towards a point of their own, and answer after a given time."""
+    """Clients that pull the model towards a point of their own, and answer after a given time.
+
+    Usual work is two steps; an order of so many steps takes proportionally longer.
+    """
 
     def __init__(self, count: int, duration: Callable[[int, int], float], quirks: Quirks | None = None) -> None:
         self.count = count
@@ -97,7 +100,8 @@ class ToyFleet(Fleet):
                 continue
             observed = adaptation(order.policy).observe(order, self.states.setdefault(client, {}))
             self.pending[order.key] = (order, observed, self.time)
-            self._push(self.time + self.duration(client, job), _ARRIVAL, client, job)
+            steps = order.steps or 2
+            self._push(self.time + self.duration(client, job) * steps / 2, _ARRIVAL, client, job)
 
     def next_event(self, until: float | None) -> Event | None:
         if self.extra:
@@ -122,15 +126,16 @@ class ToyFleet(Fleet):
         accuracy = ClassAccuracy((draw % 21, 10), (20, 20))
         half = adaptation(order.policy)
         plan = half.plan(order, observed, lambda: accuracy)
-        aim = _aim(key.client)
+        aim, base = _aim(key.client), order.base.vector
+        start = base if plan.start is None else plan.start
         rate = plan.settings.learning_rate * (1.0 + plan.settings.momentum)
         update = Update(
             key.client,
             key.job,
             order.base.version,
-            rate * (aim - order.base.vector),
+            rate * (aim - start) + (start - base),
             examples=10 + key.client,
-            steps=2,
+            steps=order.steps or 2,
             tasks=self.quirks.tasks(key.client),
             learning_rate=plan.settings.learning_rate,
             momentum=plan.settings.momentum,

@@ -1,0 +1,11 @@
+"""Clients go on from their own models until there is a newer global one."""
+
+from __future__ import annotations
+
+from strategies.parts import ClientPolicy
+
+
+class OwnModel(ClientPolicy):
+    """M-step FedAsync's choice of the starting point; the client's half is :mod:`clients.adaptation.own_model`."""
+
+    name = "own-model"

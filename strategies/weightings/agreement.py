@@ -1,0 +1,55 @@
+"""FedAC's weights: an update counts by its agreement with what the server did meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from strategies.parts import Step
+from strategies.weightings.vectors import VectorWeighting
+
+
+class Agreement(VectorWeighting):
+    """``p_i = r_i / sum_j r_j`` with ``r_i = max(cos(w - w_start_i, Delta_i), floor)`` over the trainable part.
+
+    A fresh update, for which ``w - w_start_i`` is 0, and one that is 0 itself have the floor: there is no angle.
+
+    Parameters
+    ----------
+    floor
+        The least score of an update.
+    """
+
+    needs_bases = True
+
+    def __init__(self, floor: float = 0.1) -> None:
+        super().__init__()
+        self.floor = floor
+
+    def scores(self, step: Step) -> Sequence[float]:
+        """The r_i."""
+        part, w = step.model.layout.trainable, step.model.vector
+        drifts: dict[int, Tensor] = {}  # w - w_start by the version started from
+        for update in step.updates:
+            version = update.base_version
+            if version != step.model.version and version not in drifts:
+                drifts[version] = w[part] - step.bases[version][part]
+        return [
+            max(cosine(drifts[update.base_version], update.delta[part]), self.floor)
+            if update.base_version in drifts
+            else self.floor
+            for update in step.updates
+        ]
+
+
+def cosine(a: Tensor, b: Tensor) -> float:
+    """Cosine of the angle between two vectors of shape [P], within [-1, 1]; 0 where one of them is 0.
+
+    The product is divided by one norm after the other: that of two small ones could vanish.
+    """
+    length_a, length_b = float(torch.linalg.vector_norm(a)), float(torch.linalg.vector_norm(b))
+    if not (length_a and length_b):
+        return 0.0
+    return min(max(float(torch.dot(a, b)) / length_a / length_b, -1.0), 1.0)

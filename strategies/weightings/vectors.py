@@ -1,0 +1,37 @@
+"""Weights that depend on the vectors, not only on what updates say of themselves."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+
+from fedmtl.protocol import JobKey, Update
+from strategies.ledger import Ledger
+from strategies.parts import Step, Weighting
+
+
+class VectorWeighting(Weighting):
+    """Scores each step's updates once, in one pass over them.
+
+    The weights are the scores of the updates asked for, divided by their sum; equal weights if that is 0.
+    """
+
+    def __init__(self) -> None:
+        self._scores: dict[JobKey, float] = {}
+
+    @abstractmethod
+    def scores(self, step: Step) -> Sequence[float]:
+        """A score for each update of the step; finite and not negative."""
+
+    def look(self, step: Step) -> None:
+        """Score the updates."""
+        self._scores = {update.key: score for update, score in zip(step.updates, self.scores(step), strict=True)}
+
+    def weights(self, updates: Sequence[Update], version: int, ledger: Ledger) -> tuple[float, ...]:
+        """Weights that are not negative and sum to 1."""
+        scores = [self._scores[update.key] for update in updates]
+        total = math.fsum(scores)
+        if total <= 0.0:
+            return (1.0 / len(scores),) * len(scores)
+        return tuple(score / total for score in scores)
