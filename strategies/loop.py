@@ -57,7 +57,8 @@ class Loop:
     def run(self, stop: Callable[[Loop], str | None]) -> None:
         """Run until `stop(loop)` returns a reason, or nothing can happen any more, or `interrupt` was called.
 
-        After an interruption the run is not over: its state can be saved, and the observers are not told of an end.
+        At the end the scheduler may ask for a last server step (`Scheduler.finish`), which comes on top of what `stop`
+        asked for. After an interruption the run is not over: its state can be saved, and the observers are not told of an end.
 
         Raises
         ------
@@ -81,6 +82,7 @@ class Loop:
             for observer in self.observers:
                 observer.after_event(self, event)
         self.ended = reason
+        self._act(strategy.finish(fleet.now()))
         for observer in self.observers:
             observer.on_end(self)
 

@@ -145,6 +145,10 @@ class Strategy(FlowerMethods):
                 self.ledger.met((client,))
                 return self._settle(self.scheduler.on_idle(client, now), now)
 
+    def finish(self, now: float) -> Reaction:
+        """The decision that ends a run."""
+        return self._settle(self.scheduler.finish(now), now)
+
     def aggregate(self, decision: Decision, now: float) -> Aggregation:
         """Take the server step that a decision asks for; the new model is in `model`."""
         before = self.model

@@ -2,6 +2,7 @@
 
 from strategies.schedulers.asynchronous import Asynchronous
 from strategies.schedulers.buffered import Buffered
+from strategies.schedulers.compass import Compass
 from strategies.schedulers.synchronous import Synchronous
 
-__all__ = ["Asynchronous", "Buffered", "Synchronous"]
+__all__ = ["Asynchronous", "Buffered", "Compass", "Synchronous"]

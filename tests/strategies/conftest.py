@@ -248,9 +248,10 @@ class Toys:
         *,
         versions: int | None = None,
         events: int = 100_000,
+        cut: bool = False,
         check: Callable[[Loop], None] = lambda loop: None,
     ) -> tuple[Loop, Trace]:
-        """Run to so many versions or events, whichever comes first."""
+        """Run to so many versions or events, whichever comes first; `cut` is an interruption, not an end, there."""
         strategy.initialise(start_model())
         trace = Trace(check=check)
         loop = Loop(strategy, fleet, [trace])
@@ -258,7 +259,12 @@ class Toys:
         def stop(loop: Loop) -> str | None:
             if versions is not None and loop.strategy.model.version >= versions:
                 return "versions"
-            return "events" if len(trace.events) >= events else None
+            if len(trace.events) < events:
+                return None
+            if cut:
+                loop.interrupt()
+                return None
+            return "events"
 
         loop.run(stop)
         return loop, trace

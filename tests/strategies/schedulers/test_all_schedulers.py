@@ -18,7 +18,7 @@ from fedmtl.state import split
 from strategies.aggregators import GradientAggregator, ModelAggregator
 from strategies.loop import Loop
 from strategies.parts import Scheduler
-from strategies.schedulers import Asynchronous, Buffered, Synchronous
+from strategies.schedulers import Asynchronous, Buffered, Compass, Synchronous
 from strategies.selectors import HeteroSelect, OortSelector
 from strategies.strategy import Strategy
 from strategies.weightings import Uniform
@@ -45,6 +45,9 @@ SCHEDULERS: dict[str, Callable[[], Scheduler]] = {
     "buffered, ticks, 3 busy": lambda: Buffered(4, clock="tick", concurrency=3),
     "buffered, one per tick": lambda: Buffered(4, clock="tick", buffer="one_per_tick"),
     "buffered, more than there are": lambda: Buffered(50),
+    "compass": Compass,
+    "compass, short and early to close": lambda: Compass(q_max=8, q_min=1, latency_factor=1.05, late_test="inclusive"),
+    "compass, affine, hasty": lambda: Compass(q_max=20, speed_model="affine", timeout_seconds=7.0),
 }
 LIMITS = {name: 3 for name in SCHEDULERS if "3" in name}
 FAULTS = ("nan", "length", "version", "failure", "duplicate", "stranger", "similarity")
@@ -114,7 +117,7 @@ def test_versions_rise_by_one_and_no_update_is_from_the_future(toys, name: str, 
     assert [aggregation.version for aggregation in trace.aggregations] == list(range(1, len(trace.aggregations) + 1))
     for aggregation in trace.aggregations:
         assert aggregation.updates
-        assert aggregation.trigger in {"full", "rest", "all", "single", "enough", "deadline"}
+        assert aggregation.trigger in {"full", "rest", "all", "single", "enough", "deadline", "flush"}
         for update, tau in zip(aggregation.updates, aggregation.staleness, strict=True):
             assert tau == aggregation.version - 1 - update.base_version >= 0
     times = [aggregation.time for aggregation in trace.aggregations]
@@ -154,7 +157,9 @@ def test_a_run_cut_at_any_event_goes_on_to_the_same_bits(
     toys, name: str, world: dict, moment: int, model: bool
 ) -> None:
     whole, seen = toys.run(make_strategy(name, model=model), make_fleet(toys, world), events=150)
-    first, _ = toys.run(make_strategy(name, model=model), make_fleet(toys, world), events=min(moment, len(seen.events)))
+    first, _ = toys.run(
+        make_strategy(name, model=model), make_fleet(toys, world), events=min(moment, len(seen.events)), cut=True
+    )
     rest = make_strategy(name, model=model)
     rest.initialise(toys.start_model())
     trace = toys.Trace()
