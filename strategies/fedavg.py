@@ -17,7 +17,7 @@ from typing import Annotated
 from fedmtl.components import Param
 from strategies.aggregators import ModelAggregator
 from strategies.methods import method
-from strategies.options import BufferRule, BufferSize, Clock, Concurrency, Tick, WeightBase, base_weighting
+from strategies.options import BufferRule, BufferSize, Clock, Concurrency, MaxBuffer, Tick, WeightBase, base_weighting
 from strategies.parts import TaskWeights
 from strategies.schedulers import Buffered, Synchronous
 from strategies.strategy import Strategy
@@ -53,9 +53,12 @@ def fedavg_safl(
     buffer: BufferRule = "drain",
     clock: Clock = "event",
     tick: Tick = 1.0,
+    max_buffer: MaxBuffer = None,
 ) -> Strategy:
     """FedAvg in semi-asynchronous learning: a buffer of K models is averaged."""
-    scheduler = Buffered(buffer_size, concurrency=concurrency, buffer=buffer, clock=clock, tick=tick)
+    scheduler = Buffered(
+        buffer_size, concurrency=concurrency, buffer=buffer, clock=clock, tick=tick, max_size=max_buffer
+    )
     return Strategy(
         scheduler, ModelAggregator(base_weighting(weight_base)), task_weights=task_weights, name="fedavg-safl"
     )

@@ -26,6 +26,7 @@ from strategies.options import (
     BufferSize,
     Clock,
     Concurrency,
+    MaxBuffer,
     StalenessFunction,
     Tick,
     WeightBase,
@@ -58,10 +59,17 @@ def fedbuff(
     buffer: BufferRule = "drain",
     clock: Clock = "event",
     tick: Tick = 1.0,
+    max_buffer: MaxBuffer = None,
 ) -> Strategy:
     """FedBuff: a buffer of K updates, each discounted by its staleness, is averaged and added."""
     scheduler = Buffered(
-        buffer_size, concurrency=concurrency, buffer=buffer, clock=clock, tick=tick, max_staleness=max_staleness
+        buffer_size,
+        concurrency=concurrency,
+        buffer=buffer,
+        clock=clock,
+        tick=tick,
+        max_size=max_buffer,
+        max_staleness=max_staleness,
     )
     discount = staleness_function(staleness, a, b)
     weighting = Discounted(base_weighting(weight_base), discount, relative=normalise == "average")

@@ -28,7 +28,7 @@ from fedmtl.components import Param
 from fedmtl.similarity import SimilarityName
 from strategies.aggregators import GradientAggregator, ModelAggregator
 from strategies.methods import method
-from strategies.options import BufferRule, BufferSize, Clock, Concurrency, Tick, WeightBase, base_weighting
+from strategies.options import BufferRule, BufferSize, Clock, Concurrency, MaxBuffer, Tick, WeightBase, base_weighting
 from strategies.parts import TaskWeights
 from strategies.policies.fedqs import Adaptivity, FedQSPolicy
 from strategies.schedulers import Buffered
@@ -80,6 +80,7 @@ def fedqs(
     buffer: BufferRule = "drain",
     clock: Clock = "event",
     tick: Tick = 1.0,
+    max_buffer: MaxBuffer = None,
 ) -> Strategy:
     """FedQS: semi-asynchronous, clients typed by speed and similarity."""
     weighting = FedQSWeights(
@@ -93,7 +94,7 @@ def fedqs(
     )
     adaptivity = Adaptivity(a, m0, k, momentum_cap, momentum, frequency_cap, rate_min, rate_max, spread, small_class)
     return Strategy(
-        Buffered(buffer_size, concurrency=concurrency, buffer=buffer, clock=clock, tick=tick),
+        Buffered(buffer_size, concurrency=concurrency, buffer=buffer, clock=clock, tick=tick, max_size=max_buffer),
         GradientAggregator(weighting) if aggregation == "gradient" else ModelAggregator(weighting),
         FedQSPolicy(adaptivity, similarity=similarity, fbar=fbar, lg_source=lg_source),
         task_weights,

@@ -10,6 +10,9 @@ from strategies.weightings import DataSize, Staleness, Uniform, constant, hinge,
 
 BufferSize = Annotated[int, Param("K, updates of an aggregation", ge=1, source="authors' code")]
 Concurrency = Annotated[int | None, Param("clients busy at once, drawn at random; all if not set", ge=1)]
+MaxBuffer = Annotated[
+    int | None, Param("collect on beyond K until every task is among the updates, at most so many; K only if not set")
+]
 BufferRule = Annotated[
     Literal["drain", "one_per_tick"], Param("aggregate as often as K updates wait, or once per tick at most")
 ]

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from fedmtl.errors import ConfigError
 from fedmtl.protocol import NOTHING, Decision, GlobalModel, JobKey, Update
 from strategies.parts import Scheduler
+from strategies.schedulers.coverage import TaskCoverage
 from strategies.schedulers.roster import Roster
 from strategies.selectors.base import Selector
 
@@ -33,16 +34,20 @@ class Buffered(Scheduler):
         Updates that are more versions behind when they arrive are rejected; None: none are.
     selector
         Chooses who is next where `concurrency` limits how many are busy; None: at random.
+    max_size
+        Makes the buffer aware of tasks: it collects beyond K updates until every task is among them that has an owner
+        who is there, or until there are `max_size`, and all are aggregated. None: tasks do not matter.
 
     Raises
     ------
     ConfigError
-        If K is below 1, or ``"one_per_tick"`` is asked for without ticks.
+        If K is below 1, `max_size` below K, or ``"one_per_tick"`` is asked for without ticks.
 
     Notes
     -----
-    An aggregation of exactly K updates has the trigger ``"full"``. If every client is lost while updates wait in the
-    buffer, nothing would ever fill it: these are then aggregated with the trigger ``"rest"``.
+    The trigger is ``"full"``, or ``"uncovered"`` where `max_size` updates do not carry every task. If every client is
+    lost while updates wait in the buffer, nothing would ever fill it: these are then aggregated with the trigger
+    ``"rest"``.
     """
 
     def __init__(
@@ -55,6 +60,7 @@ class Buffered(Scheduler):
         tick: float = 1.0,
         max_staleness: int | None = None,
         selector: Selector | None = None,
+        max_size: int | None = None,
     ) -> None:
         if size < 1:
             raise ConfigError(f"a buffer of {size} updates: it must hold at least 1")
@@ -63,7 +69,11 @@ class Buffered(Scheduler):
         if selector is not None and concurrency is None:
             raise ConfigError("a choice of clients needs a number of clients that are busy at once: set concurrency")
         self.selector = selector
+        if max_size is not None and max_size < size:
+            raise ConfigError(f"at most {max_size} updates in a buffer of {size}: the most is at least the size")
         self._size = size
+        self._limit = size if max_size is None else max_size
+        self._coverage = None if max_size is None else TaskCoverage(0)
         self._one_per_tick = buffer == "one_per_tick"
         self._ticks = clock == "tick"
         self._tick = tick
@@ -80,6 +90,8 @@ class Buffered(Scheduler):
         """Take the first version and the seed of the draws."""
         self._version = model.version
         self._roster.seed = seed
+        if self._coverage is not None:
+            self._coverage = TaskCoverage(len(model.layout.heads))
         if self.selector is not None:
             self.selector.prepare(model, seed)
 
@@ -99,16 +111,22 @@ class Buffered(Scheduler):
                 now, ((update.key, f"{staleness} versions behind, at most {self._max_staleness} allowed"),)
             )
         self._buffer.append(update.key)
+        if self._coverage is not None:
+            self._coverage.add(update.client, update.tasks)
         return self._react(now)
 
     def on_idle(self, client: int, now: float) -> Decision:
         """The client, or another in its place, is next."""
         self._roster.free((client,))
+        if self._coverage is not None:
+            self._coverage.enter(client)
         return self._react(now)
 
     def on_lost(self, client: int, now: float) -> Decision:
         """Another takes its place; what it delivered before stays in the buffer."""
         self._roster.remove(client)
+        if self._coverage is not None:
+            self._coverage.leave(client)
         return self._react(now)
 
     def next_deadline(self) -> float | None:
@@ -129,7 +147,7 @@ class Buffered(Scheduler):
         """One aggregation, if one is due. Only after the last of an instant are the next orders given."""
         aggregate, trigger = self._take(now)
         self._due = None
-        if self._complete:
+        if self._ripe:
             if not self._one_per_tick:
                 self._due = now
                 return Decision(aggregate, trigger, rejected=rejected)
@@ -137,18 +155,26 @@ class Buffered(Scheduler):
         return Decision(aggregate, trigger, rejected=rejected, assignments=self._roster.fill())
 
     @property
-    def _complete(self) -> bool:
-        """Whether the buffer holds K updates, or any that nobody is left to add to."""
-        return len(self._buffer) >= self._size or (bool(self._buffer) and self._roster.empty)
+    def _ripe(self) -> str:
+        """Why the buffer is to be aggregated; empty if it is not."""
+        held = len(self._buffer)
+        if held >= self._size and (self._coverage is None or self._coverage.complete(self._limit)):
+            return "full"
+        if held >= self._limit:
+            return "uncovered"
+        return "rest" if held and self._roster.empty else ""
 
     def _take(self, now: float) -> tuple[tuple[JobKey, ...], str]:
-        if not self._complete or (self._one_per_tick and self._stepped_at == now):
+        trigger = self._ripe
+        if not trigger or (self._one_per_tick and self._stepped_at == now):
             return (), ""
-        taken = tuple(self._buffer[: self._size])
-        del self._buffer[: self._size]
+        taken = tuple(self._buffer[: self._limit])
+        del self._buffer[: self._limit]
+        if self._coverage is not None:
+            self._coverage.take(len(taken))
         self._version += 1
         self._stepped_at = now
-        return taken, "full" if len(taken) == self._size else "rest"
+        return taken, trigger
 
     def state_dict(self) -> dict[str, Any]:
         """The roster, the buffer, the version, the ticks and the selector."""
@@ -159,6 +185,7 @@ class Buffered(Scheduler):
             "version": self._version,
             "due": self._due,
             "stepped_at": self._stepped_at,
+            "coverage": None if self._coverage is None else self._coverage.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -170,3 +197,5 @@ class Buffered(Scheduler):
         self._stepped_at = state["stepped_at"]
         if self.selector is not None:
             self.selector.load_state_dict(state["selector"])
+        if self._coverage is not None:
+            self._coverage.load_state_dict(state["coverage"])
