@@ -82,17 +82,18 @@ class Adversary(Technique):
 
 def _lengths(vectors: Tensor) -> Tensor:
     """Each example's Euclidean norm, shaped to divide by."""
-    lengths = torch.linalg.vector_norm(vectors.flatten(1), dim=1)
+    lengths: Tensor = torch.linalg.vector_norm(vectors.flatten(1), dim=1)
     return lengths.view(-1, *[1] * (vectors.dim() - 1))
 
 
 def _to_length(vectors: Tensor, length: float) -> Tensor:
     """Each example's vector at this length; a zero stays one."""
     lengths = _lengths(vectors)
-    return vectors * torch.where(lengths > 0, length / lengths, 0.0)
+    factors: Tensor = torch.where(lengths > 0, length / lengths, 0.0)
+    return vectors * factors
 
 
 def _within(vectors: Tensor, length: float) -> Tensor:
     """Each example's vector, shortened to this length where it is longer."""
-    shares: Tensor = length / _lengths(vectors).clamp(min=length)
-    return vectors * shares
+    lengths = _lengths(vectors)
+    return vectors * torch.where(lengths > length, length / lengths, 1.0)

@@ -12,7 +12,7 @@ from fedmtl.balancing.network import TaskNetwork
 from fedmtl.parameters import ParameterLayout
 
 Compute = Callable[[Tensor, Sequence[Tensor]], StepGradients]
-"""The balancer's gradients at the network's present values, from inputs [batch, ...] and each task's targets [batch]."""
+"""The balancer's gradients at the network's values of the moment, from inputs [batch, ...] and targets [batch]."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

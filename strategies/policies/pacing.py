@@ -1,0 +1,45 @@
+"""Curricula: the server says how much of its examples a client may use by now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from fedmtl.protocol import GlobalModel, TrainSettings
+from strategies.ledger import Ledger
+from strategies.parts import ClientPolicy, Instruction
+
+
+def paced(version: int, start: float, versions: int) -> float:
+    """The share that is open: from `start` at version 0 linearly to 1 at `versions`, and 1 from there on."""
+    return 1.0 if version >= versions else start + (1.0 - start) * version / versions
+
+
+class Pacing(ClientPolicy):
+    """Sends the open share as the term ``share``; the client's half is :mod:`clients.adaptation.curriculum`.
+
+    Parameters
+    ----------
+    order
+        Which examples come first.
+    start
+        The share at version 0.
+    versions
+        The version from which on everything is open.
+    """
+
+    name = "curriculum"
+
+    def __init__(self, order: Literal["easy_first", "hard_first", "random"], start: float, versions: int) -> None:
+        self.order = order
+        self.start = start
+        self.versions = versions
+
+    @property
+    def constants(self) -> Mapping[str, Any]:
+        """The order."""
+        return {"order": self.order}
+
+    def instruct(self, client: int, settings: TrainSettings, model: GlobalModel, ledger: Ledger) -> Instruction:
+        """The share."""
+        return Instruction(settings, {"share": paced(model.version, self.start, self.versions)}, {})

@@ -1,0 +1,85 @@
+"""Methods that change what clients do: real runs on real digits, and where they must be FedAvg, bit for bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from simulations import Experiment, run
+from strategies.loop import Loop, Observer
+
+SMALL = [
+    "data.clients=20",
+    "stop.versions=10",
+    "records.evaluate_every=5",
+    "records.checkpoint_every=100",
+    "balancing.name=equal",
+    "training.batch_size=10",
+]
+RECIPES = {
+    "fedspeed": ("strategy.clients_per_round=5",),
+    "fal": ("strategy.clients_per_round=5", "strategy.attack_steps=2"),
+}
+
+
+def small(name: str, *overrides: str) -> Experiment:
+    return Experiment.load(None, [*SMALL, f"name={name}", f"strategy.name={name}", *overrides])
+
+
+def model(directory: Path) -> dict[str, torch.Tensor]:
+    return load_file(directory / "model.safetensors")
+
+
+def same(first: Path, second: Path) -> bool:
+    one, other = model(first), model(second)
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+class InterruptAt(Observer):
+    """Interrupts the loop after so many events, as a signal does."""
+
+    def __init__(self, events: int) -> None:
+        self.left = events
+
+    def after_event(self, loop: Loop, event: object) -> None:
+        self.left -= 1
+        if self.left == 0:
+            loop.interrupt()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_run_learns_and_may_be_cut_anywhere(tmp_path: Path, name: str) -> None:
+    result = run(small(name, *RECIPES[name]), tmp_path / "uncut", pictures=False)
+    assert result.ended == "10 versions were made"
+    assert result.summary["updates"]["rejected"] == 0
+    digit = next(task for task in result.summary["tasks"] if task["name"] == "digit")
+    assert digit["best"] > 0.2  # a guess is right one time in ten
+    cut = tmp_path / "cut"
+    assert run(small(name, *RECIPES[name]), cut, pictures=False, observers=[InterruptAt(17)]).interrupted
+    run(small(name, *RECIPES[name]), cut, resume=True, pictures=False)
+    assert same(tmp_path / "uncut", cut)
+    updates = [pq.read_table(tmp_path / which / "updates.parquet") for which in ("uncut", "cut")]
+    assert updates[0].equals(updates[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "neutral"),
+    [("fal", ("strategy.rho=0",)), ("fedspeed", ("strategy.rho=0", "strategy.lam=0"))],
+)
+def test_without_its_own_idea_a_method_trains_like_fedavg(tmp_path: Path, name: str, neutral: tuple[str, ...]) -> None:
+    """One round: FedSpeed's server adds the dual variables even where clients do not feel them."""
+    for which, options in (("fedavg", ()), (name, neutral)):
+        run(small(which, *options, "stop.versions=1"), tmp_path / which, pictures=False)
+    rows = [
+        pq.read_table(tmp_path / which / "updates.parquet", columns=["client", "arrived_at", "losses"])
+        for which in ("fedavg", name)
+    ]
+    assert rows[0].equals(rows[1])
+    if name == "fal":
+        run(small("fedavg", "strategy.weight_base=uniform"), tmp_path / "uniform", pictures=False)
+        run(small(name, *neutral), tmp_path / "long", pictures=False)
+        assert same(tmp_path / "uniform", tmp_path / "long")
