@@ -45,6 +45,8 @@ SCHEDULERS: dict[str, Callable[[], Scheduler]] = {
     "buffered, ticks, 3 busy": lambda: Buffered(4, clock="tick", concurrency=3),
     "buffered, one per tick": lambda: Buffered(4, clock="tick", buffer="one_per_tick"),
     "buffered, more than there are": lambda: Buffered(50),
+    "buffered, every task": lambda: Buffered(4, max_size=7),
+    "buffered, every task, ticks": lambda: Buffered(4, max_size=7, clock="tick"),
     "compass": Compass,
     "compass, short and early to close": lambda: Compass(q_max=8, q_min=1, latency_factor=1.05, late_test="inclusive"),
     "compass, affine, hasty": lambda: Compass(q_max=20, speed_model="affine", timeout_seconds=7.0),
