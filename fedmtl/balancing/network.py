@@ -73,7 +73,7 @@ class TaskNetwork:
         self.head_parameters = [parameter for head in self.heads for parameter in head]
         self.values = [parameter.detach() for parameter in (*self.shared, *self.head_parameters)]
         self._backbone = model.backbone
-        self._layers = _linear_layers(model.backbone)
+        self._layers = linear_layers(model.backbone)
 
     def represent(self, inputs: Tensor) -> tuple[Tensor, Pullback]:
         """The representation of a batch, shape [batch, width], and its pullback, which may be called many times."""
@@ -141,7 +141,7 @@ class TaskNetwork:
         ]
 
 
-def _linear_layers(backbone: nn.Module) -> list[tuple[Tensor, Tensor]] | None:
+def linear_layers(backbone: nn.Module) -> list[tuple[Tensor, Tensor]] | None:
     """Weights and biases of a backbone that flattens and then has a ReLU after each linear layer; else None."""
     first, *rest = backbone if isinstance(backbone, nn.Sequential) else [backbone]
     layers, activations = rest[::2], rest[1::2]
