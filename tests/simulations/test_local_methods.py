@@ -17,7 +17,6 @@ SMALL = [
     "stop.versions=10",
     "records.evaluate_every=5",
     "records.checkpoint_every=100",
-    "balancing.name=equal",
     "training.batch_size=10",
 ]
 RECIPES = {
@@ -57,7 +56,7 @@ def test_a_run_learns_and_may_be_cut_anywhere(tmp_path: Path, name: str) -> None
     assert result.ended == "10 versions were made"
     assert result.summary["updates"]["rejected"] == 0
     digit = next(task for task in result.summary["tasks"] if task["name"] == "digit")
-    assert digit["best"] > 0.2  # a guess is right one time in ten
+    assert digit["best"] > 0.3  # a guess is right one time in ten
     cut = tmp_path / "cut"
     assert run(small(name, *RECIPES[name]), cut, pictures=False, observers=[InterruptAt(17)]).interrupted
     run(small(name, *RECIPES[name]), cut, resume=True, pictures=False)
