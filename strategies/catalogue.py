@@ -7,16 +7,24 @@ from typing import Any
 
 from fedmtl.components import check_options, choose
 from strategies.fadas import fadas
-from strategies.fedac import fedac
 from strategies.fal import fal
+from strategies.fedac import fedac
+from strategies.fedadam import fedadam
 from strategies.fedasync import fedasync
 from strategies.fedavg import fedavg, fedavg_safl
+from strategies.fedavgm import fedavgm
 from strategies.fedbuff import fedbuff
+from strategies.fednova import fednova
+from strategies.fedprox import fedprox
 from strategies.fedqs import fedqs
 from strategies.fedsgd import fedsgd
-from strategies.mstep import mstep
 from strategies.fedspeed import fedspeed
+from strategies.fedyogi import fedyogi
+from strategies.heteroselect import heteroselect
+from strategies.mstep import mstep
+from strategies.oort import oort
 from strategies.parts import TaskWeights
+from strategies.scaffold import scaffold
 from strategies.strategy import Strategy
 
 Recipe = Callable[..., Strategy]
@@ -25,6 +33,14 @@ Recipe = Callable[..., Strategy]
 STRATEGIES: dict[str, Recipe] = {
     "fedqs": fedqs,
     "fedavg": fedavg,
+    "fedprox": fedprox,
+    "scaffold": scaffold,
+    "fednova": fednova,
+    "fedavgm": fedavgm,
+    "fedadam": fedadam,
+    "fedyogi": fedyogi,
+    "oort": oort,
+    "heteroselect": heteroselect,
     "fedavg-safl": fedavg_safl,
     "fedsgd": fedsgd,
     "fedbuff": fedbuff,

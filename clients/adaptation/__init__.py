@@ -7,6 +7,7 @@ from clients.adaptation.base import Adaptation
 from clients.adaptation.control_variates import ControlVariatesAdaptation
 from clients.adaptation.curriculum import CurriculumAdaptation
 from clients.adaptation.fedqs import FedQSAdaptation
+from clients.adaptation.losses import LossesAdaptation
 from clients.adaptation.own_model import OwnModelAdaptation
 from clients.adaptation.plain import PlainAdaptation
 from clients.adaptation.sharpness import SharpnessAdaptation
@@ -16,6 +17,7 @@ ADAPTATIONS: dict[str, Adaptation] = {
     "plain": PlainAdaptation(),
     "fedqs": FedQSAdaptation(),
     "control-variates": ControlVariatesAdaptation(),
+    "losses": LossesAdaptation(),
     "own-model": OwnModelAdaptation(),
     "sharpness": SharpnessAdaptation(),
     "adversarial": AdversarialAdaptation(),

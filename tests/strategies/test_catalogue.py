@@ -23,7 +23,9 @@ def test_a_strategy_trains_with_its_defaults_and_moves_the_model(toys, name: str
     fleet = toys.Fleet(12, lambda client, job: 1.0 + client % 5)
     loop, trace = toys.run(strategy, fleet, versions=20)
     assert loop.ended == "versions"
-    assert not trace.rejections
+    # Over-commitment is part of Oort: the slowest of a round are late.
+    assert all(rejection.reason.startswith("late") for rejection in trace.rejections)
+    assert not trace.rejections or name == "oort"
     assert (strategy.model.vector - toys.start_model().vector).abs().max() > 0.01
 
 

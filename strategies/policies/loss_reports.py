@@ -1,0 +1,39 @@
+"""Clients that report their first losses, for selections by loss; their half is :mod:`clients.adaptation.losses`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from fedmtl.protocol import GlobalModel, TrainSettings
+from strategies.ledger import Ledger
+from strategies.parts import ClientPolicy, Instruction
+
+
+class LossReports(ClientPolicy):
+    """Clients train with the run's settings and report mean and root mean square of their first losses.
+
+    Parameters
+    ----------
+    steps
+        Over how many steps; 0 for those of the first epoch.
+    mu
+        Factor of a proximal term; None for that of the run's settings.
+    """
+
+    name = "losses"
+
+    def __init__(self, steps: int = 0, mu: float | None = None) -> None:
+        self.steps = steps
+        self.mu = mu
+
+    @property
+    def constants(self) -> Mapping[str, Any]:
+        """The number of steps."""
+        return {"steps": self.steps}
+
+    def instruct(self, client: int, settings: TrainSettings, model: GlobalModel, ledger: Ledger) -> Instruction:
+        """The settings, with the proximal term."""
+        told = settings if self.mu is None else dataclasses.replace(settings, proximal=self.mu)
+        return Instruction(told, {}, {})

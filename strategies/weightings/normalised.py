@@ -1,0 +1,54 @@
+"""FedNova's weights: clients that did more local work do not pull harder for it."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from fedmtl.protocol import Update
+from strategies.ledger import Ledger
+from strategies.parts import Weighting
+
+
+class Normalised(Weighting):
+    """``p_i tau_eff / ||a_i||_1`` with the weights p_i of another rule, which sum to 1.
+
+    ``||a_i||_1`` says how many plain gradient steps client i's local steps amount to (:func:`gradient_mass`), and
+    ``tau_eff = sum_i p_i ||a_i||_1``; with a proximal term ``tau_eff = sum_i p_i tau_i``. Clients that did equal work
+    have the weights p_i.
+
+    Parameters
+    ----------
+    base
+        Gives the p_i.
+    mu
+        Factor of the clients' proximal term.
+    """
+
+    def __init__(self, base: Weighting, mu: float = 0.0) -> None:
+        self.base = base
+        self.mu = mu
+
+    def weights(self, updates: Sequence[Update], version: int, ledger: Ledger) -> tuple[float, ...]:
+        """Positive weights; their sum is 1 if all did equal work and there is no proximal term."""
+        p = self.base.weights(updates, version, ledger)
+        masses = [gradient_mass(update.steps, update.momentum, update.learning_rate * self.mu) for update in updates]
+        work = masses if self.mu == 0.0 else [float(update.steps) for update in updates]
+        tau_eff = math.fsum(share * amount for share, amount in zip(p, work, strict=True))
+        return tuple(share * tau_eff / mass for share, mass in zip(p, masses, strict=True))
+
+
+@functools.lru_cache(maxsize=4096)
+def gradient_mass(steps: int, momentum: float, rate_times_mu: float) -> float:
+    """``||a||_1`` of so many steps of SGD with heavy-ball momentum m and a proximal term.
+
+    If each gradient is 1, the distance ``u = (w_start - w) / eta`` obeys ``v <- m v + 1 - eta mu u``, ``u <- u + v``.
+    That is tau without momentum and proximal term, ``sum_{k=1..tau} (1 - m^k) / (1 - m)`` with momentum, and
+    ``a <- (1 - eta mu) a + 1`` with the proximal term. The recursion is linear, so that its steps are a matrix power.
+    """
+    m, q = momentum, rate_times_mu
+    step = np.array([[1.0 - q, m, 1.0], [-q, m, 1.0], [0.0, 0.0, 1.0]])  # of (u, v, 1)
+    return float(np.linalg.matrix_power(step, steps)[0, 2])
