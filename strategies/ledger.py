@@ -20,6 +20,8 @@ class Ledger:
         n(i), the number of client i's updates that went into the model; clients without any are absent.
     total
         Sum of n(i) over all clients.
+    examples
+        The training examples that each client reported last.
     similarity
         The latest finite similarity that each client reported (whatever its policy means by it).
     non_finite
@@ -30,9 +32,11 @@ class Ledger:
         self.known: set[int] = set()
         self.aggregated: dict[int, int] = {}
         self.total = 0
+        self.examples: dict[int, int] = {}
         self.similarity: dict[int, float] = {}
         self.non_finite = 0
         self._similarity_sum = 0.0
+        self._examples_sum = 0
 
     def met(self, clients: Iterable[int]) -> None:
         """Note clients that are there."""
@@ -40,6 +44,8 @@ class Ledger:
 
     def received(self, update: Update) -> None:
         """Note what an update reports, when it arrives."""
+        self._examples_sum += update.examples - self.examples.get(update.client, 0)
+        self.examples[update.client] = update.examples
         value = update.similarity
         if value is None:
             return
@@ -65,6 +71,11 @@ class Ledger:
         return 1.0 / len(self.aggregated) if self.aggregated else None
 
     @property
+    def mean_examples(self) -> float:
+        """Mean of the examples over the clients that reported; 0 before the first."""
+        return self._examples_sum / len(self.examples) if self.examples else 0.0
+
+    @property
     def mean_similarity(self) -> float | None:
         """Mean of the latest similarities over the clients that reported one; None before the first."""
         return self._similarity_sum / len(self.similarity) if self.similarity else None
@@ -74,6 +85,7 @@ class Ledger:
         return {
             "known": sorted(self.known),
             "aggregated": list(self.aggregated.items()),
+            "examples": list(self.examples.items()),
             "similarity": list(self.similarity.items()),
             "similarity_sum": self._similarity_sum,
             "non_finite": self.non_finite,
@@ -84,6 +96,8 @@ class Ledger:
         self.known = {int(c) for c in state["known"]}
         self.aggregated = {int(c): int(n) for c, n in state["aggregated"]}
         self.total = sum(self.aggregated.values())
+        self.examples = {int(c): int(n) for c, n in state["examples"]}
+        self._examples_sum = sum(self.examples.values())
         self.similarity = {int(c): float(s) for c, s in state["similarity"]}
         self._similarity_sum = float(state["similarity_sum"])
         self.non_finite = int(state["non_finite"])

@@ -58,7 +58,8 @@ class Loop:
         """Run until `stop(loop)` returns a reason, or nothing can happen any more, or `interrupt` was called.
 
         At the end the scheduler may ask for a last server step (`Scheduler.finish`), which comes on top of what `stop`
-        asked for. After an interruption the run is not over: its state can be saved, and the observers are not told of an end.
+        asked for. After an interruption the run is not over: its state can be saved, and the observers are not told of
+        an end.
 
         Raises
         ------

@@ -11,7 +11,7 @@ on itself and why, as class attributes or, where it depends on options, set in `
     class Policy...:    needs = {"every-update": "a variate whose update is dropped is counted on the client alone"}
 
 :class:`strategies.strategy.Strategy` refuses a combination in which a need is met by no part, with the reason. Parts
-that are held by parts (a weighting by an aggregator, say) are asked as well. A kind of guarantee that is missing here is a
+that are held by parts (a weighting by an aggregator, say) are asked as well. A kind of guarantee that is missing is a
 new word in :data:`Trait`.
 """
 

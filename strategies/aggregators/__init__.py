@@ -1,7 +1,19 @@
 """How the chosen updates change the model."""
 
+from strategies.aggregators.calibrated import CalibratedAggregator
 from strategies.aggregators.gradient import GradientAggregator
 from strategies.aggregators.model import ModelAggregator
 from strategies.aggregators.optimized import Optimized
+from strategies.aggregators.wkafl import WKAFLAggregator
+from strategies.aggregators.singles import SinglesApart
+from strategies.aggregators.statistics import Statistics
 
-__all__ = ["GradientAggregator", "ModelAggregator", "Optimized"]
+__all__ = [
+    "CalibratedAggregator",
+    "GradientAggregator",
+    "ModelAggregator",
+    "Optimized",
+    "SinglesApart",
+    "Statistics",
+    "WKAFLAggregator",
+]

@@ -1,0 +1,68 @@
+"""Weights against the whole federation, and a bound for their sum."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+from fedmtl.protocol import Update
+from strategies.ledger import Ledger
+from strategies.parts import Step, Weighting
+
+
+class ShareOfAll(Weighting):
+    """``p_i = (share of all clients that is in the step) * q_i`` with weights q_i of another rule, which sum to 1.
+
+    With ``q_i = 1/K`` and by clients this is FedCompass's ``p_i = 1/m``, where m counts all clients and not the updates
+    at hand; with ``q_i = n_i / sum_j n_j`` and by examples it is ``n_i / N``. A step of one client out of many is then
+    as small as its client's part in a step of all.
+
+    Parameters
+    ----------
+    base
+        Gives the q_i.
+    by
+        Share of ``"clients"``, K / m, or of ``"examples"``, ``sum_j n_j / N``. N is counted over the clients that have
+        reported so far; those that have not are taken to have as many as these on average.
+    """
+
+    def __init__(self, base: Weighting, by: Literal["clients", "examples"] = "clients") -> None:
+        self.base = base
+        self.needs_bases = base.needs_bases
+        self.by = by
+
+    def look(self, step: Step) -> None:
+        """Let the base look."""
+        self.base.look(step)
+
+    def weights(self, updates: Sequence[Update], version: int, ledger: Ledger) -> tuple[float, ...]:
+        """Weights that sum to the share."""
+        everybody = len(ledger.known)
+        if self.by == "clients":
+            share = len(updates) / everybody
+        else:
+            share = sum(update.examples for update in updates) / (ledger.mean_examples * everybody)
+        return tuple(share * q for q in self.base.weights(updates, version, ledger))
+
+
+class Capped(Weighting):
+    """The weights of another rule, scaled down where they sum to more than 1.
+
+    Models can be averaged with such weights only; a client that occurs twice in a step could otherwise make the current
+    model count negatively.
+    """
+
+    def __init__(self, base: Weighting) -> None:
+        self.base = base
+        self.needs_bases = base.needs_bases
+
+    def look(self, step: Step) -> None:
+        """Let the base look."""
+        self.base.look(step)
+
+    def weights(self, updates: Sequence[Update], version: int, ledger: Ledger) -> tuple[float, ...]:
+        """Weights that sum to at most 1."""
+        weights = self.base.weights(updates, version, ledger)
+        total = math.fsum(weights)
+        return tuple(p / total for p in weights) if total > 1.0 else weights
