@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fedmtl.components import check_options, choose
+from strategies.ca2fl import ca2fl
+from strategies.curriculum import curriculum
 from strategies.fadas import fadas
 from strategies.fal import fal
 from strategies.fedac import fedac
@@ -14,6 +16,7 @@ from strategies.fedasync import fedasync
 from strategies.fedavg import fedavg, fedavg_safl
 from strategies.fedavgm import fedavgm
 from strategies.fedbuff import fedbuff
+from strategies.fedcompass import fedcompass
 from strategies.fednova import fednova
 from strategies.fedprox import fedprox
 from strategies.fedqs import fedqs
@@ -26,6 +29,7 @@ from strategies.oort import oort
 from strategies.parts import TaskWeights
 from strategies.scaffold import scaffold
 from strategies.strategy import Strategy
+from strategies.wkafl import wkafl
 
 Recipe = Callable[..., Strategy]
 """Composes a strategy from the task weights and its own options (keyword-only)."""
@@ -45,11 +49,15 @@ STRATEGIES: dict[str, Recipe] = {
     "fedsgd": fedsgd,
     "fedbuff": fedbuff,
     "fedasync": fedasync,
+    "fedcompass": fedcompass,
     "mstep": mstep,
+    "wkafl": wkafl,
     "fedac": fedac,
     "fadas": fadas,
+    "ca2fl": ca2fl,
     "fedspeed": fedspeed,
     "fal": fal,
+    "curriculum": curriculum,
 }
 
 

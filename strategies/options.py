@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from fedmtl.components import Param
+from strategies.client_vectors import StorageName
 from strategies.parts import Weighting
 from strategies.weightings import DataSize, Staleness, Uniform, constant, hinge, polynomial
 
@@ -24,6 +25,10 @@ WeightBaseName = Literal["uniform", "data_size"]
 WeightBase = Annotated[WeightBaseName, Param("every update counts the same, or as its client's examples")]
 StalenessName = Literal["constant", "polynomial", "hinge"]
 StalenessFunction = Annotated[StalenessName, Param("how an update's weight falls with its staleness", source="paper")]
+
+Cache = Annotated[
+    StorageName, Param("where a vector for each client is kept: in memory, there at half the bytes, or in a file")
+]
 
 
 def base_weighting(name: WeightBaseName) -> Weighting:

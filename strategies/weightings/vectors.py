@@ -35,3 +35,15 @@ class VectorWeighting(Weighting):
         if total <= 0.0:
             return (1.0 / len(scores),) * len(scores)
         return tuple(score / total for score in scores)
+
+
+class GivenScores(VectorWeighting):
+    """Scores that an aggregator has found itself, one for each update of the step."""
+
+    def __init__(self, given: Sequence[float]) -> None:
+        super().__init__()
+        self._given = given
+
+    def scores(self, step: Step) -> Sequence[float]:
+        """What was given."""
+        return self._given

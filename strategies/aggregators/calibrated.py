@@ -1,0 +1,73 @@
+"""CA2FL's aggregation: each update is calibrated by its client's last one, and all clients' last ones are added."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedmtl.parameters import weighted_sum
+from fedmtl.protocol import GlobalModel, Update
+from strategies.aggregators.ownership import combine_by_owner
+from strategies.client_vectors import ClientVectors, StorageName, new_storage
+from strategies.parts import Aggregator, Step, Weighting
+
+
+class CalibratedAggregator(Aggregator):
+    """``w <- w + eta_g v`` with ``v = (1/N) sum_j h_j + sum_i p_i (Delta_i - h_i)``, then ``h_i <- Delta_i``.
+
+    h_j, of shape [P], is the last update of client j, 0 before its first; N counts every client that was ever there.
+    A head takes the h_j of the clients that own its task.
+
+    Parameters
+    ----------
+    weighting
+        Gives the p_i, which sum to 1.
+    server_rate
+        eta_g.
+    storage
+        Where the N vectors h_j are.
+    """
+
+    def __init__(self, weighting: Weighting, server_rate: float = 1.0, storage: StorageName = "single") -> None:
+        self.weighting = weighting
+        self.needs_bases = weighting.needs_bases
+        self.server_rate = server_rate
+        self.storage: StorageName = storage
+        self._last: ClientVectors | None = None
+
+    def prepare(self, model: GlobalModel, seed: int) -> None:
+        """Start with every ``h_j = 0``."""
+        self._last = ClientVectors(new_storage(self.storage), model.layout, torch.zeros_like(model.vector))
+
+    @property
+    def last(self) -> ClientVectors:
+        """The h_j."""
+        assert self._last is not None, "prepare comes first"
+        return self._last
+
+    def aggregate(self, step: Step) -> tuple[Tensor, tuple[float, ...]]:
+        """Take the step, and keep the updates."""
+        eta, w = self.server_rate, step.model.vector
+        mean = self.last.mean(len(step.ledger.known), torch.zeros_like(w))
+
+        def combine(part: slice, updates: Sequence[Update], weights: Sequence[float]) -> Tensor:
+            vectors = [update.delta[part] for update in updates]
+            vectors += [self.last.get(update.client)[part] for update in updates]
+            factors = [eta * p for p in weights] + [-eta * p for p in weights]
+            return weighted_sum([*vectors, mean[part]], [*factors, eta], w[part])
+
+        vector, weights = combine_by_owner(step, self.weighting, combine)
+        for update in step.updates:
+            self.last.report(update.client, update.delta, 1.0, update.tasks)
+        return vector, weights
+
+    def state_dict(self) -> dict[str, Any]:
+        """The h_j."""
+        return {"last": self.last.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a state that `state_dict` returned."""
+        self.last.load_state_dict(state["last"])

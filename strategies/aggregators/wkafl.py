@@ -1,0 +1,119 @@
+"""WKAFL's aggregation: a first estimate of the direction chooses and weighs the updates."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedmtl.parameters import weighted_sum
+from fedmtl.protocol import GlobalModel
+from strategies.aggregators.gradient import GradientAggregator
+from strategies.parts import Aggregator, Step
+from strategies.weightings.agreement import cosine
+from strategies.weightings.vectors import GivenScores
+
+
+class WKAFLAggregator(Aggregator):
+    """Weights by the agreement with a staleness-weighted mean, momentum from the last step, and two bounds.
+
+    With the last step's direction g_prev (0 at first), over the trainable part:
+
+        g_i = clip(Delta_i + momentum g_prev, norm_bound)         to an L2 norm of at most that
+        s_i ~ (e/2)^(-tau_i), sum_i s_i = 1;   g_hat = sum_i s_i g_i
+        keep i with cos(g_i, g_hat) > cosine_bound
+        p_i ~ exp(sharpness cos(g_i, g_hat)) (e/2)^(-tau_i) over those kept, sum_i p_i = 1; none kept: p_i = s_i
+        from version `late_from` on:   g_i <- clip(g_i, late_bound ||g_hat||)
+        g = sum_i p_i g_i;   w <- w + rate / (1 + rate_decay min_i tau_i) g
+
+    A vector that is 0 has no angle and is not kept. Batch-norm statistics are averaged with the p_i.
+
+    Parameters
+    ----------
+    rate, rate_decay, momentum, norm_bound, cosine_bound, sharpness, late_from, late_bound
+        As in the formulas.
+    """
+
+    def __init__(
+        self,
+        rate: float = 1.0,
+        rate_decay: float = 0.01,
+        *,
+        momentum: float = 0.1,
+        norm_bound: float = 10.0,
+        cosine_bound: float = 0.3,
+        sharpness: float = 50.0,
+        late_from: int = 3500,
+        late_bound: float = 5.0,
+    ) -> None:
+        self.rate = rate
+        self.rate_decay = rate_decay
+        self.momentum = momentum
+        self.norm_bound = norm_bound
+        self.cosine_bound = cosine_bound
+        self.sharpness = sharpness
+        self.late_from = late_from
+        self.late_bound = late_bound
+        self._g_prev = torch.zeros(0)
+
+    def prepare(self, model: GlobalModel, seed: int) -> None:
+        """Start with ``g_prev = 0``."""
+        self._g_prev = torch.zeros_like(model.vector[model.layout.trainable])
+
+    def aggregate(self, step: Step) -> tuple[Tensor, tuple[float, ...]]:
+        """Take the step."""
+        part, w, version = step.model.layout.trainable, step.model.vector, step.model.version
+        staleness = [version - update.base_version for update in step.updates]
+        g = [clipped(update.delta[part] + self.momentum * self._g_prev, self.norm_bound) for update in step.updates]
+        s = discounts(staleness)
+        g_hat = weighted_sum(g, s, torch.zeros_like(self._g_prev))
+        scores = self.selected([cosine(g_i, g_hat) for g_i in g], s)
+        if version >= self.late_from:
+            g = [clipped(g_i, self.late_bound * float(torch.linalg.vector_norm(g_hat))) for g_i in g]
+        # From here on this is gradient aggregation of the g_i, each head from its owners.
+        changed = [
+            dataclasses.replace(update, delta=torch.cat([g_i, update.delta[part.stop :]]))
+            for update, g_i in zip(step.updates, g, strict=True)
+        ]
+        vector, weights = GradientAggregator(GivenScores(scores)).aggregate(dataclasses.replace(step, updates=changed))
+        self._g_prev = vector[part] - w[part]
+        eta = self.rate / (1.0 + self.rate_decay * min(staleness))
+        vector[part] = torch.add(w[part], self._g_prev, alpha=eta)
+        return vector, weights
+
+    def selected(self, cosines: Sequence[float], s: Sequence[float]) -> list[float]:
+        """The p_i before they are divided by their sum, from the cosines and the s_i."""
+        kept = [c > self.cosine_bound for c in cosines]
+        if not any(kept):
+            return list(s)
+        largest = max(cosines)
+        return [
+            math.exp(self.sharpness * (c - largest)) * s_i if keep else 0.0
+            for c, s_i, keep in zip(cosines, s, kept, strict=True)
+        ]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The last step's direction."""
+        return {"g_prev": self._g_prev}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a state that `state_dict` returned."""
+        self._g_prev = state["g_prev"]
+
+
+def discounts(staleness: Sequence[int]) -> list[float]:
+    """The s_i, which sum to 1. Only differences count, so that the stalest of many cannot make all of them vanish."""
+    freshest = min(staleness)
+    raw = [math.pow(math.e / 2, freshest - tau) for tau in staleness]
+    total = math.fsum(raw)
+    return [value / total for value in raw]
+
+
+def clipped(vector: Tensor, bound: float) -> Tensor:
+    """The vector, shape [P], shortened to an L2 norm of at most `bound`."""
+    norm = float(torch.linalg.vector_norm(vector))
+    return vector * (bound / norm) if norm > bound else vector
