@@ -8,6 +8,7 @@ from typing import Any
 from fedmtl.components import check_options, choose
 from strategies.ca2fl import ca2fl
 from strategies.curriculum import curriculum
+from strategies.curriculum import curriculum
 from strategies.fadas import fadas
 from strategies.fal import fal
 from strategies.fedac import fedac
@@ -57,6 +58,7 @@ STRATEGIES: dict[str, Recipe] = {
     "ca2fl": ca2fl,
     "fedspeed": fedspeed,
     "fal": fal,
+    "curriculum": curriculum,
     "curriculum": curriculum,
 }
 

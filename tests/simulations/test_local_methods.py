@@ -22,6 +22,7 @@ SMALL = [
 RECIPES = {
     "fedspeed": ("strategy.clients_per_round=5",),
     "fal": ("strategy.clients_per_round=5", "strategy.attack_steps=2"),
+    "curriculum": ("strategy.clients_per_round=5", "strategy.versions=6"),
 }
 
 
@@ -67,18 +68,15 @@ def test_a_run_learns_and_may_be_cut_anywhere(tmp_path: Path, name: str) -> None
 
 @pytest.mark.parametrize(
     ("name", "neutral"),
-    [("fal", ("strategy.rho=0",)), ("fedspeed", ("strategy.rho=0", "strategy.lam=0"))],
+    [
+        ("fal", ("strategy.rho=0", "strategy.weight_base=data_size")),
+        ("curriculum", ("strategy.start=1", "strategy.client_order=none")),
+    ],
 )
-def test_without_its_own_idea_a_method_trains_like_fedavg(tmp_path: Path, name: str, neutral: tuple[str, ...]) -> None:
-    """One round: FedSpeed's server adds the dual variables even where clients do not feel them."""
-    for which, options in (("fedavg", ()), (name, neutral)):
-        run(small(which, *options, "stop.versions=1"), tmp_path / which, pictures=False)
-    rows = [
-        pq.read_table(tmp_path / which / "updates.parquet", columns=["client", "arrived_at", "losses"])
-        for which in ("fedavg", name)
-    ]
-    assert rows[0].equals(rows[1])
-    if name == "fal":
-        run(small("fedavg", "strategy.weight_base=uniform"), tmp_path / "uniform", pictures=False)
-        run(small(name, *neutral), tmp_path / "long", pictures=False)
-        assert same(tmp_path / "uniform", tmp_path / "long")
+def test_without_its_own_idea_a_method_is_fedavg_bit_for_bit(
+    tmp_path: Path, name: str, neutral: tuple[str, ...]
+) -> None:
+    rounds = "strategy.clients_per_round=5"
+    run(small("fedavg", rounds), tmp_path / "fedavg", pictures=False)
+    run(small(name, rounds, *neutral), tmp_path / "neutral", pictures=False)
+    assert same(tmp_path / "fedavg", tmp_path / "neutral")
