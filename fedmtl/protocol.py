@@ -145,6 +145,8 @@ class Update:
         When the order was sent and the update received, seconds of the fleet's clock.
     bytes_up, bytes_down
         Traffic of the job.
+    arrived_version
+        The server's version when it arrived; the server sets it.
     """
 
     client: int
@@ -169,6 +171,7 @@ class Update:
     arrived_at: float = 0.0
     bytes_up: int = 0
     bytes_down: int = 0
+    arrived_version: int = 0
 
     @property
     def key(self) -> JobKey:

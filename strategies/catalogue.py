@@ -8,7 +8,6 @@ from typing import Any
 from fedmtl.components import check_options, choose
 from strategies.ca2fl import ca2fl
 from strategies.curriculum import curriculum
-from strategies.curriculum import curriculum
 from strategies.fadas import fadas
 from strategies.fal import fal
 from strategies.fedac import fedac
@@ -58,7 +57,6 @@ STRATEGIES: dict[str, Recipe] = {
     "ca2fl": ca2fl,
     "fedspeed": fedspeed,
     "fal": fal,
-    "curriculum": curriculum,
     "curriculum": curriculum,
 }
 

@@ -200,6 +200,7 @@ class Strategy(FlowerMethods):
         if answers:
             del self._in_flight[update.client]
         if fault is None:
+            update.arrived_version = self.model.version
             self._received[update.key] = update
             self.ledger.received(update)
             return self._settle(self.scheduler.on_update(update, now), now)

@@ -45,7 +45,7 @@ SpeedMomentum = Annotated[
 ]
 SpeedModelOption = Annotated[
     SpeedModelName,
-    Param("seconds per step averaged (ema), or a fixed cost fitted beside them (affine)", source="paper"),
+    Param("seconds per step averaged (ema), or a fixed cost fitted beside them (affine)", source=_CODE),
 ]
 FirstTask = Annotated[Literal["q_max", "q_min", "explicit"], Param("steps of a client's first order", source=_CODE)]
 FirstSteps = Annotated[int | None, Param("that number, where first_task = 'explicit'", ge=1)]

@@ -9,6 +9,7 @@ positive.)
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from fedmtl.protocol import Update
 from strategies.ledger import Ledger
@@ -47,14 +48,25 @@ class Discounted(Weighting):
     relative
         Divide each s by its value at the mean staleness of the aggregation, so that the server's step does not shrink
         where all are equally stale.
+    at
+        Whether tau counts to the version that the update is applied to, or only to that at which it arrived.
     """
 
-    def __init__(self, base: Weighting, staleness: Staleness, factor: float = 1.0, *, relative: bool = False) -> None:
+    def __init__(
+        self,
+        base: Weighting,
+        staleness: Staleness,
+        factor: float = 1.0,
+        *,
+        relative: bool = False,
+        at: Literal["apply", "arrival"] = "apply",
+    ) -> None:
         self.base = base
         self.needs_bases = base.needs_bases
         self.staleness = staleness
         self.factor = factor
         self.relative = relative
+        self.at_arrival = at == "arrival"
 
     def look(self, step: Step) -> None:
         """Let the base look."""
@@ -63,9 +75,9 @@ class Discounted(Weighting):
     def weights(self, updates: Sequence[Update], version: int, ledger: Ledger) -> tuple[float, ...]:
         """Weights that never rise with the staleness; of at most `factor` times the base's unless `relative`."""
         base = self.base.weights(updates, version, ledger)
+        ends = (update.arrived_version if self.at_arrival else version for update in updates)
+        lags = [end - update.base_version for end, update in zip(ends, updates, strict=True)]
         factor = self.factor
         if self.relative:
-            factor /= self.staleness(sum(version - update.base_version for update in updates) / len(updates))
-        return tuple(
-            factor * q * self.staleness(version - update.base_version) for q, update in zip(base, updates, strict=True)
-        )
+            factor /= self.staleness(sum(lags) / len(lags))
+        return tuple(factor * q * self.staleness(lag) for q, lag in zip(base, lags, strict=True))
