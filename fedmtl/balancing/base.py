@@ -44,9 +44,12 @@ class Balancer(ABC):
     ----------
     reports
         Whether the server needs the statistics, so that sending them up is part of the traffic.
+    least_batch
+        Examples that a batch must have for the method to be what it claims to be; only an epoch's last may have fewer.
     """
 
     reports: bool = False
+    least_batch: int = 1
 
     def start_job(self, generator: torch.Generator) -> None:
         """A job begins: forget what was learned in the last; `generator` gives the job's random draws."""

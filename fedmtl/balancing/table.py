@@ -4,11 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from fedmtl.balancing.adatask import AdaTask
+from fedmtl.balancing.aligned_mtl import AlignedMTL
 from fedmtl.balancing.base import Balancer
+from fedmtl.balancing.cagrad import CAGrad
+from fedmtl.balancing.conicgrad import ConicGrad
+from fedmtl.balancing.db_mtl import DBMTL
+from fedmtl.balancing.dwa import DWA
 from fedmtl.balancing.equal import Equal
 from fedmtl.balancing.equal_probed import EqualProbed
+from fedmtl.balancing.fairgrad import FairGrad
+from fedmtl.balancing.famo import FAMO
+from fedmtl.balancing.graddrop import GradDrop
+from fedmtl.balancing.gradnorm import GradNorm
+from fedmtl.balancing.gradvac import GradVac
+from fedmtl.balancing.imgrad import IMGrad
+from fedmtl.balancing.imtl_g import IMTLG
+from fedmtl.balancing.imtl_l import IMTLL
+from fedmtl.balancing.mgda import MGDA
+from fedmtl.balancing.moco import MoCo
+from fedmtl.balancing.nash_mtl import NashMTL
 from fedmtl.balancing.ntkmtl import NTKMTL
 from fedmtl.balancing.ntkmtl_sr import NTKMTLSR
+from fedmtl.balancing.pcgrad import PCGrad
+from fedmtl.balancing.rlw import RLW
+from fedmtl.balancing.sdmgrad import SDMGrad
+from fedmtl.balancing.si import SI
+from fedmtl.balancing.upgrad import UPGrad
+from fedmtl.balancing.uw import UW
 from fedmtl.components import create
 from fedmtl.protocol import Balancing
 
@@ -17,6 +40,29 @@ BALANCERS: dict[str, Callable[..., Balancer]] = {
     "equal-probed": EqualProbed,
     "ntkmtl": NTKMTL,
     "ntkmtl-sr": NTKMTLSR,
+    "si": SI,
+    "rlw": RLW,
+    "dwa": DWA,
+    "uw": UW,
+    "imtl-l": IMTLL,
+    "famo": FAMO,
+    "mgda": MGDA,
+    "pcgrad": PCGrad,
+    "graddrop": GradDrop,
+    "cagrad": CAGrad,
+    "imtl-g": IMTLG,
+    "gradnorm": GradNorm,
+    "gradvac": GradVac,
+    "nash-mtl": NashMTL,
+    "fairgrad": FairGrad,
+    "sdmgrad": SDMGrad,
+    "moco": MoCo,
+    "adatask": AdaTask,
+    "imgrad": IMGrad,
+    "conicgrad": ConicGrad,
+    "aligned-mtl": AlignedMTL,
+    "db-mtl": DBMTL,
+    "upgrad": UPGrad,
 }
 
 

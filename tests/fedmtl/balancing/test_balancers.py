@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fedmtl.balancing import BALANCERS, build_balancer
+from fedmtl.balancing.gram_weighting import GramWeighting
 from fedmtl.components import check_options, options_of
 from fedmtl.errors import ConfigError
 from fedmtl.protocol import Balancing
@@ -26,6 +27,19 @@ VARIANTS = {
     "ntkmtl, de-noised": ("ntkmtl", {"chunks": 2, "statistic": "denoised"}),
     "ntkmtl-sr": ("ntkmtl-sr", {}),
     "ntkmtl-sr, trace": ("ntkmtl-sr", {"chunks": 3, "statistic": "trace", "exponent": 0.75}),
+    "mgda, normalised": ("mgda", {"normalisation": "loss+"}),
+    "db-mtl, latest": ("db-mtl", {"beta": 0.0}),
+    "fairgrad, alpha 1": ("fairgrad", {"alpha": 1.0}),
+    "aligned-mtl, median": ("aligned-mtl", {"scale": "median"}),
+    **{name: (name, {}) for name in BALANCERS if name not in ("equal", "equal-probed", "ntkmtl", "ntkmtl-sr")},
+}
+WEIGH_BY_KERNELS = {"ntkmtl", "ntkmtl-sr"}
+DESCEND_BY_PARTS = {"graddrop", "adatask", "sdmgrad"}
+"""Their direction is no weighted sum of the whole batch's gradients: signs, moments, a third of the batch."""
+DRAW = {"rlw", "pcgrad", "graddrop", "gradvac"}
+WEIGH_NOTHING = {"equal", "equal-probed"}
+WEIGHED_BY_GRAM = {
+    name for name, build in BALANCERS.items() if isinstance(build, type) and issubclass(build, GramWeighting)
 }
 each_balancer = pytest.mark.parametrize("variant", VARIANTS)
 
@@ -41,7 +55,15 @@ def weights_of(gradients, tasks: int) -> Tensor:
 def assert_is_weighted_sum(shared, weights: Tensor, gradients: Tensor) -> None:
     """In float32 the error is bounded by the lengths that were added, not by the length of their sum."""
     error = (flat(shared) - weights @ gradients).norm()
-    assert error <= 1e-5 * (weights * gradients.norm(dim=1)).sum()
+    assert error <= 1e-5 * (weights.abs() * gradients.norm(dim=1)).sum()
+
+
+def longest(shared) -> float:
+    return flat(shared).abs().max().item()
+
+
+def has_head_weights(name: str) -> bool:
+    return "head_weight" in {option.name for option in options_of(BALANCERS[name])}
 
 
 def test_every_balancer_is_tried():
@@ -53,13 +75,18 @@ def test_every_balancer_is_tried():
 @pytest.mark.parametrize("factors", [None, (0.5, 0.0, 2.0, 1.0)])
 def test_the_shared_gradient_is_the_weighted_sum_and_heads_follow_their_own(step, variant, head_weight, factors):
     name, options = VARIANTS[variant]
-    result = step.run(name, factors, **options, head_weight=head_weight)
+    if has_head_weights(name):
+        options = {**options, "head_weight": head_weight}
+    result = step.run(name, factors, **options)
     weights = weights_of(result, 4)
-    assert_is_weighted_sum(result.shared, weights, step.shared_gradients())
+    torch.testing.assert_close(result.losses, torch.stack(step.losses()).detach())
+    if name not in DESCEND_BY_PARTS:
+        assert_is_weighted_sum(result.shared, weights, step.shared_gradients())
+    if not has_head_weights(name):
+        return
     for head, own, weight in zip(result.heads, step.head_gradients(), weights, strict=True):
         expected = own * weight if head_weight == "weighted" else own
         torch.testing.assert_close(flat(head), expected, **TOLERANCE)
-    torch.testing.assert_close(result.losses, torch.stack(step.losses()).detach())
 
 
 @each_balancer
@@ -104,12 +131,15 @@ def test_batches_smaller_than_the_chunks_are_trained(make_step, variant, batch):
     result = short.run(name, **options)
     assert flat(result.shared).isfinite().all()
     weights = weights_of(result, 4)
-    assert_is_weighted_sum(result.shared, weights, short.shared_gradients())
+    if name not in DESCEND_BY_PARTS:
+        assert_is_weighted_sum(result.shared, weights, short.shared_gradients())
 
 
 @each_balancer
 def test_the_order_of_tasks_does_not_matter(make_step, variant):
     name, options = VARIANTS[variant]
+    if name in DRAW:
+        pytest.skip("draws for the first task, the second, and so on")
     order = [2, 0, 3, 1]
     straight, shuffled = make_step(), make_step(tasks=order)
     with torch.no_grad():  # heads are initialised in their order, so give both models the same ones
@@ -117,8 +147,10 @@ def test_the_order_of_tasks_does_not_matter(make_step, variant):
             head.load_state_dict(straight.model.heads[name_].state_dict())
         shuffled.model.backbone.load_state_dict(straight.model.backbone.state_dict())
     one, other = straight.run(name, **options), shuffled.run(name, **options)
-    torch.testing.assert_close(weights_of(other, 4), weights_of(one, 4)[order], rtol=1e-4, atol=0)
-    torch.testing.assert_close(flat(other.shared), flat(one.shared), rtol=1e-3, atol=1e-4)
+    weights = weights_of(one, 4)
+    # Solvers stop where they are near enough, which is not the same place for another order.
+    torch.testing.assert_close(weights_of(other, 4), weights[order], rtol=1e-3, atol=1e-4 * weights.abs().max().item())
+    torch.testing.assert_close(flat(other.shared), flat(one.shared), rtol=1e-3, atol=1e-4 + 1e-4 * longest(one.shared))
 
 
 @each_balancer
@@ -161,25 +193,119 @@ def test_wrong_options_are_refused(name, options, complaint):
         build_balancer(Balancing(name, options))
 
 
+def broken_step(make_step, fault: float):
+    broken = make_step()
+    broken.targets[2][5] = fault
+    return broken
+
+
 @each_balancer
 @pytest.mark.parametrize("fault", [math.nan, math.inf])
 def test_a_faulty_loss_is_reported_and_leaves_the_other_tasks_alone(make_step, variant, fault):
     name, options = VARIANTS[variant]
-    broken = make_step()
-    broken.targets[2][5] = fault
-    result = broken.run(name, **options, head_weight="unweighted")
-    assert result.losses.isfinite().tolist() == [True, True, False, True]
-    for task in (0, 1, 3):
-        torch.testing.assert_close(flat(result.heads[task]), broken.head_gradients()[task], **TOLERANCE)
-    if name in ("equal", "equal-probed"):
-        return  # it weighs nothing, so it has nothing to leave out with; the loss tells
-    assert result.statistics.isfinite().tolist() == [True, True, False, True]
-    weights = result.weights
-    assert weights.isfinite().all()
-    middle = weights[[0, 1, 3]].sort().values[1]
-    assert ((weights >= middle / 50.001) & (weights <= middle * 50.001)).all()
+    if has_head_weights(name):
+        options = {**options, "head_weight": "unweighted"}
+    broken = broken_step(make_step, fault)
+    result = broken.run(name, **options)
     sound = [0, 1, 3]
-    assert_is_weighted_sum(result.shared, weights[sound], broken.shared_gradients()[sound])
+    assert result.losses.isfinite().tolist() == [True, True, False, True]
+    for task in sound:
+        assert flat(result.heads[task]).isfinite().all()
+        if has_head_weights(name):
+            torch.testing.assert_close(flat(result.heads[task]), broken.head_gradients()[task], **TOLERANCE)
+    if name in WEIGH_NOTHING:
+        return  # it has nothing to leave out with; the loss tells
+    assert result.weights.isfinite().all()
+    assert flat(result.shared).isfinite().all()
+    if result.statistics is not None:
+        assert result.statistics.isfinite().tolist() == [True, True, False, True]
+    if name not in DESCEND_BY_PARTS:
+        assert_is_weighted_sum(result.shared, result.weights[sound], broken.shared_gradients()[sound])
+
+
+@each_balancer
+@pytest.mark.parametrize("fault", [math.nan, math.inf])
+def test_a_kernel_that_is_not_finite_is_weighed_inside_the_clip_and_nothing_else_weighs_a_faulty_task(
+    make_step, variant, fault
+):
+    name, options = VARIANTS[variant]
+    weights = weights_of(broken_step(make_step, fault).run(name, **options), 4)
+    if name in WEIGH_BY_KERNELS:
+        middle = weights[[0, 1, 3]].sort().values[1]
+        assert ((weights >= middle / 50.001) & (weights <= middle * 50.001)).all()
+    elif name not in WEIGH_NOTHING | {"graddrop"}:  # signs have the server's factors for weights
+        assert weights[2] == 0
+
+
+@pytest.mark.parametrize("variant", [v for v in VARIANTS if VARIANTS[v][0] in WEIGHED_BY_GRAM])
+def test_a_method_on_the_gram_matrix_does_without_a_faulty_task_what_it_does_without_that_task(make_step, variant):
+    name, options = VARIANTS[variant]
+    broken, without = broken_step(make_step, math.nan), make_step(tasks=[0, 1, 3])
+    with torch.no_grad():
+        without.model.backbone.load_state_dict(broken.model.backbone.state_dict())
+        for task, head in without.model.heads.items():
+            head.load_state_dict(broken.model.heads[task].state_dict())
+    one, other = broken.run(name, **options), without.run(name, **options)
+    # Products of matrices of other shapes round otherwise, and inverses of M make that larger.
+    torch.testing.assert_close(one.weights[[0, 1, 3]], other.weights, rtol=1e-3, atol=1e-6)
+
+
+@each_balancer
+@pytest.mark.parametrize("fault", [math.nan, math.inf, 0.0])
+def test_a_job_goes_on_after_a_step_with_a_fault(make_step, variant, fault):
+    """A task's fault does not outlive the step: what is kept from step to step stays finite."""
+    name, options = VARIANTS[variant]
+    if name in WEIGH_NOTHING:
+        pytest.skip("keeps nothing")
+    sound, broken = make_step(), broken_step(make_step, fault)
+    balancer = build_balancer(Balancing(name, options))
+    balancer.start_job(torch.Generator().manual_seed(3))
+    for step in (sound, broken, broken, sound, sound, sound, sound):
+        result = balancer.gradients(step.network, step.inputs, step.targets, None)
+    assert flat(result.shared).isfinite().all()
+    assert flat(result.shared).count_nonzero()
+    assert weights_of(result, 4).isfinite().all()
+    assert all(flat(head).isfinite().all() for head in result.heads)
+
+
+@each_balancer
+def test_a_job_repeats_to_the_bit_and_remembers_nothing_of_the_last(make_step, variant):
+    name, options = VARIANTS[variant]
+    step, other = make_step(), make_step(batch=30)
+    balancer = build_balancer(Balancing(name, options))
+    jobs = []
+    for warm_up in (0, 3):
+        balancer.start_job(torch.Generator().manual_seed(8))
+        for _ in range(warm_up):
+            balancer.gradients(other.network, other.inputs, other.targets, None)
+        balancer.start_job(torch.Generator().manual_seed(9))
+        job = [balancer.gradients(step.network, step.inputs, step.targets, (1.0, 2.0, 1.0, 0.5)) for _ in range(4)]
+        jobs.append(torch.stack([flat(result.shared) for result in job]))
+    assert torch.equal(*jobs)
+
+
+def test_torchs_own_generator_is_left_as_it_was(make_step):
+    step = make_step()
+    torch.manual_seed(7)
+    before = torch.random.get_rng_state()
+    for name in DRAW:
+        step.run(name)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", sorted(DRAW))
+def test_what_draws_draws_from_the_jobs_generator(make_step, name):
+    step = make_step()
+    balancer = build_balancer(Balancing(name, {}))
+
+    def job(seed: int) -> Tensor:
+        balancer.start_job(torch.Generator().manual_seed(seed))
+        results = [balancer.gradients(step.network, step.inputs, step.targets, None) for _ in range(5)]
+        return torch.stack([flat(result.shared) for result in results])
+
+    assert torch.equal(job(1), job(1))
+    if name != "gradvac":  # these gradients are not in conflict enough for the order to matter in every run
+        assert any(not torch.equal(job(1), job(seed)) for seed in range(2, 8))
 
 
 @each_balancer
@@ -193,7 +319,9 @@ def test_a_task_with_zero_gradient_is_no_trouble(make_step, variant):
     result = still.run(name, **options)
     assert result.losses[2] == 0
     assert weights_of(result, 4).isfinite().all()
-    assert_is_weighted_sum(result.shared, weights_of(result, 4), still.shared_gradients())
+    assert flat(result.shared).isfinite().all()
+    if name not in DESCEND_BY_PARTS:
+        assert_is_weighted_sum(result.shared, weights_of(result, 4), still.shared_gradients())
 
 
 @each_balancer
@@ -206,5 +334,7 @@ def test_no_gradient_at_all_is_no_trouble(make_step, variant):
     for target in still.targets:
         target.zero_()
     result = still.run(name, **options)
-    assert weights_of(result, 2).tolist() == [1.0, 1.0]
+    if name in WEIGH_BY_KERNELS | WEIGH_NOTHING | WEIGHED_BY_GRAM:
+        assert weights_of(result, 2).tolist() == [1.0, 1.0]
+    assert weights_of(result, 2).isfinite().all()
     assert flat(result.shared).count_nonzero() == 0

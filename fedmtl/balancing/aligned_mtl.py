@@ -1,0 +1,43 @@
+"""Aligned-MTL, independent component alignment.
+
+Paper: "Independent Component Alignment for Multi-Task Learning" (arXiv 2305.19000). With M = V diag(lambda) V^T and
+equal preferences,
+
+    w = sqrt(lambda_s) V diag(lambda^(-1/2)) V^T (1/K, ..., 1/K),    lambda_s the least eigenvalue that is not 0
+
+so that the gradients' principal components all have the length of the shortest. The authors' code has two further
+scales: the median and the mean eigenvalue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from torch import Tensor
+
+from fedmtl.balancing import torchjd_adapter as torchjd
+from fedmtl.balancing.gram_weighting import GramWeighting
+from fedmtl.balancing.options import Clip, OwnHeads
+from fedmtl.components import Param
+
+
+class AlignedMTL(GramWeighting):
+    """The mean of gradients whose principal components were made equally long."""
+
+    def __init__(
+        self,
+        *,
+        scale: Annotated[
+            Literal["min", "median", "rmse"],
+            Param("whose length: least, median or mean eigenvalue's", source="paper"),
+        ] = "min",
+        head_weight: OwnHeads = "unweighted",
+        clip: Clip = 0.0,
+    ) -> None:
+        super().__init__(head_weight, clip)
+        self._align = torchjd.aligned_mtl(scale)
+
+    def weigh(self, gram: Tensor, losses: Tensor, tasks: Sequence[int]) -> Tensor:
+        """``B (1/k, ..., 1/k)``, shape [k]."""
+        return self._align(gram)

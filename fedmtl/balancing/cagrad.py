@@ -1,0 +1,43 @@
+"""CAGrad, conflict-averse gradient descent.
+
+Paper: "Conflict-Averse Gradient Descent for Multi-task Learning" (arXiv 2110.14048), algorithm 1. With g_0 the mean
+gradient and g_w = sum_i w_i g_i,
+
+    w = argmin over the simplex of g_w . g_0 + c ||g_0|| ||g_w||,    d = (g_0 + c ||g_0|| g_w / ||g_w||) / (1 + c^2)
+
+Differences: the authors' code multiplies d by the number of tasks and always clips it to norm 1; here d stays as it is
+and the clip is an option. Where g_w vanishes (a Pareto-stationary point) d is zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from torch import Tensor
+
+from fedmtl.balancing import torchjd_adapter as torchjd
+from fedmtl.balancing.gram_weighting import GramWeighting
+from fedmtl.balancing.options import Clip, OwnHeads
+from fedmtl.components import Param
+
+
+class CAGrad(GramWeighting):
+    """Near the mean gradient, the direction that serves the worst-served task best."""
+
+    def __init__(
+        self,
+        *,
+        c: Annotated[
+            float, Param("radius around the mean gradient over its norm", ge=0, lt=1, source="authors' code")
+        ] = 0.4,
+        rescale: Annotated[bool, Param("whether d is divided by 1 + c^2", source="authors' code")] = True,
+        head_weight: OwnHeads = "unweighted",
+        clip: Clip = 0.0,
+    ) -> None:
+        super().__init__(head_weight, clip)
+        self._solve = torchjd.cagrad(c, rescale)
+
+    def weigh(self, gram: Tensor, losses: Tensor, tasks: Sequence[int]) -> Tensor:
+        """``(1/k + c ||g_0|| w / ||g_w||) / (1 + c^2)``, shape [k]."""
+        return self._solve(gram)

@@ -1,0 +1,81 @@
+"""Balancers that look at every task's gradient with respect to the shared parameters: one backward pass for each."""
+
+from __future__ import annotations
+
+import itertools
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fedmtl.balancing.base import StepGradients
+from fedmtl.balancing.gradients import clipped, head_gradients
+from fedmtl.balancing.network import Pullback, TaskNetwork
+from fedmtl.balancing.several import SeveralTasks
+
+
+class JacobianMethod(SeveralTasks):
+    """Makes one direction of the tasks' gradients.
+
+    A task whose loss or gradient is not finite is left out of the step: its row is zero and its weight is 0. The
+    statistic that is reported for a task is its squared gradient norm, the NTK's trace for one chunk.
+    """
+
+    @abstractmethod
+    def combine(self, rows: Tensor, losses: Tensor, sound: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
+        """The shared gradient and the weight that each task had in it.
+
+        Parameters
+        ----------
+        rows
+            J: each task's gradient, shape [tasks, P]; zeros for a task that is left out.
+        losses
+            Shape [tasks], finite; 1 for a task that is left out.
+        sound
+            Which tasks are not left out, shape [tasks].
+        factors
+            The server's factors, shape [tasks].
+
+        Returns
+        -------
+        direction, weights
+            Shapes [P] and [tasks].
+        """
+
+    def balance(
+        self, network: TaskNetwork, inputs: Tensor, targets: Sequence[Tensor], task_weights: Sequence[float] | None
+    ) -> StepGradients:
+        """Gradients of one step: one backward pass through the backbone for each task."""
+        representation, pullback = network.represent(inputs)
+        heads = network.head_pass(representation, targets)
+        rows = jacobian(network, pullback, network.task_gradients(heads.slopes))
+        sizes = rows.square().sum(1)
+        sound = (sizes + heads.losses).isfinite()
+        losses = heads.losses
+        if not bool(sound.all()):
+            rows = rows.masked_fill(~sound.unsqueeze(1), 0.0)
+            losses = torch.where(sound, losses, 1.0)
+        factors = torch.ones_like(losses) if task_weights is None else losses.new_tensor(task_weights)
+        direction, weights = self.combine(rows, losses, sound, factors)
+        shared = as_parameters(direction, network)
+        own = head_gradients(network, heads.gradients, weights, self.head_weight)
+        return StepGradients(clipped(shared, self.clip), own, heads.losses, weights, sizes)
+
+
+def jacobian(network: TaskNetwork, pullback: Pullback, gradients: Tensor) -> Tensor:
+    """J: the pullbacks of the tasks' gradients with respect to the representation, flat, shape [tasks, P]."""
+    rows = gradients.new_empty(len(gradients), sum(parameter.numel() for parameter in network.shared))
+    if network.shared:
+        for row, gradient in zip(rows, gradients, strict=True):
+            torch.cat([part.reshape(-1) for part in pullback(gradient)], out=row)
+    return rows
+
+
+def as_parameters(vector: Tensor, network: TaskNetwork) -> list[Tensor]:
+    """A flat vector of shape [P] as a tensor for each parameter of the backbone."""
+    stops = list(itertools.accumulate(parameter.numel() for parameter in network.shared))
+    return [
+        vector[stop - parameter.numel() : stop].view_as(parameter)
+        for stop, parameter in zip(stops, network.shared, strict=True)
+    ]

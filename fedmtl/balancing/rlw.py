@@ -1,0 +1,35 @@
+"""RLW, random loss weighting.
+
+Paper: "Reasonable Effectiveness of Random Weighting: A Litmus Test for Multi-Task Learning" (arXiv 2111.10603). In
+every step anew
+
+    w = softmax(u),    u_i from N(0, 1)
+
+The draws are those of the job, so that a run repeats to the bit.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fedmtl.balancing import torchjd_adapter as torchjd
+from fedmtl.balancing.loss_weighting import LossWeighting
+from fedmtl.balancing.options import Clip, OwnHeads
+
+
+class RLW(LossWeighting):
+    """Random weights that sum to 1, drawn anew in every step."""
+
+    def __init__(self, *, head_weight: OwnHeads = "weighted", clip: Clip = 0.0) -> None:
+        super().__init__(head_weight, clip)
+        self._draw = torchjd.random()
+        self._generator = torch.Generator()
+
+    def start_job(self, generator: torch.Generator) -> None:
+        """Draw from this job's generator."""
+        self._generator = generator
+
+    def weigh(self, losses: Tensor) -> Tensor:
+        """Softmax of normal draws, shape [tasks]."""
+        return self._draw(len(losses), self._generator)

@@ -1,0 +1,41 @@
+"""Balancers that have something to do only where there are two tasks or more."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from fedmtl.balancing.base import Balancer, StepGradients
+from fedmtl.balancing.equal import Equal
+from fedmtl.balancing.network import TaskNetwork
+from fedmtl.balancing.options import HeadWeight
+
+
+class SeveralTasks(Balancer):
+    """Balances two tasks or more. A client that owns a single task descends its loss as it is, with weight 1.
+
+    Parameters
+    ----------
+    head_weight, clip
+        See :class:`fedmtl.balancing.equal.Equal`.
+    """
+
+    def __init__(self, head_weight: HeadWeight, clip: float) -> None:
+        self.head_weight = head_weight
+        self.clip = clip
+
+    def gradients(
+        self, network: TaskNetwork, inputs: Tensor, targets: Sequence[Tensor], task_weights: Sequence[float] | None
+    ) -> StepGradients:
+        """Gradients of one step."""
+        if len(network.tasks) == 1:
+            return Equal(head_weight=self.head_weight, clip=self.clip).gradients(network, inputs, targets, task_weights)
+        return self.balance(network, inputs, targets, task_weights)
+
+    @abstractmethod
+    def balance(
+        self, network: TaskNetwork, inputs: Tensor, targets: Sequence[Tensor], task_weights: Sequence[float] | None
+    ) -> StepGradients:
+        """What `gradients` does where there are two tasks or more."""

@@ -1,0 +1,41 @@
+"""UPGrad, unconflicting projection of gradients.
+
+Paper: "Jacobian Descent for Multi-Objective Optimization" (arXiv 2406.16232). The dual cone holds the vectors that no
+gradient conflicts with:
+
+    d = mean_i of the projection of g_i on {x : g_j . x >= 0 for all j}
+
+by a quadratic programme for each task, on the K by K Gram matrix.
+
+Difference: the programmes are set up in unit gradients, where `eps` weighs the same beside every task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from torch import Tensor
+
+from fedmtl.balancing import torchjd_adapter as torchjd
+from fedmtl.balancing.gram_weighting import GramWeighting
+from fedmtl.balancing.options import Clip, OwnHeads
+from fedmtl.components import Param
+
+
+class UPGrad(GramWeighting):
+    """The mean of the gradients' projections on the cone without conflict."""
+
+    def __init__(
+        self,
+        *,
+        eps: Annotated[float, Param("added to the diagonal, over the trace", gt=0, source="authors' code")] = 1e-4,
+        head_weight: OwnHeads = "unweighted",
+        clip: Clip = 0.0,
+    ) -> None:
+        super().__init__(head_weight, clip)
+        self._project = torchjd.upgrad(eps)
+
+    def weigh(self, gram: Tensor, losses: Tensor, tasks: Sequence[int]) -> Tensor:
+        """Sums of the projections' coefficients, shape [k]."""
+        return self._project(gram)
