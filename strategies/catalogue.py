@@ -27,6 +27,7 @@ from strategies.heteroselect import heteroselect
 from strategies.mstep import mstep
 from strategies.oort import oort
 from strategies.parts import TaskWeights
+from strategies.safa import safa
 from strategies.scaffold import scaffold
 from strategies.strategy import Strategy
 from strategies.wkafl import wkafl
@@ -50,6 +51,7 @@ STRATEGIES: dict[str, Recipe] = {
     "fedbuff": fedbuff,
     "fedasync": fedasync,
     "fedcompass": fedcompass,
+    "safa": safa,
     "mstep": mstep,
     "wkafl": wkafl,
     "fedac": fedac,

@@ -153,8 +153,7 @@ class ClientVectors:
 
     def mean(self, clients: int, current: Tensor) -> Tensor:
         """The mean over so many clients, shape [P]; a slice that nobody has is the current model's."""
-        silent = clients - len(self._shares)
-        weight = self._weight / len(self._shares) if self._shares else 1.0
+        silent, weight = clients - len(self._shares), self._typical
         total = torch.add(self._reported, self._silent, alpha=weight)
         total.add_(self._start, alpha=weight * (silent - self._given))
         result = current.clone()
@@ -163,6 +162,15 @@ class ClientVectors:
             if (whole := mass + weight * silent) > 0.0:
                 result[part] = total[part] / whole
         return result
+
+    def weight(self, clients: int) -> float:
+        """The sum of the weights of so many clients."""
+        return self._weight + self._typical * (clients - len(self._shares))
+
+    @property
+    def _typical(self) -> float:
+        """The weight of a client that has not reported."""
+        return self._weight / len(self._shares) if self._shares else 1.0
 
     @property
     def _parts(self) -> list[slice]:

@@ -1,18 +1,22 @@
 """How the chosen updates change the model."""
 
+from strategies.aggregators.cached_models import CachedModels
 from strategies.aggregators.calibrated import CalibratedAggregator
 from strategies.aggregators.gradient import GradientAggregator
 from strategies.aggregators.model import ModelAggregator
 from strategies.aggregators.optimized import Optimized
+from strategies.aggregators.robust import Robust
 from strategies.aggregators.singles import SinglesApart
 from strategies.aggregators.statistics import Statistics
 from strategies.aggregators.wkafl import WKAFLAggregator
 
 __all__ = [
+    "CachedModels",
     "CalibratedAggregator",
     "GradientAggregator",
     "ModelAggregator",
     "Optimized",
+    "Robust",
     "SinglesApart",
     "Statistics",
     "WKAFLAggregator",

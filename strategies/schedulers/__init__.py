@@ -3,6 +3,7 @@
 from strategies.schedulers.asynchronous import Asynchronous
 from strategies.schedulers.buffered import Buffered
 from strategies.schedulers.compass import Compass
+from strategies.schedulers.lag_tolerant import LagTolerant
 from strategies.schedulers.synchronous import Synchronous
 
-__all__ = ["Asynchronous", "Buffered", "Compass", "Synchronous"]
+__all__ = ["Asynchronous", "Buffered", "Compass", "LagTolerant", "Synchronous"]

@@ -18,7 +18,7 @@ from fedmtl.state import split
 from strategies.aggregators import GradientAggregator, ModelAggregator
 from strategies.loop import Loop
 from strategies.parts import Scheduler
-from strategies.schedulers import Asynchronous, Buffered, Compass, Synchronous
+from strategies.schedulers import Asynchronous, Buffered, Compass, LagTolerant, Synchronous
 from strategies.selectors import HeteroSelect, OortSelector
 from strategies.strategy import Strategy
 from strategies.weightings import Uniform
@@ -50,7 +50,11 @@ SCHEDULERS: dict[str, Callable[[], Scheduler]] = {
     "compass": Compass,
     "compass, short and early to close": lambda: Compass(q_max=8, q_min=1, latency_factor=1.05, late_test="inclusive"),
     "compass, affine, hasty": lambda: Compass(q_max=20, speed_model="affine", timeout_seconds=7.0),
+    "lag-tolerant": lambda: LagTolerant(4),
+    "lag-tolerant, hardly": lambda: LagTolerant(2, lag=1),
+    "lag-tolerant, little lag, time limit": lambda: LagTolerant(4, lag=2, round_limit=3.0),
 }
+ROUNDS = ("synchronous", "lag-tolerant")  # where clients may wait for others
 LIMITS = {name: 3 for name in SCHEDULERS if "3" in name}
 FAULTS = ("nan", "length", "version", "failure", "duplicate", "stranger", "similarity")
 
@@ -141,7 +145,7 @@ def test_nobody_is_forgotten_and_nothing_hangs(toys, name: str, world: dict) -> 
             return
         there = world["clients"] - len(fleet.away)
         busy = len(loop.strategy.state_dict()["in_flight"])
-        if name.startswith("synchronous"):
+        if name.startswith(ROUNDS):
             assert (busy > 0) == (there > 0)
         else:
             assert busy == min(there, LIMITS.get(name, there))

@@ -1,0 +1,86 @@
+"""SAFA's aggregation: the mean of every client's latest model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from fedmtl.protocol import GlobalModel, Update
+from strategies.client_vectors import ClientVectors, StorageName, new_storage
+from strategies.options import WeightBaseName
+from strategies.parts import Aggregator, Step
+
+
+class CachedModels(Aggregator):
+    """``w[t+1] = sum_k (n_k / n) cache_k`` over all clients, with a model for each (w[0] at first), shape [P].
+
+    Before the sum, ``cache_k = base_k + Delta_k`` for the updates that are not late, and ``cache_k = w[t]`` for the
+    clients that the scheduler has given up waiting for; after it, the late ones' models are kept for the next step. A
+    client that has not reported its examples yet counts as one with the mean of the others'.
+
+    Parameters
+    ----------
+    deprecated
+        Tells whom the scheduler has given up waiting for in the round that is being aggregated.
+    weight_base
+        Whether n_k is the client's examples, or 1.
+    storage
+        Where the models are.
+    """
+
+    needs_bases = True
+
+    def __init__(
+        self,
+        deprecated: Callable[[], Sequence[int]] = tuple,
+        *,
+        weight_base: WeightBaseName = "data_size",
+        storage: StorageName = "single",
+    ) -> None:
+        self._deprecated = deprecated
+        self.weight_base: WeightBaseName = weight_base
+        self.storage: StorageName = storage
+        self._caches: ClientVectors | None = None
+
+    def prepare(self, model: GlobalModel, seed: int) -> None:
+        """Every cache is the first model."""
+        self._caches = ClientVectors(new_storage(self.storage), model.layout, model.vector)
+
+    @property
+    def caches(self) -> ClientVectors:
+        """The clients' models."""
+        assert self._caches is not None, "prepare comes first"
+        return self._caches
+
+    def aggregate(self, step: Step) -> tuple[Tensor, tuple[float, ...]]:
+        """Take the step. A late update's weight in it is 0."""
+        picked = [update for update in step.updates if update.key not in step.late]
+        for client in self._deprecated():
+            self.caches.put(client, step.model.vector)
+        for update in picked:
+            self._keep(update, step)
+        clients = len(step.ledger.known)
+        vector = self.caches.mean(clients, step.model.vector)
+        whole = self.caches.weight(clients)
+        weights = tuple(0.0 if u.key in step.late else self._weight(u) / whole for u in step.updates)
+        for update in step.updates:
+            if update.key in step.late:
+                self._keep(update, step)
+        return vector, weights
+
+    def _keep(self, update: Update, step: Step) -> None:
+        model = step.bases[update.base_version] + update.delta
+        self.caches.report(update.client, model, self._weight(update), update.tasks)
+
+    def _weight(self, update: Update) -> float:
+        return float(update.examples) if self.weight_base == "data_size" else 1.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The clients' models."""
+        return {"caches": self.caches.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a state that `state_dict` returned."""
+        self.caches.load_state_dict(state["caches"])

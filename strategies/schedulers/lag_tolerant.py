@@ -1,0 +1,179 @@
+"""SAFA's scheduler: rounds that end with a quota, and clients that may lag a few rounds behind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fedmtl.errors import ConfigError
+from fedmtl.protocol import NOTHING, Assignment, Decision, GlobalModel, JobKey, Update
+from strategies.parts import Scheduler
+
+
+class LagTolerant(Scheduler):
+    """Rounds in which everybody trains, and the server goes on when it has picked enough updates.
+
+    At the start of a round every free client is sent the model; busy ones train on. An update is picked at once if its
+    client was not picked in the last round; otherwise it waits, and is picked when the round ends if the quota has
+    room, the fastest first. A round ends when the quota is met, when nothing more can arrive, or at its time limit.
+    All its updates are aggregated; those that were not picked ("undrafted") are marked late, so that they take effect
+    in the next step.
+
+    A busy client whose version is more than `lag` behind when a round starts is deprecated: what it is working on will
+    be rejected, and it counts as having been sent the round's model, so that it is deprecated again after as many
+    rounds more. (A real client cannot be interrupted; in the paper it starts over at once.)
+
+    Parameters
+    ----------
+    quota
+        Updates that are picked in a round.
+    lag
+        Versions that a busy client may be behind.
+    round_limit
+        Seconds after which a round ends with what has arrived; None: no limit. A round in which nothing arrived takes
+        no server step.
+
+    Attributes
+    ----------
+    deprecated
+        The clients that were deprecated when the round that was aggregated last had started.
+    """
+
+    provides = frozenset({"distinct-clients"})
+
+    def __init__(self, quota: int = 10, lag: int = 10, round_limit: float | None = None) -> None:
+        if quota < 1:
+            raise ConfigError(f"a quota of {quota} updates: at least 1 must be picked")
+        self._quota = quota
+        self._lag = lag
+        self._limit = round_limit
+        self.deprecated: tuple[int, ...] = ()
+        self._falling: tuple[int, ...] = ()  # deprecated when the round at hand started
+        self._version = 0
+        self._due: float | None = None
+        self._free: dict[int, None] = {}  # an ordered set
+        self._sent: dict[int, int] = {}  # busy client -> version it has, or counts as having
+        self._cohorts: dict[int, dict[int, None]] = {}  # that version -> its busy clients
+        self._void: set[int] = set()  # busy clients whose updates will be rejected
+        self._picked: list[JobKey] = []
+        self._undrafted: list[JobKey] = []
+        self._before: set[int] = set()  # clients picked in the last round
+
+    def prepare(self, model: GlobalModel, seed: int) -> None:
+        """Take the first version."""
+        self._version = model.version
+
+    def begin(self, clients: Sequence[int], now: float) -> Decision:
+        """The first round."""
+        self._free = dict.fromkeys(clients)
+        return Decision(assignments=self._distribute(now))
+
+    def on_update(self, update: Update, now: float) -> Decision:
+        """Pick it, keep it for the round's end, or reject it."""
+        client = update.client
+        void = client in self._void
+        self._release(client)
+        self._free[client] = None
+        if void:
+            reason = f"deprecated: {self._version - update.base_version} versions behind, at most {self._lag} allowed"
+            return self._advance(now, ((update.key, reason),))
+        (self._undrafted if client in self._before else self._picked).append(update.key)
+        return self._advance(now)
+
+    def on_idle(self, client: int, now: float) -> Decision:
+        """It is sent the model when the next round starts."""
+        self._release(client)
+        self._free[client] = None
+        return self._advance(now)
+
+    def on_lost(self, client: int, now: float) -> Decision:
+        """The round goes on without it; what it delivered counts."""
+        self._release(client)
+        self._free.pop(client, None)
+        return self._advance(now)
+
+    def next_deadline(self) -> float | None:
+        """The round's time limit, if anything can arrive before."""
+        return self._due if len(self._sent) > len(self._void) else None
+
+    def on_deadline(self, now: float) -> Decision:
+        """The round is over."""
+        return self._end_round(now, "deadline")
+
+    def _release(self, client: int) -> None:
+        """The client is not busy any more."""
+        version = self._sent.pop(client, None)
+        self._void.discard(client)
+        if version is not None:
+            del self._cohorts[version][client]
+            if not self._cohorts[version]:
+                del self._cohorts[version]
+
+    def _advance(self, now: float, rejected: tuple[tuple[JobKey, str], ...] = ()) -> Decision:
+        if len(self._picked) >= self._quota:
+            return self._end_round(now, "full", rejected)
+        if len(self._sent) == len(self._void):
+            return self._end_round(now, "all", rejected)
+        return Decision(rejected=rejected) if rejected else NOTHING
+
+    def _end_round(self, now: float, trigger: str, rejected: tuple[tuple[JobKey, str], ...] = ()) -> Decision:
+        room = self._quota - len(self._picked)
+        picked = self._picked + self._undrafted[:room]
+        late = self._undrafted[room:]
+        self._picked, self._undrafted = [], []
+        if picked:
+            self._version += 1
+            self._before = {key.client for key in picked}
+            self.deprecated, self._falling = self._falling, self._deprecate()
+        return Decision(
+            (*picked, *late),
+            trigger if picked else "",
+            frozenset(late),
+            rejected=rejected,
+            assignments=self._distribute(now),
+        )
+
+    def _deprecate(self) -> tuple[int, ...]:
+        """The busy clients that have fallen too far behind; only one version can have done so since the last round."""
+        fallen = self._cohorts.pop(self._version - self._lag - 1, {})
+        self._void.update(fallen)
+        for client in fallen:
+            self._sent[client] = self._version
+            self._cohorts.setdefault(self._version, {})[client] = None
+        return tuple(fallen)
+
+    def _distribute(self, now: float) -> tuple[Assignment, ...]:
+        assignments = tuple(Assignment(client) for client in self._free)
+        for client in self._free:
+            self._sent[client] = self._version
+            self._cohorts.setdefault(self._version, {})[client] = None
+        self._free = {}
+        self._due = None if self._limit is None else now + self._limit
+        return assignments
+
+    def state_dict(self) -> dict[str, Any]:
+        """Clients, the round and the version."""
+        return {
+            "deprecated": list(self.deprecated),
+            "falling": list(self._falling),
+            "version": self._version,
+            "due": self._due,
+            "free": list(self._free),
+            "cohorts": [[version, list(clients)] for version, clients in self._cohorts.items()],
+            "void": sorted(self._void),
+            "picked": [list(key) for key in self._picked],
+            "undrafted": [list(key) for key in self._undrafted],
+            "before": sorted(self._before),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a state that `state_dict` returned."""
+        self.deprecated, self._falling = tuple(state["deprecated"]), tuple(state["falling"])
+        self._version, self._due = int(state["version"]), state["due"]
+        self._free = dict.fromkeys(state["free"])
+        self._cohorts = {int(version): dict.fromkeys(clients) for version, clients in state["cohorts"]}
+        self._sent = {client: version for version, clients in self._cohorts.items() for client in clients}
+        self._void = set(state["void"])
+        self._picked = [JobKey(int(client), int(job)) for client, job in state["picked"]]
+        self._undrafted = [JobKey(int(client), int(job)) for client, job in state["undrafted"]]
+        self._before = set(state["before"])
