@@ -1,0 +1,172 @@
+"""Tasks that live on different clients: real runs of FedBuff and FedQS on digits, with FedNTK-trace."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from fedmtl.protocol import Aggregation, GlobalModel
+from fedmtl.state import join, split
+from simulations import Experiment
+from simulations.runner import simulated_fleet
+from strategies.loop import Loop, Observer
+from strategies.task_weights import FedNTKTrace
+
+SMALL = ["data.clients=20", "strategy.buffer_size=4", "devices.ratio=9", "balancing.name=fedntk-trace"]
+APART = {
+    "task-disjoint": ("tasks.ownership=disjoint", "data.partition=task-disjoint"),
+    "disjoint": ("tasks.ownership=disjoint",),
+    "skewed": ("tasks.ownership=skewed",),
+}
+STRATEGIES = {
+    "fedbuff": ("strategy.name=fedbuff", "strategy.weight_base=data_size"),
+    "fedbuff, every task": ("strategy.name=fedbuff", "strategy.max_buffer=12"),
+    "fedqs-sgd": ("strategy.name=fedqs",),
+    "fedqs-avg": ("strategy.name=fedqs", "strategy.aggregation=model"),
+}
+VERSIONS = 15
+
+
+@dataclasses.dataclass
+class Steps(Observer):
+    """Models and server steps, and what the task weights were after each."""
+
+    models: list[GlobalModel] = dataclasses.field(default_factory=list)
+    steps: list[Aggregation] = dataclasses.field(default_factory=list)
+    traces: list[tuple[float, ...]] = dataclasses.field(default_factory=list)
+    states: list[dict] = dataclasses.field(default_factory=list)
+    keep: Callable[[Loop], object] = lambda loop: None
+
+    def on_start(self, loop: Loop) -> None:
+        self.models.append(loop.strategy.model)
+
+    def on_aggregation(self, loop: Loop, aggregation: Aggregation) -> None:
+        self.models.append(loop.strategy.model)
+        self.steps.append(aggregation)
+        if isinstance(loop.strategy.task_weights, FedNTKTrace):
+            self.traces.append(loop.strategy.task_weights.traces)
+
+
+def start(*overrides: str) -> tuple[Loop, Steps]:
+    experiment = Experiment.load(None, [*SMALL, *overrides])
+    seen = Steps()
+    return Loop(experiment.new_strategy(), simulated_fleet(experiment), [seen]), seen
+
+
+def run(*overrides: str, versions: int = VERSIONS) -> Steps:
+    loop, seen = start(*overrides)
+    loop.run(lambda loop: "done" if loop.strategy.model.version >= versions else None)
+    return seen
+
+
+@pytest.mark.parametrize("apart", APART)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_heads_and_traces_move_with_their_owners_and_not_a_bit_without(apart: str, strategy: str) -> None:
+    seen = run(*APART[apart], *STRATEGIES[strategy])
+    assert len(seen.steps) == VERSIONS
+    layout = seen.models[0].layout
+    traces = [(float("nan"),) * 4, *seen.traces]
+    still = 0
+    for index, step in enumerate(seen.steps):
+        before, after = seen.models[index].vector, seen.models[index + 1].vector
+        carried = {task for update in step.updates for task in update.tasks}
+        for task, head in enumerate(layout.heads):
+            assert torch.equal(before[head], after[head]) == (task not in carried)
+            if task not in carried:
+                still += 1
+                assert np.array_equal(traces[index][task], traces[index + 1][task], equal_nan=True)
+        assert not torch.equal(before[layout.shared], after[layout.shared])
+        for update in step.updates:
+            assert len(update.task_traces) == len(update.tasks)
+            others = [head for task, head in enumerate(layout.heads) if task not in update.tasks]
+            assert all(update.delta[head].count_nonzero() == 0 for head in others)
+            assert all(1 / 50 <= weight <= 50 for weight in update.task_weights)
+            assert update.base_version < step.version
+    assert still or "every task" in strategy
+    keys = [update.key for step in seen.steps for update in step.updates]
+    assert len(keys) == len(set(keys))
+    assert any(weight != 1.0 for update in seen.steps[-1].updates for weight in update.task_weights)
+
+
+def test_orders_weigh_with_ones_until_every_task_was_seen() -> None:
+    seen = run(*APART["task-disjoint"], "strategy.name=fedbuff", versions=30)
+    first = next(index for index, traces in enumerate(seen.traces, start=1) if not np.isnan(traces).any())
+    assert first > 1
+    sent = {update.base_version: update.task_weights for step in seen.steps for update in step.updates}
+    assert {weights for version, weights in sent.items() if version < first} == {(1.0,)}
+    assert (1.0,) not in {weights for version, weights in sent.items() if version >= first}
+
+
+@pytest.mark.parametrize("ownership", ["all", "disjoint", "skewed"])
+def test_without_exponent_and_coverage_it_is_fedbuff_to_the_bit(ownership: str) -> None:
+    common = [
+        f"tasks.ownership={ownership}",
+        "strategy.name=fedbuff",
+        "strategy.weight_base=data_size",
+        "strategy.a=0.5",
+        "balancing.clip=1.0",
+    ]
+    neutral = ("balancing.exponent=0.0", "balancing.coverage=false", "balancing.head_clip=0.0")
+    ours = run(*common, *neutral)
+    plain = run(*common, "balancing.name=equal")
+    assert not torch.equal(ours.models[0].vector, ours.models[-1].vector)
+    for one, other in itertools.zip_longest(ours.models, plain.models):
+        assert torch.equal(one.vector, other.vector)
+    weighted = run(*common, "balancing.head_clip=0.0")
+    assert not torch.equal(weighted.models[-1].vector, plain.models[-1].vector)
+
+
+@pytest.mark.parametrize("ownership", ["all", "disjoint", "skewed"])
+@pytest.mark.parametrize("strategy", ["fedbuff", "fedqs"])
+def test_it_costs_8_t_and_16_bytes_up_and_4_t_down(ownership: str, strategy: str) -> None:
+    common = [f"tasks.ownership={ownership}", f"strategy.name={strategy}", "strategy.buffer_size=20"]
+    # The first orders, which FedQS answers alike whatever was learned.
+    ours = {update.key: update for step in run(*common, versions=1).steps for update in step.updates}
+    plain = {
+        update.key: update for step in run(*common, "balancing.name=equal", versions=1).steps for update in step.updates
+    }
+    assert ours.keys() == plain.keys()
+    for key, update in ours.items():
+        if key.job == 0:
+            tasks = len(update.tasks)
+            assert update.bytes_up - plain[key].bytes_up == 8 * tasks + 16
+            assert update.bytes_down - plain[key].bytes_down == 4 * tasks
+
+
+@pytest.mark.parametrize("strategy", ["fedbuff, every task", "fedqs-avg"])
+@pytest.mark.parametrize("versions", [1, 4, 9])
+def test_a_run_cut_after_any_flush_goes_on_to_the_same_bits(strategy: str, versions: int) -> None:
+    overrides = (*APART["task-disjoint"], *STRATEGIES[strategy])
+    whole = run(*overrides, versions=12)
+    cut, _ = start(*overrides)
+    cut.run(lambda loop: "cut" if loop.strategy.model.version >= versions else None)
+    plain, tensors = split(cut.state_dict())
+    rest, seen = start(*overrides)
+    rest.load_state_dict(join(plain, tensors))
+    rest.run(lambda loop: "done" if loop.strategy.model.version >= 12 else None)
+    for one, other in zip(whole.models[versions:], seen.models, strict=True):
+        assert one.version == other.version
+        assert torch.equal(one.vector, other.vector)
+    assert np.array_equal(whole.traces[versions:], seen.traces, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("balancing.statistic=denoised",),
+        ("balancing.statistic=top_eig", "balancing.batches=3"),
+        ("balancing.probe=sr",),
+        ("balancing.coverage=false",),
+        ("balancing.head_weight=weighted",),
+        ("balancing.omega_norm=sum_K",),
+    ],
+)
+def test_every_switch_does_something_and_trains(options: tuple[str, ...]) -> None:
+    plain, switched = (run(*APART["skewed"], "strategy.name=fedbuff", *more) for more in ((), options))
+    assert torch.isfinite(switched.models[-1].vector).all()
+    assert not torch.equal(plain.models[-1].vector, switched.models[-1].vector)
