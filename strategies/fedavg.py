@@ -3,7 +3,8 @@
 "Communication-Efficient Learning of Deep Networks from Decentralized Data" (arXiv 1602.05629).
 
 Synchronous (`fedavg`): all clients S of a round start from ``w[t]`` and ``w[t+1] = sum_{i in S} (n_i / n) w_i``,
-where n_i counts client i's examples and n is their sum over S. Vectors have shape [P].
+where n_i counts client i's examples and n is their sum over S. Vectors have shape [P]. In place of the mean Flower's
+robust rules and its clipping for differential privacy can be taken: :mod:`strategies.aggregators.robust`.
 
 Semi-asynchronous (`fedavg-safl`): clients are always busy; when K updates have arrived, ``w[t+1] = sum_i p_i w_i``
 over the first K of them, with ``p_i = 1/K`` (section 2 of the FedQS paper, arXiv 2510.07664; its authors' code uses
@@ -12,13 +13,15 @@ over the first K of them, with ``p_i = 1/K`` (section 2 of the FedQS paper, arXi
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fedmtl.components import Param
-from strategies.aggregators import ModelAggregator
+from fedmtl.errors import ConfigError
+from strategies.aggregators import ModelAggregator, Robust
 from strategies.methods import method
 from strategies.options import BufferRule, BufferSize, Clock, Concurrency, MaxBuffer, Tick, WeightBase, base_weighting
 from strategies.parts import TaskWeights
+from strategies.round_options import ClientsPerRound, Late, OverCommit, StepBudget, Timeout
 from strategies.schedulers import Buffered, Synchronous
 from strategies.strategy import Strategy
 
@@ -31,12 +34,46 @@ from strategies.strategy import Strategy
 def fedavg(
     task_weights: TaskWeights | None = None,
     *,
-    clients_per_round: Annotated[int | None, Param("clients drawn for a round; all if not set", ge=1)] = None,
+    clients_per_round: ClientsPerRound = None,
+    over_commit: OverCommit = 1.0,
+    timeout: Timeout = None,
+    late: Late = "reject",
+    step_budget: StepBudget = None,
     weight_base: WeightBase = "data_size",
+    aggregator: Annotated[
+        Literal["mean", "krum", "multikrum", "trimmed-mean", "median", "bulyan", "dp-clip"],
+        Param("what is made of the updates: their mean, or Flower's rule of that name"),
+    ] = "mean",
+    malicious: Annotated[int, Param("updates of a round that Krum and Bulyan must bear", ge=0, source="paper")] = 0,
+    selected: Annotated[int, Param("updates that multikrum averages", ge=1, source="paper")] = 1,
+    trim: Annotated[float, Param("share that trimmed-mean drops at either end", ge=0, lt=0.5, source="paper")] = 0.2,
+    clipping_norm: Annotated[float, Param("largest norm of an update under dp-clip", gt=0)] = 1.0,
+    noise_multiplier: Annotated[
+        float, Param("deviation of dp-clip's noise per entry, times K over clipping_norm", ge=0)
+    ] = 0.0,
 ) -> Strategy:
     """FedAvg: synchronous rounds, models averaged by examples."""
-    aggregator = ModelAggregator(base_weighting(weight_base))
-    return Strategy(Synchronous(clients_per_round), aggregator, task_weights=task_weights, name="fedavg")
+    scheduler = Synchronous(
+        clients_per_round, over_commit=over_commit, timeout=timeout, late=late, step_budget=step_budget
+    )
+    weighting = base_weighting(weight_base)
+    if aggregator == "mean":
+        return Strategy(scheduler, ModelAggregator(weighting), task_weights=task_weights, name="fedavg")
+    robust = Robust(
+        aggregator,
+        weighting,
+        malicious=malicious,
+        selected=selected,
+        trim=trim,
+        clipping_norm=clipping_norm,
+        noise_multiplier=noise_multiplier,
+    )
+    if clients_per_round is not None and clients_per_round < robust.least:
+        raise ConfigError(
+            f"aggregator = {aggregator!r} with malicious = {malicious} needs {robust.least} updates,"
+            f" clients_per_round = {clients_per_round} gives fewer"
+        )
+    return Strategy(scheduler, robust, task_weights=task_weights, name="fedavg")
 
 
 @method(

@@ -1,0 +1,225 @@
+"""Flower's robust rules and its differential-privacy clipping: ``w[t+1] = w[t] + rule(Delta_1 ... Delta_K)``.
+
+The rules themselves are Flower's, called on records in memory; nothing here computes one. Deltas have shape [P].
+
+===============  ==============================================================================  ====================
+name             rule                                                                            paper
+===============  ==============================================================================  ====================
+``krum``         the delta nearest to its K - f - 2 nearest others                               arXiv 1703.02757
+``multikrum``    weighted mean of the `selected` nearest of them                                 arXiv 1703.02757
+``trimmed-mean`` per entry, mean without the `trim` smallest and largest shares                  arXiv 1803.01498
+``median``       per entry, median                                                               arXiv 1803.01498
+``bulyan``       Krum selects K - 2f, then per entry the mean of the K - 4f nearest the median   arXiv 1802.07927
+``dp-clip``      mean of deltas clipped to norm S, plus noise of deviation ``z S / K``           arXiv 1710.06963
+===============  ==============================================================================  ====================
+
+The rules translate with the model, so that for fresh updates they give what they would give on the clients' models.
+A head is combined from the updates of its owners, as in every aggregator here; but for ``dp-clip``, whose bound is one
+on the whole delta.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedmtl.errors import ConfigError
+from fedmtl.protocol import GlobalModel, Update
+from fedmtl.randomness import derive_seed
+from strategies.aggregators.ownership import combine_by_owner
+from strategies.parts import Aggregator, Step, Weighting
+from strategies.weightings import Uniform
+
+if TYPE_CHECKING:
+    from flwr.app import MetricRecord, RecordDict
+    from flwr.serverapp.strategy import Strategy as FlowerStrategy
+
+RuleName = Literal["krum", "multikrum", "trimmed-mean", "median", "bulyan", "dp-clip"]
+
+_log = logging.getLogger(__name__)
+_DELTA, _PLACE, _WEIGHT = "delta", "place", "weight"
+
+
+class Robust(Aggregator):
+    """One of Flower's rules.
+
+    Parameters
+    ----------
+    rule
+        Its name.
+    weighting
+        Weights of the updates that ``multikrum`` averages. The other rules count all the same.
+    malicious
+        f, how many updates of a step may be malicious.
+    selected
+        How many updates ``multikrum`` averages.
+    trim
+        Share of the updates that ``trimmed-mean`` leaves out at either end.
+    clipping_norm, noise_multiplier
+        S and z of ``dp-clip``. The noise follows from the run's seed: whoever knows that can take it away again.
+
+    Raises
+    ------
+    ConfigError
+        If ``dp-clip`` is asked for with weights that are not uniform.
+
+    Notes
+    -----
+    A step with fewer updates than ``bulyan`` needs, ``4f + 3``, leaves the model as it is, with a warning.
+    """
+
+    def __init__(
+        self,
+        rule: RuleName,
+        weighting: Weighting | None = None,
+        *,
+        malicious: int = 0,
+        selected: int = 1,
+        trim: float = 0.2,
+        clipping_norm: float = 1.0,
+        noise_multiplier: float = 0.0,
+    ) -> None:
+        self.rule = rule
+        self.weighting = weighting or Uniform()
+        if rule == "dp-clip" and not isinstance(self.weighting, Uniform):
+            raise ConfigError(
+                "aggregator = 'dp-clip' needs weight_base = 'uniform': its noise is that of a mean in which all clients"
+                " count the same"
+            )
+        self.malicious = malicious
+        self.selected = selected
+        self.trim = trim
+        self.clipping_norm = clipping_norm
+        self.noise_multiplier = noise_multiplier
+        self._seed = 0
+
+    @property
+    def least(self) -> int:
+        """Updates of a step below which the rule protects nobody."""
+        return {"krum": 2, "multikrum": 2, "bulyan": 4}.get(self.rule, 0) * self.malicious + 3 * (
+            self.rule in ("krum", "multikrum", "bulyan")
+        )
+
+    def prepare(self, model: GlobalModel, seed: int) -> None:
+        """Take the seed of the noise."""
+        self._seed = seed
+
+    def aggregate(self, step: Step) -> tuple[Tensor, tuple[float, ...]]:
+        """Apply the rule; the weights are what each update had of the result where this has a sense."""
+        used: dict[int, float] = {}
+
+        def combine(part: slice, updates: Sequence[Update], weights: Sequence[float]) -> Tensor:
+            current = step.model.vector[part]
+            if current.numel() == 0:
+                return current
+            change, shares = self._apply([update.delta[part] for update in updates], weights, step.model.version)
+            if not used:  # the backbone, or all, comes first
+                used.update(shares)
+            return current if change is None else current + change
+
+        if self.rule == "dp-clip":
+            every = self.weighting.weights(step.updates, step.model.version, step.ledger)
+            vector = combine(slice(0, step.model.layout.size), step.updates, every)
+        else:
+            vector, _ = combine_by_owner(step, self.weighting, combine)
+        return vector, tuple(used.get(place, 0.0) for place in range(len(step.updates)))
+
+    def _apply(
+        self, deltas: Sequence[Tensor], weights: Sequence[float], version: int
+    ) -> tuple[Tensor | None, dict[int, float]]:
+        """The change that the rule proposes (None: it declines), and the share that each delta had in it."""
+        shares: dict[int, float] = {}
+
+        def note(kept: list[RecordDict], key: str) -> MetricRecord:
+            from flwr.app import MetricRecord
+
+            metrics: list[Any] = [next(iter(content.metric_records.values())) for content in kept]
+            total = sum(record[_WEIGHT] for record in metrics)
+            shares.update({record[_PLACE]: record[_WEIGHT] / total for record in metrics})
+            return MetricRecord()
+
+        with _quiet(), _noise(derive_seed(self._seed, "privacy noise", version)):
+            arrays, _ = self._flower(note, deltas).aggregate_train(version, _replies(deltas, weights, self.rule))
+        if arrays is None:
+            _log.warning("%s needs at least %d updates, has %d: no step", self.rule, self.least, len(deltas))
+            return None, {}
+        return torch.from_numpy(arrays[_DELTA].numpy().astype(np.float32)), shares
+
+    def _flower(self, note: object, deltas: Sequence[Tensor]) -> FlowerStrategy:
+        """Flower's strategy of that rule."""
+        from flwr.app import Array, ArrayRecord
+        from flwr.serverapp import strategy as flower
+
+        common: dict[str, Any] = {"weighted_by_key": _WEIGHT, "train_metrics_aggr_fn": note}
+        if self.rule == "krum":
+            return flower.Krum(num_malicious_nodes=self.malicious, **common)
+        if self.rule == "multikrum":
+            return flower.MultiKrum(num_malicious_nodes=self.malicious, num_nodes_to_select=self.selected, **common)
+        if self.rule == "trimmed-mean":
+            return flower.FedTrimmedAvg(beta=self.trim, **common)
+        if self.rule == "median":
+            return flower.FedMedian(**common)
+        if self.rule == "bulyan":
+            return flower.Bulyan(num_malicious_nodes=self.malicious, **common)
+        clipping = flower.DifferentialPrivacyServerSideFixedClipping(
+            flower.FedAvg(**common), self.noise_multiplier, self.clipping_norm, len(deltas)
+        )
+        clipping.current_arrays = ArrayRecord({_DELTA: Array(np.zeros(len(deltas[0]), dtype=np.float32))})
+        return clipping
+
+
+@dataclass(slots=True)
+class _Reply:
+    """What the rules look at of a message; a real one can be made only inside a Flower run."""
+
+    content: RecordDict
+
+    def has_error(self) -> bool:
+        return False
+
+
+def _replies(deltas: Sequence[Tensor], weights: Sequence[float], rule: RuleName) -> list[Any]:
+    """The deltas as if nodes had just sent them."""
+    from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
+
+    replies = []
+    for place, (delta, weight) in enumerate(zip(deltas, weights, strict=True)):
+        array = delta.numpy()
+        if rule == "dp-clip" and not array.any():
+            # Flower divides by the norm. This one's square is the least that float32 still holds in full.
+            array = array.copy()
+            array[0] = 2.0**-62
+        arrays = ArrayRecord({_DELTA: Array(array)})
+        metrics = MetricRecord({_WEIGHT: weight, _PLACE: place})
+        replies.append(_Reply(RecordDict({"arrays": arrays, "metrics": metrics})))
+    return replies
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Flower reports every call in several lines; keep its warnings only."""
+    logger = logging.getLogger("flwr")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _noise(seed: int) -> Iterator[None]:
+    """Flower draws noise from NumPy's global generator: let it be ours for so long."""
+    state = np.random.get_state()  # noqa: NPY002
+    np.random.seed([seed & 0xFFFFFFFF, seed >> 32])  # noqa: NPY002
+    try:
+        yield
+    finally:
+        np.random.set_state(state)  # noqa: NPY002

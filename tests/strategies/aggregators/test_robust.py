@@ -1,0 +1,136 @@
+"""Flower's rules as aggregators: they do what their papers say, and change nothing else."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from fedmtl.errors import ConfigError
+from strategies.aggregators import Robust
+from strategies.catalogue import build_strategy
+from strategies.ledger import Ledger
+from strategies.parts import Step
+from strategies.weightings import DataSize
+
+RULES = ("krum", "multikrum", "trimmed-mean", "median", "bulyan", "dp-clip")
+
+
+def step(toys, deltas: torch.Tensor, **fields) -> Step:
+    updates = [toys.make_update(client, delta=delta, **fields) for client, delta in enumerate(deltas)]
+    return Step(toys.start_model(), updates, {}, "all", frozenset(), Ledger())
+
+
+def crowd(toys, seed: int = 0) -> torch.Tensor:
+    """Eleven honest deltas around 1."""
+    return 1.0 + 0.1 * torch.randn(11, toys.LAYOUT.size, generator=torch.Generator().manual_seed(seed))
+
+
+def change(toys, aggregator: Robust, deltas: torch.Tensor, **fields) -> tuple[torch.Tensor, tuple[float, ...]]:
+    aggregator.prepare(toys.start_model(), seed=3)
+    vector, weights = aggregator.aggregate(step(toys, deltas, **fields))
+    return vector - toys.start_model().vector, weights
+
+
+def test_krum_takes_one_honest_update_whole(toys) -> None:
+    deltas = crowd(toys)
+    deltas[4] = 1000.0
+    moved, weights = change(toys, Robust("krum", malicious=1), deltas)
+    chosen = weights.index(1.0)
+    assert chosen != 4
+    assert sum(weights) == 1.0
+    # w + Delta - w rounds once for each of the two sums.
+    torch.testing.assert_close(moved, deltas[chosen], rtol=0, atol=1e-6)
+
+
+def test_multikrum_averages_the_selected_with_their_weights(toys) -> None:
+    deltas = crowd(toys)
+    deltas[4] = 1000.0
+    moved, weights = change(toys, Robust("multikrum", DataSize(), malicious=1, selected=5), deltas)
+    assert np.count_nonzero(weights) == 5
+    assert weights[4] == 0.0
+    assert sum(weights) == pytest.approx(1.0)
+    torch.testing.assert_close(moved, torch.tensor(weights) @ deltas, rtol=0, atol=1e-6)
+
+
+def test_median_and_trimmed_mean_are_per_entry(toys) -> None:
+    deltas = crowd(toys)
+    deltas[4], deltas[7] = 1000.0, -1000.0
+    moved, _ = change(toys, Robust("median"), deltas)
+    torch.testing.assert_close(moved, deltas.median(0).values, rtol=0, atol=1e-6)
+    moved, _ = change(toys, Robust("trimmed-mean", trim=0.1), deltas)
+    torch.testing.assert_close(moved, deltas.sort(0).values[1:-1].mean(0), rtol=0, atol=1e-6)
+
+
+def test_bulyan_stays_with_the_crowd_and_declines_when_it_is_too_small(toys, caplog: pytest.LogCaptureFixture) -> None:
+    deltas = crowd(toys)
+    deltas[4], deltas[7] = 1000.0, -1000.0
+    moved, _ = change(toys, Robust("bulyan", malicious=2), deltas)
+    assert (moved - 1.0).abs().max() < 0.3
+    with caplog.at_level(logging.WARNING):
+        moved, weights = change(toys, Robust("bulyan", malicious=2), deltas[:10])
+    assert moved.count_nonzero() == 0
+    assert weights == (0.0,) * 10
+    assert "needs at least 11 updates, has 10" in caplog.text
+
+
+def test_clipping_bounds_each_update_and_without_noise_and_bound_it_is_the_mean(toys) -> None:
+    deltas = crowd(toys)
+    moved, weights = change(toys, Robust("dp-clip", clipping_norm=1e6), deltas)
+    torch.testing.assert_close(moved, deltas.mean(0), rtol=0, atol=1e-6)
+    assert weights == pytest.approx([1 / 11] * 11)
+    deltas[4] = 1000.0
+    moved, _ = change(toys, Robust("dp-clip", clipping_norm=0.5), deltas)
+    assert 0.45 < torch.linalg.vector_norm(moved) <= 0.5 + 1e-6
+
+
+def test_a_delta_of_zero_can_be_clipped(toys) -> None:
+    moved, _ = change(toys, Robust("dp-clip"), torch.zeros(3, toys.LAYOUT.size))
+    assert moved.abs().max() < 1e-15
+
+
+def test_noise_has_its_deviation_follows_from_the_seed_and_leaves_numpy_alone(toys) -> None:
+    def noisy(version: int) -> torch.Tensor:
+        aggregator = Robust("dp-clip", clipping_norm=2.0, noise_multiplier=3.0)
+        aggregator.prepare(toys.start_model(), seed=3)
+        updates = [toys.make_update(c, delta=torch.zeros(toys.LAYOUT.size)) for c in range(4)]
+        before = toys.start_model(version)
+        return aggregator.aggregate(Step(before, updates, {}, "all", frozenset(), Ledger()))[0] - before.vector
+
+    state = np.random.get_state()[1].copy()  # noqa: NPY002
+    draws = torch.stack([noisy(version) for version in range(60)])
+    assert np.array_equal(state, np.random.get_state()[1])  # noqa: NPY002
+    assert torch.equal(draws[7], noisy(7))
+    # 540 draws of deviation 3 * 2 / 4: the estimate is within 4 of its own deviations, 1.5 / sqrt(2 * 540).
+    assert draws.std().item() == pytest.approx(1.5, abs=4 * 1.5 / (2 * 540) ** 0.5)
+
+
+@pytest.mark.parametrize("rule", ["krum", "median", "trimmed-mean", "multikrum"])
+def test_a_head_is_its_owners(toys, rule: str) -> None:
+    deltas = crowd(toys)
+    updates = [toys.make_update(c, delta=d, tasks=(0,) if c < 10 else (0, 1)) for c, d in enumerate(deltas)]
+    before = toys.start_model()
+    aggregator = Robust(rule)
+    vector, _ = aggregator.aggregate(Step(before, updates, {}, "all", frozenset(), Ledger()))
+    head = toys.LAYOUT.heads[1]
+    torch.testing.assert_close((vector - before.vector)[head], deltas[10][head], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_rule_runs_as_an_option_of_fedavg_to_the_same_bits_twice(toys, rule: str) -> None:
+    def run() -> torch.Tensor:
+        strategy = build_strategy("fedavg", {"aggregator": rule, "weight_base": "uniform", "noise_multiplier": 0.1})
+        loop, trace = toys.run(strategy, toys.Fleet(12, lambda client, job: 1.0 + client % 3), versions=5)
+        assert len(trace.aggregations) == 5
+        return loop.strategy.model.vector
+
+    assert torch.equal(run(), run())
+
+
+def test_options_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(ConfigError, match="needs weight_base = 'uniform'"):
+        build_strategy("fedavg", {"aggregator": "dp-clip"})
+    with pytest.raises(ConfigError, match="needs 11 updates, clients_per_round = 10 gives fewer"):
+        build_strategy("fedavg", {"aggregator": "bulyan", "malicious": 2, "clients_per_round": 10})
