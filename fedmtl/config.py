@@ -130,6 +130,7 @@ class RecordsSection(_Section):
     dir: str = "runs"
     evaluate_every: Positive = 10
     checkpoint_every: Positive = 50
+    ntk_every: Annotated[int, Field(ge=0)] = 0  # versions between measurements of the model's kernels; 0 for none
 
 
 class ExperimentConfig(_Section):

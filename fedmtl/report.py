@@ -89,6 +89,9 @@ def _facts(summary: Mapping[str, Any]) -> list[list[str]]:
         ["Traffic from clients, to clients", f"{traffic['up'] / 1e6:,.1f} MB, {traffic['down'] / 1e6:,.1f} MB"],
         ["Wall-clock time of the run", f"{summary['wall_seconds']:,.1f} s"],
     ]
+    if "ntk_seconds" in summary:
+        share = summary["ntk_seconds"] / summary["wall_seconds"]
+        facts.append(["... of it for measuring kernels", f"{summary['ntk_seconds']:,.1f} s ({share:.1%})"])
     if target is not None:
         reached = "not reached" if target["time"] is None else f"{target['time']:,.1f} s, version {target['version']:,}"
         facts.append([f"Target: {target['task']} at {target['value']:g}", reached])

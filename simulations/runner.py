@@ -18,6 +18,7 @@ from clients.trainer import LocalTrainer
 from fedmtl.checkpoint import load_checkpoint, save_checkpoint, save_model
 from fedmtl.config import EngineSection, StopSection
 from fedmtl.evaluation import Evaluator
+from fedmtl.ntk.measure import KernelProbe
 from fedmtl.protocol import Event
 from fedmtl.records import Recorder
 from fedmtl.records.summary import summarise, write_summary
@@ -29,7 +30,7 @@ from simulations.workers.base import Workers
 from simulations.workers.inline import InlineWorkers
 from strategies.fleet import Fleet
 from strategies.loop import Loop, Observer
-from strategies.observers import Evaluation, Recording
+from strategies.observers import Evaluation, KernelLog, Recording
 
 
 @dataclass(frozen=True)
@@ -109,12 +110,14 @@ def run(
     try:
         if not resume:
             directory.open(experiment, simulated=world.simulated)
-        recorder = Recorder(directory.path, data.tasks)
+        recorder = Recorder(directory.path, data.tasks, kernels=experiment.config.records.ntk_every > 0)
         seconds = experiment.nominal_seconds if world.simulated else None
         evaluator = Evaluator(experiment.new_model(), data, seconds)
         evaluation = Evaluation(evaluator, recorder, experiment.config.records.evaluate_every)
-        checkpointer = Checkpointer(directory.checkpoint, recorder, experiment)
-        loop = Loop(experiment.new_strategy(), world, [Recording(recorder), evaluation, *observers, checkpointer])
+        kernels = kernel_log(experiment, recorder)
+        watching = [evaluation, *(() if kernels is None else (kernels,)), *observers]
+        checkpointer = Checkpointer(directory.checkpoint, recorder, experiment, kernels)
+        loop = Loop(experiment.new_strategy(), world, [Recording(recorder), *watching, checkpointer])
         if resume:
             checkpointer.restore(loop)
         with interruptible(loop):
@@ -127,6 +130,8 @@ def run(
     recorder.finish()
     save_model(directory.path / MODEL, loop.strategy.model)
     summary = _summary(experiment, recorder, loop, checkpointer.wall_seconds)
+    if kernels is not None:
+        summary["ntk_seconds"] = kernels.wall_seconds
     if pictures:
         write_report(directory.path, summary)
     # Last, for it marks the run as finished.
@@ -146,6 +151,15 @@ def _summary(experiment: Experiment, recorder: Recorder, loop: Loop, wall_second
         wall_seconds=wall_seconds,
         target=None if target is None else (target.task, target.value),
     )
+
+
+def kernel_log(experiment: Experiment, recorder: Recorder) -> KernelLog | None:
+    """What measures the model's kernels during the run, if anything is to."""
+    every = experiment.config.records.ntk_every
+    if not every:
+        return None
+    probe = KernelProbe(experiment.new_model(), experiment.data, experiment.config.seed)
+    return KernelLog(probe, recorder, every)
 
 
 def default_directory(experiment: Experiment) -> Path:
@@ -195,9 +209,12 @@ class Checkpointer(Observer):
         Real seconds that the run has taken, those before an interruption included.
     """
 
-    def __init__(self, directory: Path, recorder: Recorder, experiment: Experiment) -> None:
+    def __init__(
+        self, directory: Path, recorder: Recorder, experiment: Experiment, kernels: KernelLog | None = None
+    ) -> None:
         self._directory = directory
         self._recorder = recorder
+        self._kernels = kernels
         self._digest = experiment.digest
         self._every = experiment.config.records.checkpoint_every
         self._saved = 0
@@ -221,6 +238,8 @@ class Checkpointer(Observer):
         state = loop.state_dict()
         if state["fleet"] is not None:
             whole = {"loop": state, "records": self._recorder.state_dict(), "wall_seconds": self.wall_seconds}
+            if self._kernels is not None:
+                whole["ntk_seconds"] = self._kernels.wall_seconds
             save_checkpoint(self._directory, whole, self._digest)
 
     def restore(self, loop: Loop) -> None:
@@ -231,6 +250,8 @@ class Checkpointer(Observer):
         loop.load_state_dict(state["loop"])
         self._recorder.load_state_dict(state["records"])
         self._before = float(state["wall_seconds"])
+        if self._kernels is not None:
+            self._kernels.wall_seconds = float(state["ntk_seconds"])
         version = loop.strategy.model.version
         self._saved = version - version % self._every
 

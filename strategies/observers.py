@@ -1,7 +1,8 @@
-"""Observers that leave something behind: the rows of a run's tables, and evaluations."""
+"""Observers that leave something behind: the rows of a run's tables, evaluations, measurements of kernels."""
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from fedmtl.evaluation import EvaluationRow, Evaluator
@@ -9,6 +10,7 @@ from fedmtl.protocol import Aggregation, Rejection
 from strategies.loop import Loop, Observer
 
 if TYPE_CHECKING:
+    from fedmtl.ntk.measure import KernelProbe
     from fedmtl.records import Recorder
 
 
@@ -77,3 +79,39 @@ class Evaluation(Observer):
 
     def _note(self, rows: list[EvaluationRow]) -> None:
         self.latest = {row.task: row.value for row in rows if row.group == "test" and row.metric != "loss"}
+
+
+class KernelLog(Observer):
+    """Measures the global model's tangent kernels at version 0, then at every `every`-th version, and at the last.
+
+    Attributes
+    ----------
+    wall_seconds
+        Real seconds that the measurements took, those before an interruption included.
+    """
+
+    def __init__(self, probe: KernelProbe, recorder: Recorder, every: int) -> None:
+        self.probe = probe
+        self.recorder = recorder
+        self.every = every
+        self.wall_seconds = 0.0
+
+    def on_start(self, loop: Loop) -> None:
+        """Measure the model that the run starts from; a resumed run has that on record."""
+        if not self.recorder.table("ntk").num_rows:
+            self._measure(loop, loop.fleet.now())
+
+    def on_aggregation(self, loop: Loop, aggregation: Aggregation) -> None:
+        """Measure the version if it is due."""
+        if aggregation.version % self.every == 0:
+            self._measure(loop, aggregation.time)
+
+    def on_end(self, loop: Loop) -> None:
+        """Measure the last version if it was not due."""
+        if loop.strategy.model.version % self.every:
+            self._measure(loop, loop.fleet.now(), last=True)
+
+    def _measure(self, loop: Loop, at: float, *, last: bool = False) -> None:
+        started = time.perf_counter()
+        self.recorder.add_kernels(self.probe.measure(loop.strategy.model, at), last=last)
+        self.wall_seconds += time.perf_counter() - started

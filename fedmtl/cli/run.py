@@ -83,4 +83,7 @@ def _print_summary(console: Console, summary: Mapping[str, Any], directory: Path
         soft_wrap=True,
         markup=False,
     )
+    if "ntk_seconds" in summary:
+        seconds = summary["ntk_seconds"]
+        console.print(f"kernels measured in {seconds:.1f} s, {seconds / summary['wall_seconds']:.1%} of the run")
     console.print(f"report: {directory / 'report.html'}", soft_wrap=True, markup=False)

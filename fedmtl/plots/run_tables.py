@@ -26,6 +26,8 @@ class RunTables:
         See :mod:`fedmtl.records.schemas`.
     partition, devices
         See :mod:`fedmtl.records.setting`; None where the run kept none (real clients tell neither).
+    ntk
+        The kernels that the run measured, or None.
     """
 
     summary: Mapping[str, Any]
@@ -34,6 +36,7 @@ class RunTables:
     evaluations: pa.Table
     partition: pa.Table | None
     devices: pa.Table | None
+    ntk: pa.Table | None = None
 
     @classmethod
     def read(cls, directory: Path, summary: Mapping[str, Any] | None = None) -> RunTables:
@@ -48,7 +51,7 @@ class RunTables:
         tables = [read_table(directory, name) for name in ("updates", "aggregations", "evaluations")]
         kept = [
             read_table(directory, name) if (directory / f"{name}.parquet").is_file() else None
-            for name in ("partition", "devices")
+            for name in ("partition", "devices", "ntk")
         ]
         return cls(known, *tables, *kept)
 

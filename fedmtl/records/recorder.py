@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,8 +22,11 @@ from fedmtl.evaluation import EvaluationRow
 from fedmtl.files import replacing
 from fedmtl.protocol import Aggregation, Rejection, Update
 from fedmtl.records.log import Row, TableLog
-from fedmtl.records.schemas import AGGREGATIONS, EVALUATIONS, SCHEMAS, UPDATES, read_table
+from fedmtl.records.schemas import AGGREGATIONS, EVALUATIONS, NTK, SCHEMAS, UPDATES, read_table
 from fedmtl.tasks import Task
+
+if TYPE_CHECKING:
+    from fedmtl.ntk.measure import KernelRow
 
 ROW_GROUP = 1 << 16
 """Rows in a row group of the final tables."""
@@ -48,17 +51,21 @@ class Recorder:
         The run's directory, or None to keep everything in memory.
     tasks
         All tasks of the run, in order; the per-task columns have an entry for each.
+    kernels
+        Whether there is a table `ntk`.
     """
 
-    def __init__(self, directory: Path | None, tasks: Sequence[Task]) -> None:
+    def __init__(self, directory: Path | None, tasks: Sequence[Task], *, kernels: bool = False) -> None:
         self.directory = directory
         self.tasks = tuple(tasks)
         self._finished = False
         self._updates = TableLog("updates", UPDATES, self._update_columns)
         self._aggregations = TableLog("aggregations", AGGREGATIONS, _transpose)
         self._evaluations = TableLog("evaluations", EVALUATIONS, _transpose)
-        self._logs = {log.name: log for log in (self._updates, self._aggregations, self._evaluations)}
-        self._last_rows: dict[str, list[Row]] = {name: [] for name in SCHEMAS}
+        self._kernels = TableLog("ntk", NTK, _transpose)
+        logs = (self._updates, self._aggregations, self._evaluations, *((self._kernels,) if kernels else ()))
+        self._logs = {log.name: log for log in logs}
+        self._last_rows: dict[str, list[Row]] = {name: [] for name in self._logs}
 
     def add_aggregation(self, aggregation: Aggregation) -> None:
         """Record a server step and the updates that went into it."""
@@ -85,6 +92,14 @@ class Recorder:
             self._last_rows["evaluations"].extend(rows)
         else:
             self._evaluations.extend(rows)
+
+    def add_kernels(self, rows: Sequence[KernelRow], *, last: bool = False) -> None:
+        """Record a measurement of kernels; `last` marks one that was made only because the run ended."""
+        self._check_open()
+        if last:
+            self._last_rows["ntk"].extend(rows)
+        else:
+            self._kernels.extend(rows)
 
     def add_unsettled(self, updates: Iterable[Update]) -> None:
         """Record the uploads that were neither applied nor rejected when the run ended."""
@@ -158,10 +173,10 @@ class Recorder:
         self._check_open()
         if self.directory is None:
             return
-        for name, schema in SCHEMAS.items():
+        for name, log in self._logs.items():
             with (
                 replacing(self.directory / f"{name}.parquet") as temporary,
-                pq.ParquetWriter(temporary, schema) as out,
+                pq.ParquetWriter(temporary, log.schema) as out,
             ):
                 for group in _row_groups(self._parts(name)):
                     out.write_table(group, row_group_size=ROW_GROUP)

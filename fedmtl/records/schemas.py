@@ -73,8 +73,27 @@ EVALUATIONS = pa.schema(
     ]
 )
 
-SCHEMAS = {"updates": UPDATES, "aggregations": AGGREGATIONS, "evaluations": EVALUATIONS}
-"""The schema of each table, by the name of its file."""
+NTK = pa.schema(  # see fedmtl.ntk.measure.KernelRow
+    [
+        pa.field("version", _INT, nullable=False),
+        pa.field("time", _FLOAT, nullable=False),
+        pa.field("client", _INT),  # null for examples of all clients together
+        pa.field("kernel", _TEXT, nullable=False),  # of "outputs" or of "losses"
+        pa.field("task", _TEXT, nullable=False),  # empty for the sum of a client's losses
+        pa.field("examples", _INT, nullable=False),
+        pa.field("trace", _FLOAT, nullable=False),
+        pa.field("trace_error", _FLOAT, nullable=False),
+        pa.field("top", _FLOAT, nullable=False),
+        pa.field("condition", _FLOAT),
+        pa.field("effective_rank", _FLOAT),
+        pa.field("eigenvalues", _PER_TASK, nullable=False),  # the largest, in descending order
+        pa.field("alignment", _PER_TASK, nullable=False),  # with each task, or in a client's row with each client
+        pa.field("cosine", _PER_TASK, nullable=False),
+    ]
+)
+
+SCHEMAS = {"updates": UPDATES, "aggregations": AGGREGATIONS, "evaluations": EVALUATIONS, "ntk": NTK}
+"""The schema of each table, by the name of its file; `ntk` is there only if a run measures kernels."""
 
 
 def read_table(directory: Path, name: str) -> pa.Table:

@@ -1,0 +1,179 @@
+"""How fast errors decay: what a model's kernel predicts, and what gradient descent really does.
+
+With the kernel K of all outputs at n examples held fixed, a step of gradient descent on the sum of the tasks' mean
+losses changes the outputs o, shape [n outputs], by
+
+    o(t+1) = o(t) - eta K s(o(t)),        s = dL/do, for L = sum_i mean_u loss_i(o_u)
+
+For a squared loss ``c e^2`` alone s = 2c e / n is linear and ``e(t) = (I - 2 c eta/n K)^t e(0)``, or ``exp(-2 c eta t/n
+K) e(0)`` for small steps: the component along an eigenvector r decays as ``exp(-2 c eta lambda_r t / n)`` (eq. 4 and 5
+of arXiv 2510.18258). For the other losses only the network is linearised, in its parameters; the loss and its slope
+stay as they are (arXiv 1902.06720, section 2.2), so the recursion above is run step by step.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedmtl.data.federated import Examples
+from fedmtl.models.multitask import MultiTaskModel
+from fedmtl.ntk.kernels import Kernels, example_slopes, head_slices
+from fedmtl.ntk.tangents import Parameters
+from fedmtl.tasks import Task
+
+_CURVATURE = {"cross_entropy": 0.5, "binary_cross_entropy": 0.25, "squared_error": 2.0, "absolute_error": 1.0}
+"""Upper bounds of the losses' second derivative in the outputs; the absolute error has none, and takes 1."""
+
+STABLE_SHARE = 0.2
+"""The default step as a share of ``1 / lambda``, lambda the largest curvature: a flow is then a good picture of it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Course:
+    """What became of the losses in the course of a descent.
+
+    Attributes
+    ----------
+    losses
+        Each example's loss in each task before the first step and after each, shape [steps + 1, n, tasks].
+    outputs
+        The outputs at the end, shape [n, outputs].
+    """
+
+    losses: Tensor
+    outputs: Tensor
+
+
+def curvature(kernel: Tensor, tasks: Sequence[Task], examples: int) -> float:
+    """An upper bound of the largest eigenvalue of the losses' curvature along the kernel's directions.
+
+    It is the largest eigenvalue of ``D^1/2 K D^1/2 / n``, with D the losses' largest second derivatives; descent with a
+    step below twice its inverse is stable as long as the kernel stays what it is.
+    """
+    bounds = torch.cat([torch.full((t.outputs,), _CURVATURE[str(t.loss)] * t.loss_factor) for t in tasks]).double()
+    root = bounds.sqrt().repeat(examples)
+    return float(torch.linalg.eigvalsh(root[:, None] * kernel * root)[-1]) / examples
+
+
+def predicted_course(
+    kernel: Tensor, outputs: Tensor, tasks: Sequence[Task], targets: Sequence[Tensor], rate: float, steps: int
+) -> Course:
+    """The descent of a model whose kernel stays what it is.
+
+    Parameters
+    ----------
+    kernel
+        Of all outputs, example by example (`Kernels.outputs()`), shape [n outputs, n outputs].
+    outputs
+        At the start, shape [n, outputs].
+    tasks, targets
+        All tasks and their targets.
+    rate, steps
+        eta, and how many steps.
+    """
+    current, courses = outputs, [example_losses(tasks, outputs, targets)]
+    for _ in range(steps):
+        slopes = example_slopes(tasks, current, targets) / len(current)
+        current = current - rate * (kernel @ slopes.flatten()).view_as(current)
+        courses.append(example_losses(tasks, current, targets))
+    return Course(torch.stack(courses), current)
+
+
+def measured_course(
+    model: MultiTaskModel,
+    tasks: Sequence[Task],
+    examples: Examples,
+    rate: float,
+    steps: int,
+    parameters: Parameters = "all",
+) -> Course:
+    """The descent of the model itself, in float64 and with all examples in every step; the model is left as it is."""
+    trained = copy.deepcopy(model).double().eval()
+    chosen = list((trained if parameters == "all" else trained.backbone).parameters())
+    inputs = examples.features.double() if examples.features.is_floating_point() else examples.features
+    outputs = torch.cat(trained(inputs), 1)
+    courses = [example_losses(tasks, outputs.detach(), examples.targets)]
+    for _ in range(steps):
+        slopes = example_slopes(tasks, outputs.detach(), examples.targets) / len(inputs)
+        gradients = torch.autograd.grad(outputs, chosen, slopes, allow_unused=True)
+        with torch.no_grad():
+            for parameter, gradient in zip(chosen, gradients, strict=True):
+                if gradient is not None:
+                    parameter.sub_(gradient, alpha=rate)
+        outputs = torch.cat(trained(inputs), 1)
+        courses.append(example_losses(tasks, outputs.detach(), examples.targets))
+    return Course(torch.stack(courses), outputs.detach())
+
+
+def example_losses(tasks: Sequence[Task], outputs: Tensor, targets: Sequence[Tensor]) -> Tensor:
+    """Each example's loss in each task, shape [n, tasks]."""
+    losses = []
+    for task, part, target in zip(tasks, head_slices(tasks), targets, strict=True):
+        losses.append(task.example_losses(outputs[:, part], target.double() if target.is_floating_point() else target))
+    return torch.stack(losses, 1)
+
+
+def single_task(model: MultiTaskModel, task: Task) -> MultiTaskModel:
+    """A copy of a model that has this task's head alone."""
+    alone = copy.deepcopy(model)
+    for name in list(alone.heads):
+        if name != task.name:
+            del alone.heads[name]
+    return alone
+
+
+@dataclass(frozen=True, eq=False)
+class Directions:
+    """A squared error along the eigenvectors of its kernel.
+
+    Attributes
+    ----------
+    eigenvalues
+        Of ``K``, descending, shape [n].
+    vectors
+        Columns, shape [n, n].
+    start
+        Components of the residual ``o - y`` at the start, shape [n].
+    speed
+        Rates of decay per step: ``2 c eta lambda / n``.
+    """
+
+    eigenvalues: Tensor
+    vectors: Tensor
+    start: Tensor
+    speed: Tensor
+
+    def flow(self, steps: Tensor) -> Tensor:
+        """``exp(-speed t) e(0)`` along every eigenvector, shape [len(steps), n]: gradient flow."""
+        return torch.exp(-steps[:, None] * self.speed) * self.start
+
+    def descent(self, steps: Tensor) -> Tensor:
+        """``(1 - speed)^t e(0)``, shape [len(steps), n]: gradient descent."""
+        return (1.0 - self.speed) ** steps[:, None] * self.start
+
+    def components(self, residual: Tensor) -> Tensor:
+        """Components of a residual, shape [n]."""
+        return self.vectors.t() @ residual
+
+
+def directions(kernels: Kernels, task: int, target: Tensor, rate: float) -> Directions:
+    """The residual of a task with squared error along the eigenvectors of its kernel of outputs.
+
+    Raises
+    ------
+    ValueError
+        If the task's loss is another: its residual follows no linear equation.
+    """
+    chosen = kernels.tasks[task]
+    if chosen.loss != "squared_error":
+        raise ValueError(f"task {chosen.name!r} has the loss {chosen.loss}: only a squared error decays linearly")
+    values, vectors = torch.linalg.eigh(kernels.gram(kernels.outputs(task)))
+    values, vectors = values.flip(0).clamp_min(0.0), vectors.flip(1)
+    residual = kernels.tangents.outputs[:, head_slices(kernels.tasks)[task]][:, 0] - target.double()
+    speed = 2.0 * chosen.loss_factor * rate * values / kernels.examples
+    return Directions(values, vectors, vectors.t() @ residual, speed)
