@@ -8,11 +8,13 @@ from typing import Any
 from fedmtl.components import check_options, choose
 from strategies.ca2fl import ca2fl
 from strategies.curriculum import curriculum
+from strategies.dfedsam import dfedsam
 from strategies.fadas import fadas
 from strategies.fal import fal
 from strategies.fedac import fedac
 from strategies.fedadam import fedadam
 from strategies.fedasync import fedasync
+from strategies.fedat import fedat
 from strategies.fedavg import fedavg, fedavg_safl
 from strategies.fedavgm import fedavgm
 from strategies.fedbuff import fedbuff
@@ -52,6 +54,7 @@ STRATEGIES: dict[str, Recipe] = {
     "fedasync": fedasync,
     "fedcompass": fedcompass,
     "safa": safa,
+    "fedat": fedat,
     "mstep": mstep,
     "wkafl": wkafl,
     "fedac": fedac,
@@ -60,6 +63,7 @@ STRATEGIES: dict[str, Recipe] = {
     "fedspeed": fedspeed,
     "fal": fal,
     "curriculum": curriculum,
+    "dfedsam": dfedsam,
 }
 
 

@@ -8,6 +8,7 @@ from strategies.aggregators.optimized import Optimized
 from strategies.aggregators.robust import Robust
 from strategies.aggregators.singles import SinglesApart
 from strategies.aggregators.statistics import Statistics
+from strategies.aggregators.tier_models import TierModels
 from strategies.aggregators.wkafl import WKAFLAggregator
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "Robust",
     "SinglesApart",
     "Statistics",
+    "TierModels",
     "WKAFLAggregator",
 ]

@@ -5,5 +5,6 @@ from strategies.schedulers.buffered import Buffered
 from strategies.schedulers.compass import Compass
 from strategies.schedulers.lag_tolerant import LagTolerant
 from strategies.schedulers.synchronous import Synchronous
+from strategies.schedulers.tiered import Tiered
 
-__all__ = ["Asynchronous", "Buffered", "Compass", "LagTolerant", "Synchronous"]
+__all__ = ["Asynchronous", "Buffered", "Compass", "LagTolerant", "Synchronous", "Tiered"]

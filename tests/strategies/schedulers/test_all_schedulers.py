@@ -18,7 +18,7 @@ from fedmtl.state import split
 from strategies.aggregators import GradientAggregator, ModelAggregator
 from strategies.loop import Loop
 from strategies.parts import Scheduler
-from strategies.schedulers import Asynchronous, Buffered, Compass, LagTolerant, Synchronous
+from strategies.schedulers import Asynchronous, Buffered, Compass, LagTolerant, Synchronous, Tiered
 from strategies.selectors import HeteroSelect, OortSelector
 from strategies.strategy import Strategy
 from strategies.weightings import Uniform
@@ -53,8 +53,11 @@ SCHEDULERS: dict[str, Callable[[], Scheduler]] = {
     "lag-tolerant": lambda: LagTolerant(4),
     "lag-tolerant, hardly": lambda: LagTolerant(2, lag=1),
     "lag-tolerant, little lag, time limit": lambda: LagTolerant(4, lag=2, round_limit=3.0),
+    "tiered": lambda: Tiered(3),
+    "tiered, one": lambda: Tiered(1),
+    "tiered, 2 a round": lambda: Tiered(2, clients_per_round=2),
 }
-ROUNDS = ("synchronous", "lag-tolerant")  # where clients may wait for others
+ROUNDS = ("synchronous", "lag-tolerant", "tiered")  # where clients may wait for others
 LIMITS = {name: 3 for name in SCHEDULERS if "3" in name}
 FAULTS = ("nan", "length", "version", "failure", "duplicate", "stranger", "similarity")
 

@@ -1,0 +1,85 @@
+"""FedAT's aggregation: a model for each tier, and slow tiers weighted by the fast ones' counts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedmtl.parameters import weighted_sum
+from fedmtl.protocol import GlobalModel, Update
+from strategies.aggregators.model import ModelAggregator
+from strategies.parts import Aggregator, Step, Weighting
+
+
+class TierModels(Aggregator):
+    """``w = sum_m (T_{M+1-m} / T) w_m``, with ``w_m = sum_i p_i w_i`` over the latest round of tier m.
+
+    T_m counts the rounds of tier m (1 the fastest), and ``T = sum_m T_m``. Until every tier has reported, those that
+    have count the same. A tier's model has shape [P].
+
+    Parameters
+    ----------
+    weighting
+        Gives the p_i inside a tier, which sum to 1.
+    tier_of
+        A client's tier, 0 being the fastest.
+    tiers
+        How many tiers there are.
+    """
+
+    needs_bases = True
+
+    def __init__(self, weighting: Weighting, tier_of: Callable[[int], int], tiers: Callable[[], int]) -> None:
+        self.inside = ModelAggregator(weighting)
+        self._tier_of = tier_of
+        self._count = tiers
+        self._models: dict[int, Tensor] = {}
+        self._rounds: dict[int, int] = {}
+
+    def prepare(self, model: GlobalModel, seed: int) -> None:
+        """No tier has reported."""
+        self._models, self._rounds = {}, {}
+        self.inside.prepare(model, seed)
+
+    def aggregate(self, step: Step) -> tuple[Tensor, tuple[float, ...]]:
+        """Average inside the tiers that report, then across all; an update's weight is the product of both."""
+        reports: dict[int, list[Update]] = {}
+        for update in step.updates:
+            reports.setdefault(self._tier_of(update.client), []).append(update)
+        share: dict[Any, float] = {}
+        for tier, updates in reports.items():
+            self._models[tier], inside = self.inside.aggregate(dataclasses.replace(step, updates=updates))
+            self._rounds[tier] = self._rounds.get(tier, 0) + 1
+            share.update(zip((update.key for update in updates), inside, strict=True))
+        order = sorted(self._models)
+        across = tier_weights([self._rounds[tier] for tier in order], self._count())
+        vector = weighted_sum([self._models[tier] for tier in order], across, torch.zeros_like(step.model.vector))
+        weight_of = dict(zip(order, across, strict=True))
+        return vector, tuple(share[u.key] * weight_of[self._tier_of(u.client)] for u in step.updates)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The tiers' models and counts."""
+        order = sorted(self._models)
+        return {
+            "tiers": order,
+            "models": [self._models[tier] for tier in order],
+            "rounds": [self._rounds[tier] for tier in order],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a state that `state_dict` returned."""
+        tiers = [int(tier) for tier in state["tiers"]]
+        self._models = dict(zip(tiers, state["models"], strict=True))
+        self._rounds = dict(zip(tiers, map(int, state["rounds"]), strict=True))
+
+
+def tier_weights(rounds: Sequence[int], tiers: int) -> list[float]:
+    """Weights that sum to 1 from the rounds of those tiers that have reported, the fastest first."""
+    if len(rounds) < tiers:
+        return [1.0 / len(rounds)] * len(rounds)
+    total = sum(rounds)
+    return [count / total for count in reversed(rounds)]
