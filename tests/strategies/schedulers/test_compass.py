@@ -342,6 +342,18 @@ def test_a_slow_client_opens_a_group_that_the_fast_one_can_merge_into(toys) -> N
     assert any({A, B} <= {u.client for u in a.updates} for a in trace.aggregations[creation:])
 
 
+@pytest.mark.parametrize(("join_bound", "steps", "groups"), [(1.0, 10, 2), (1.2, 11, 1)])
+def test_a_client_may_join_with_more_than_q_max_steps_if_the_bound_says_so(
+    toys, join_bound: float, steps: int, groups: int
+) -> None:
+    scheduler = Compass(q_max=10, join_bound=join_bound)
+    scheduler.begin([A, B], 0.0)
+    scheduler.on_update(toys.make_update(A, steps=10, arrived_at=10.0), 10.0)
+    decision = scheduler.on_update(toys.make_update(B, steps=10, dispatched_at=1.0, arrived_at=10.0), 10.0)
+    assert decision.assignments == (Assignment(B, steps),)
+    assert len(scheduler.groups) == groups
+
+
 def test_the_last_step_takes_all_that_is_kept_or_nothing(toys) -> None:
     def seconds(client: int, job: int, steps: int) -> float:
         return (1.0 + client) * steps * (4.0 if (client, job) == (2, 1) else 1.0)
