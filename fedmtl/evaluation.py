@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fedmtl.data.federated import Examples, FederatedData
 from fedmtl.models.multitask import MultiTaskModel
@@ -90,6 +91,31 @@ class Evaluator:
             for group, index, value in self._client_groups():
                 task = self.tasks[index]
                 rows.append(EvaluationRow(model.version, time, task.name, task.metric, value, group))
+        return rows
+
+    def evaluate_nodes(self, model: GlobalModel, vectors: Sequence[Tensor], time: float) -> list[EvaluationRow]:
+        """The rows of a version in which clients have models of their own: how good these are on the test set.
+
+        The group ``"nodes"`` is the mean of their metrics, ``"worst node"`` the worst of them, for each task.
+
+        Parameters
+        ----------
+        model
+            The version.
+        vectors
+            The clients' models, of its layout.
+        time
+            What the fleet's clock says.
+        """
+        values = []
+        for vector in vectors:
+            model.layout.bind(self._model, vector.to(self._device))
+            values.append([value for value, _ in _score(self._model, self.tasks, self._test, self._batch_size)])
+        rows = []
+        for task, column in zip(self.tasks, np.array(values).T, strict=True):
+            worst = column.min() if task.higher_is_better else column.max()
+            for group, value in (("nodes", column.mean()), ("worst node", worst)):
+                rows.append(EvaluationRow(model.version, time, task.name, task.metric, float(value), group))
         return rows
 
     def _client_groups(self) -> Iterator[tuple[str, int, float]]:

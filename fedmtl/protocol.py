@@ -69,6 +69,23 @@ class Balancing:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Compression:
+    """How a client makes its update smaller: a compressor's name and options (see :mod:`fedmtl.compression`).
+
+    Attributes
+    ----------
+    name, options
+        Of the compressor.
+    seed
+        Of the random numbers that client and server share.
+    """
+
+    name: str
+    options: Mapping[str, Any]
+    seed: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainOrder:
     """What the server asks of a client.
@@ -95,6 +112,10 @@ class TrainOrder:
         Seed of the job's batches and other draws.
     constants
         What the policy's client half needs and every order of the run has alike; no traffic is counted for it.
+    compression
+        How the update is to be compressed; None: it goes up as it is.
+    transfers
+        How many models travel down and up with the job: one each way, unless clients exchange models with each other.
     """
 
     client: int
@@ -109,6 +130,8 @@ class TrainOrder:
     vectors: Mapping[str, Tensor]
     seed: int
     constants: Mapping[str, Any] = field(default_factory=dict)
+    compression: Compression | None = None
+    transfers: tuple[int, int] = (1, 1)
 
     @property
     def key(self) -> JobKey:

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from fedmtl.parameters import ParameterLayout
-from fedmtl.protocol import Balancing, GlobalModel, TrainOrder, TrainSettings, Update
+from fedmtl.protocol import Balancing, Compression, GlobalModel, TrainOrder, TrainSettings, Update
 
 _TENSOR = "$tensor"
 
@@ -65,6 +65,8 @@ def order_state(order: TrainOrder) -> dict[str, Any]:
         "vectors": dict(order.vectors),
         "seed": order.seed,
         "constants": dict(order.constants),
+        "compression": None if order.compression is None else dataclasses.asdict(order.compression),
+        "transfers": order.transfers,
     }
 
 
@@ -84,6 +86,8 @@ def order_from_state(state: Mapping[str, Any], layout: ParameterLayout) -> Train
         vectors=state["vectors"],
         seed=state["seed"],
         constants=state["constants"],
+        compression=None if state["compression"] is None else Compression(**state["compression"]),
+        transfers=tuple(state["transfers"]),
     )
 
 

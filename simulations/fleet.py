@@ -132,8 +132,9 @@ class SimulatedFleet(Fleet):
         model = 4 * self._layout.size_for(tasks)
         weights = 0 if order.task_weights is None else len(tasks)
         vectors = sum(vector.numel() for vector in order.vectors.values())
-        down = model + 4 + 4 * (len(order.terms) + weights + vectors)
-        up = model + 4 + adaptation(order.policy).extra_bytes_up(order) + bytes_up(order.balancing, len(tasks))
+        received, sent = order.transfers
+        down = received * model + 4 + 4 * (len(order.terms) + weights + vectors)
+        up = sent * model + 4 + adaptation(order.policy).extra_bytes_up(order) + bytes_up(order.balancing, len(tasks))
         return down, up
 
     def _push(self, time: float, kind: int, client: int, job: int) -> None:

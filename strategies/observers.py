@@ -74,6 +74,8 @@ class Evaluation(Observer):
 
     def _evaluate(self, loop: Loop, time: float, *, last: bool = False) -> None:
         rows = self.evaluator.evaluate(loop.strategy.model, time)
+        if own := loop.strategy.aggregator.own_models():
+            rows += self.evaluator.evaluate_nodes(loop.strategy.model, list(own.values()), time)
         self.recorder.add_evaluation(rows, last=last)
         self._note(rows)
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from fedmtl.components import Param
 from strategies.client_vectors import StorageName
 from strategies.parts import Weighting
+from strategies.topologies import TopologyName
 from strategies.weightings import DataSize, Staleness, Uniform, constant, hinge, polynomial
 
 BufferSize = Annotated[int, Param("K, updates of an aggregation", ge=1, source="authors' code")]
@@ -29,6 +30,9 @@ StalenessFunction = Annotated[StalenessName, Param("how an update's weight falls
 Cache = Annotated[
     StorageName, Param("where a vector for each client is kept: in memory, there at half the bytes, or in a file")
 ]
+
+TopologyOption = Annotated[TopologyName, Param("who talks to whom; a random graph is new in each round")]
+Degree = Annotated[int, Param("neighbours of a client in a random graph or an expander, at most", ge=2)]
 
 
 def base_weighting(name: WeightBaseName) -> Weighting:

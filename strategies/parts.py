@@ -180,6 +180,18 @@ class Aggregator(Part, ABC):
     def aggregate(self, step: Step) -> tuple[Tensor, tuple[float, ...]]:
         """The next vector (a new one, shape [P]), and the weight that each update had."""
 
+    def model_for(self, client: int, model: GlobalModel, ledger: Ledger) -> GlobalModel:
+        """What the client trains next: the newest model, or one of its own of the same version."""
+        return model
+
+    def transfers(self, client: int, version: int, ledger: Ledger) -> tuple[int, int]:
+        """How many models travel down and up with the client's next job."""
+        return (1, 1)
+
+    def own_models(self) -> Mapping[int, Tensor]:
+        """The clients' own models, flat vectors of shape [P], where they have any."""
+        return {}
+
 
 class Weighting(Part, ABC):
     """Decides the weight of each update in an aggregation.
@@ -221,6 +233,10 @@ class ClientPolicy(Part):
 
     name: str = "plain"
     reported: tuple[str, ...] = ()
+
+    def initial(self, model: GlobalModel, seed: int) -> GlobalModel:
+        """The model that a run starts from, given the one that was drawn for it."""
+        return model
 
     @property
     def constants(self) -> Mapping[str, Any]:

@@ -88,7 +88,7 @@ class Strategy(FlowerMethods):
 
     def initialise(self, model: GlobalModel, settings: TrainSettings | None = None, seed: int = 0) -> None:
         """Give the strategy the model to start from, and what every order has in common."""
-        self._model = model
+        self._model = model = self.policy.initial(model, seed)
         self.settings = settings or TrainSettings()
         self.seed = seed
         for part in self._parts.values():
@@ -181,7 +181,7 @@ class Strategy(FlowerMethods):
         return TrainOrder(
             client=client,
             job=job,
-            base=model,
+            base=self.aggregator.model_for(client, model, self.ledger),
             steps=assignment.steps,
             settings=instruction.settings,
             task_weights=self.task_weights.weights(),
@@ -191,6 +191,7 @@ class Strategy(FlowerMethods):
             vectors=instruction.vectors,
             seed=derive_seed(self.seed, "job", client, job),
             constants=self.policy.constants,
+            transfers=self.aggregator.transfers(client, model.version, self.ledger),
         )
 
     def _on_arrival(self, update: Update, now: float) -> Reaction:

@@ -22,6 +22,7 @@ SMALL = [
 RECIPES = {
     "fedspeed": ("strategy.clients_per_round=5",),
     "fal": ("strategy.clients_per_round=5", "strategy.attack_steps=2"),
+    "dfedsam": ("data.clients=10", "strategy.gossip_steps=2"),
     "curriculum": ("strategy.clients_per_round=5", "strategy.versions=6"),
 }
 

@@ -1,0 +1,131 @@
+"""Gossip in place of a server: every client has a model of its own, and they mix them with their neighbours.
+
+The server of a simulation stands for the network here: it keeps the N models, shape [N, P], sends each client its own
+to train, and mixes them. What a run calls the global model is the mean of the clients' models; no client has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedmtl.protocol import GlobalModel
+from strategies.ledger import Ledger
+from strategies.parts import Aggregator, Step
+from strategies.topologies import Edges, Topology, degrees, mixing, without
+
+
+class Graph(NamedTuple):
+    """Edges of a round, and the number of neighbours of each client, shape [N]."""
+
+    edges: Edges
+    degrees: NDArray[np.int64]
+
+
+class Gossip(Aggregator):
+    """With what client i trained, ``z_i = x_i + Delta_i``, each round takes Q gossip steps: ``X <- W^Q Z``.
+
+    A client that was lost in a round has trained nothing, and takes part in no gossip: ``x_i`` stays as it is, and W
+    is that of the graph without it. A client that comes later starts with the mean of the models.
+
+    Parameters
+    ----------
+    topology
+        The graph of each round.
+    steps
+        Q; 0 where clients merge their neighbours' models themselves.
+    mix_order
+        ``"after"``: a round trains, then mixes. ``"before"``: it mixes, then trains; the models between rounds are
+        those that were not mixed yet. The mean of the models is the same.
+    """
+
+    def __init__(self, topology: Topology, steps: int = 1, mix_order: Literal["after", "before"] = "after") -> None:
+        self.topology = topology
+        self.steps = steps
+        self.mix_order = mix_order
+        self._seed = 0
+        self._rows: dict[int, int] = {}
+        self._models = torch.empty(0)  # [N, P], as they stand between rounds
+        self._bases = torch.empty(0)  # [N, P], to train from; the same, unless mixing comes first
+        self._mean = torch.empty(0)
+        self._graph: tuple[int, Graph] | None = None  # of this version
+
+    def prepare(self, model: GlobalModel, seed: int) -> None:
+        """No client has a model yet; take the seed of the graphs."""
+        self._seed = seed
+        self._mean = model.vector
+        self._models = self._bases = model.vector.new_empty(0, model.layout.size)
+
+    def aggregate(self, step: Step) -> tuple[Tensor, tuple[float, ...]]:
+        """Train, mix; the mean of the models, and 1/N for each update."""
+        graph = self._graph_of(step.model.version, step.ledger)
+        z = self._bases.clone()
+        for update in step.updates:
+            z[self._rows[update.client]] += update.delta
+        absent = self._rows.keys() - {update.client for update in step.updates}
+        w = mixing(without(graph.edges, [self._rows[client] for client in absent]), len(z))
+        mixed = z
+        for _ in range(self.steps):
+            mixed = w @ mixed
+        self._bases = mixed
+        self._models = mixed if self.mix_order == "after" else z
+        self._mean = self._models.mean(0)
+        return self._mean, (1.0 / len(z),) * len(step.updates)
+
+    def model_for(self, client: int, model: GlobalModel, ledger: Ledger) -> GlobalModel:
+        """The client's own model."""
+        self._admit(ledger)
+        # Its own memory: what is sent is kept as long as the job, and the models of all clients should not be.
+        return GlobalModel(model.version, self._bases[self._rows[client]].clone(), model.layout)
+
+    def transfers(self, client: int, version: int, ledger: Ledger) -> tuple[int, int]:
+        """A model from and to each neighbour in each gossip step; if clients merge themselves, one to each."""
+        degree = int(self._graph_of(version, ledger).degrees[self._rows[client]])
+        return (degree * self.steps, degree * max(1, self.steps))
+
+    def neighbours(self, client: int, version: int, ledger: Ledger) -> dict[int, float]:
+        """The clients l that a client i talks to in the round that starts from this version, each with its W_il."""
+        graph, row = self._graph_of(version, ledger), self._rows[client]
+        edges, clients = graph.edges, list(self._rows)
+        others = np.concatenate([edges[edges[:, 0] == row, 1], edges[edges[:, 1] == row, 0]])
+        degree = np.maximum(graph.degrees[others], graph.degrees[row])
+        return {clients[other]: float(1.0 / (1.0 + d)) for other, d in zip(others, degree, strict=True)}
+
+    def own_models(self) -> Mapping[int, Tensor]:
+        """Every client's model."""
+        return {client: self._models[row] for client, row in self._rows.items()}
+
+    def _admit(self, ledger: Ledger) -> None:
+        if len(ledger.known) == len(self._rows):
+            return
+        new = sorted(ledger.known - self._rows.keys())
+        self._rows |= {client: len(self._rows) + place for place, client in enumerate(new)}
+        rows = self._mean.expand(len(new), -1)
+        together = self._bases is self._models
+        self._bases = torch.cat([self._bases, rows])
+        self._models = self._bases if together else torch.cat([self._models, rows])
+
+    def _graph_of(self, version: int, ledger: Ledger) -> Graph:
+        self._admit(ledger)
+        nodes = len(self._rows)
+        if self._graph is None or self._graph[0] != version or len(self._graph[1].degrees) != nodes:
+            edges = self.topology.edges(nodes, self._seed, version)
+            self._graph = (version, Graph(edges, degrees(edges, nodes)))
+        return self._graph[1]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The clients, their models and the mean of these."""
+        bases = None if self._bases is self._models else self._bases
+        return {"clients": list(self._rows), "models": self._models, "bases": bases, "mean": self._mean}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a state that `state_dict` returned."""
+        self._rows = {int(client): row for row, client in enumerate(state["clients"])}
+        self._models = state["models"]
+        self._bases = state["models"] if state["bases"] is None else state["bases"]
+        self._mean = state["mean"]

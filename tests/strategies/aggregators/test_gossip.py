@@ -1,0 +1,128 @@
+"""Gossip (spec baselines, property 18)."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedmtl.protocol import GlobalModel
+from strategies.aggregators.gossip import Gossip
+from strategies.catalogue import build_strategy
+from strategies.ledger import Ledger
+from strategies.parts import Step
+from strategies.topologies import Topology, mixing
+
+NODES = 12
+
+
+class Net:
+    """Twelve clients of a gossip aggregator, trained by hand."""
+
+    def __init__(self, toys, gossip: Gossip) -> None:
+        self.toys, self.gossip, self.version = toys, gossip, 0
+        self.ledger = Ledger()
+        self.ledger.met(range(NODES))
+        gossip.prepare(toys.start_model(), 5)
+
+    def round(self, clients=range(NODES)) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What they started from, what they trained to, and the mean afterwards."""
+        model = GlobalModel(self.version, self.toys.start_model().vector, self.toys.LAYOUT)
+        bases = torch.stack([self.gossip.model_for(c, model, self.ledger).vector for c in range(NODES)])
+        updates = [self.toys.make_update(c, self.version, self.version) for c in clients]
+        trained = bases.clone()
+        for update in updates:
+            trained[update.client] += update.delta
+        vector, weights = self.gossip.aggregate(Step(model, updates, {}, "all", frozenset(), self.ledger))
+        assert weights == (1 / NODES,) * len(updates)
+        self.version += 1
+        return bases, trained, vector
+
+    def models(self) -> torch.Tensor:
+        return torch.stack(list(self.gossip.own_models().values()))
+
+
+@pytest.mark.parametrize("order", ["after", "before"])
+@pytest.mark.parametrize("name", ["ring", "full", "random", "expander"])
+def test_the_mean_of_the_models_is_that_of_what_was_trained(toys, name: str, order: str) -> None:
+    net = Net(toys, Gossip(Topology(name), 2, order))
+    for _ in range(4):
+        _, trained, vector = net.round()
+        torch.testing.assert_close(vector, trained.mean(0))
+        torch.testing.assert_close(net.models().mean(0), trained.mean(0))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_q_gossip_steps_are_one_with_w_to_the_q(toys, steps: int) -> None:
+    net = Net(toys, Gossip(Topology("ring"), steps))
+    w = torch.linalg.matrix_power(mixing(Topology("ring").edges(NODES, 5, 0), NODES).to_dense(), steps)
+    for _ in range(3):
+        _, trained, _ = net.round()
+        torch.testing.assert_close(net.models(), w @ trained)
+
+
+def test_mixing_before_training_changes_what_stands_between_rounds_and_not_the_course(toys) -> None:
+    after, before = (Net(toys, Gossip(Topology("ring"), 1, order)) for order in ("after", "before"))
+    for _ in range(3):
+        mine, theirs = after.round(), before.round()
+        assert torch.equal(mine[0], theirs[0])
+        assert torch.equal(before.models(), theirs[1])
+    assert not torch.equal(after.models(), before.models())
+
+
+@settings(max_examples=25, deadline=None)
+@given(present=st.sets(st.integers(0, NODES - 1), min_size=1))
+def test_a_client_that_was_lost_keeps_its_model_and_the_mean_is_kept_too(toys, present: set[int]) -> None:
+    net = Net(toys, Gossip(Topology("expander")))
+    net.round()
+    bases, trained, vector = net.round(sorted(present))
+    torch.testing.assert_close(vector, trained.mean(0))
+    for client in set(range(NODES)) - present:
+        assert torch.equal(net.models()[client], bases[client])
+
+
+def test_a_newcomer_starts_with_the_mean(toys) -> None:
+    net = Net(toys, Gossip(Topology("ring")))
+    _, _, mean = net.round()
+    net.ledger.met((99,))
+    assert torch.equal(net.gossip.model_for(99, toys.start_model(1), net.ledger).vector, mean)
+
+
+def test_each_neighbour_costs_a_model_each_way_in_each_gossip_step(toys) -> None:
+    net = Net(toys, Gossip(Topology("ring"), 3))
+    assert net.gossip.transfers(4, 0, net.ledger) == (6, 6)
+    merging = Net(toys, Gossip(Topology("full"), 0))
+    assert merging.gossip.transfers(4, 0, merging.ledger) == (0, NODES - 1)
+    assert merging.gossip.neighbours(4, 0, merging.ledger) == pytest.approx({c: 1 / 12 for c in range(12) if c != 4})
+
+
+def test_what_was_sent_is_never_written_to(toys) -> None:
+    net = Net(toys, Gossip(Topology("ring")))
+    net.round()
+    sent = net.gossip.model_for(3, toys.start_model(1), net.ledger).vector
+    kept = sent.clone()
+    net.round()
+    assert torch.equal(sent, kept)
+
+
+def even(client: int, job: int) -> float:
+    return 1.0 + client % 3
+
+
+def test_on_the_full_graph_without_a_climb_it_is_fedavg(toys) -> None:
+    options = {"rho": 0.0, "topology": "full"}
+    _, gossip = toys.run(build_strategy("dfedsam", options), toys.Fleet(8, even), versions=20)
+    _, fedavg = toys.run(build_strategy("fedavg", {"weight_base": "uniform"}), toys.Fleet(8, even), versions=20)
+    for mine, theirs in zip(gossip.vectors, fedavg.vectors, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_more_gossip_brings_the_models_together(toys) -> None:
+    def spread(steps: int) -> float:
+        strategy = build_strategy("dfedsam", {"gossip_steps": steps})
+        toys.run(strategy, toys.Fleet(10, even), versions=10)
+        models = torch.stack(list(strategy.aggregator.own_models().values()))
+        return float((models - models.mean(0)).norm())
+
+    assert spread(1) > spread(3) > spread(9) > 0
