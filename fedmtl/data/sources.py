@@ -13,12 +13,14 @@ from fedmtl.data.files import files
 from fedmtl.data.hub import hub
 from fedmtl.data.pool import Pool
 from fedmtl.data.synthetic import synthetic
+from fedmtl.data.synthetic_tasks import synthetic_tasks
 from fedmtl.data.two_digits import two_digits
 
 SOURCES: Mapping[str, Callable[..., Pool]] = {
     "digits": digits,
     "two-digits": two_digits,
     "synthetic": synthetic,
+    "synthetic-tasks": synthetic_tasks,
     "hub": hub,
     "files": files,
 }
