@@ -8,6 +8,7 @@ from typing import Any
 from fedmtl.components import check_options, choose
 from strategies.ca2fl import ca2fl
 from strategies.curriculum import curriculum
+from strategies.defedavg import defedavg
 from strategies.dfedsam import dfedsam
 from strategies.fadas import fadas
 from strategies.fal import fal
@@ -60,6 +61,7 @@ STRATEGIES: dict[str, Recipe] = {
     "fedac": fedac,
     "fadas": fadas,
     "ca2fl": ca2fl,
+    "defedavg": defedavg,
     "fedspeed": fedspeed,
     "fal": fal,
     "curriculum": curriculum,

@@ -168,13 +168,18 @@ class Buffered(Scheduler):
         trigger = self._ripe
         if not trigger or (self._one_per_tick and self._stepped_at == now):
             return (), ""
-        taken = tuple(self._buffer[: self._limit])
-        del self._buffer[: self._limit]
+        taken = self._draw()
         if self._coverage is not None:
             self._coverage.take(len(taken))
         self._version += 1
         self._stepped_at = now
         return taken, trigger
+
+    def _draw(self) -> tuple[JobKey, ...]:
+        """Take the updates of an aggregation out of the buffer: the first ones."""
+        taken = tuple(self._buffer[: self._limit])
+        del self._buffer[: self._limit]
+        return taken
 
     def state_dict(self) -> dict[str, Any]:
         """The roster, the buffer, the version, the ticks and the selector."""

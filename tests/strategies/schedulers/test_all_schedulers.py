@@ -18,7 +18,7 @@ from fedmtl.state import split
 from strategies.aggregators import GradientAggregator, ModelAggregator
 from strategies.loop import Loop
 from strategies.parts import Scheduler
-from strategies.schedulers import Asynchronous, Buffered, Compass, LagTolerant, Synchronous, Tiered
+from strategies.schedulers import Asynchronous, Buffered, Compass, LagTolerant, Pooled, Synchronous, Tiered
 from strategies.selectors import HeteroSelect, OortSelector
 from strategies.strategy import Strategy
 from strategies.weightings import Uniform
@@ -53,6 +53,8 @@ SCHEDULERS: dict[str, Callable[[], Scheduler]] = {
     "lag-tolerant": lambda: LagTolerant(4),
     "lag-tolerant, hardly": lambda: LagTolerant(2, lag=1),
     "lag-tolerant, little lag, time limit": lambda: LagTolerant(4, lag=2, round_limit=3.0),
+    "pooled": lambda: Pooled(2),
+    "pooled, slow server, 3 busy": lambda: Pooled(2, concurrency=3, tick=4.0),
     "tiered": lambda: Tiered(3),
     "tiered, one": lambda: Tiered(1),
     "tiered, 2 a round": lambda: Tiered(2, clients_per_round=2),
