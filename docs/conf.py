@@ -40,8 +40,23 @@ autodoc_member_order = "bysource"
 suppress_warnings = ["ref.python"]
 
 
+def keep_bars(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """Let ``|x|`` in a docstring be mathematics, not a substitution, but in literal text, which is as it is anyway."""
+    literal_from = None
+    for number, line in enumerate(lines):
+        indent = len(line) - len(line.lstrip())
+        if line.strip() and literal_from is not None and indent <= literal_from:
+            literal_from = None
+        if literal_from is None:
+            parts = line.split("``")
+            lines[number] = "``".join(part.replace("|", r"\|") if i % 2 == 0 else part for i, part in enumerate(parts))
+            if line.rstrip().endswith("::"):
+                literal_from = indent
+
+
 def setup(app: Sphinx) -> None:
     """Write the page of options before the pages are read."""
+    app.connect("autodoc-process-docstring", keep_bars)
     from tools.options_page import options_page
 
     (ROOT / "docs" / "options.md").write_text(options_page(), encoding="utf-8")
