@@ -25,17 +25,34 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from fedmtl.components import Param
-from fedmtl.similarity import SimilarityName
 from strategies.aggregators import GradientAggregator, ModelAggregator
+from strategies.fedqs_parts import (
+    AdaptMomentum,
+    Feedback,
+    FeedbackSimilarity,
+    FeedbackSpeed,
+    FrequencyCap,
+    GlobalStep,
+    MeanFrequency,
+    MomentumCap,
+    MomentumGain,
+    MomentumMin,
+    Phi,
+    RateChange,
+    RateMax,
+    RateMin,
+    Similarity,
+    SimilarityCap,
+    SmallClass,
+    Spread,
+    fedqs_policy,
+    fedqs_weights,
+)
 from strategies.methods import method
 from strategies.options import BufferRule, BufferSize, Clock, Concurrency, MaxBuffer, Tick, WeightBase, base_weighting
 from strategies.parts import TaskWeights
-from strategies.policies.fedqs import Adaptivity, FedQSPolicy
 from strategies.schedulers import Buffered
 from strategies.strategy import Strategy
-from strategies.weightings import FedQSWeights
-
-_CODE = "authors' code"
 
 
 @method(
@@ -48,34 +65,25 @@ def fedqs(
     *,
     aggregation: Annotated[Literal["gradient", "model"], Param("FedQS-SGD or FedQS-Avg", source="paper")] = "gradient",
     buffer_size: BufferSize = 10,
-    a: Annotated[float, Param("change of the learning rate per unit of F", ge=0, le=0.1, source=_CODE)] = 0.002,
-    m0: Annotated[float, Param("least momentum of an unbiased client", ge=0, lt=1, source=_CODE)] = 0.1,
-    k: Annotated[float, Param("gain of the momentum", ge=0, source=_CODE)] = 2.0,
-    momentum_cap: Annotated[float, Param("most momentum beyond m0", ge=0, lt=1, source=_CODE)] = 0.4,
-    momentum: Annotated[bool, Param("set momentum by client type; otherwise it stays training.momentum")] = True,
-    frequency_cap: Annotated[float, Param("upper bound of F", gt=0, source=_CODE)] = 9.0,
-    similarity_cap: Annotated[float, Param("upper bound of G in a weight", gt=0, source=_CODE)] = 2.0,
-    rate_min: Annotated[float, Param("least learning rate after a change", gt=0, source=_CODE)] = 0.001,
-    rate_max: Annotated[float, Param("largest learning rate after a change", gt=0, source=_CODE)] = 0.2,
-    spread: Annotated[float, Param("spread of class accuracies of SBC-2, points", ge=0, le=100, source=_CODE)] = 30.0,
-    small_class: Annotated[
-        float, Param("held-out examples below which a class counts half", ge=0, source=_CODE)
-    ] = 10.0,
-    phi: Annotated[float | None, Param("phi of the speed factor; K/N if not set (the code: 0.1)", gt=0)] = None,
+    a: RateChange = 0.002,
+    m0: MomentumMin = 0.1,
+    k: MomentumGain = 2.0,
+    momentum_cap: MomentumCap = 0.4,
+    momentum: AdaptMomentum = True,
+    frequency_cap: FrequencyCap = 9.0,
+    similarity_cap: SimilarityCap = 2.0,
+    rate_min: RateMin = 0.001,
+    rate_max: RateMax = 0.2,
+    spread: Spread = 30.0,
+    small_class: SmallClass = 10.0,
+    phi: Phi = None,
     weight_base: WeightBase = "uniform",
-    feedback: Annotated[bool, Param("weights follow the feedback bit", source="paper")] = True,
-    feedback_speed: Annotated[
-        Literal["frequency", "ratio"], Param("what lowers the speed factor's exponent: f_i or F", source=_CODE)
-    ] = "frequency",
-    feedback_similarity: Annotated[
-        Literal["1+G^2", "(1+G)^2"], Param("similarity factor of a weight", source=_CODE)
-    ] = "1+G^2",
-    fbar: Annotated[Literal["active", "all"], Param("clients that f_bar is the mean over", source=_CODE)] = "active",
-    similarity: Annotated[SimilarityName, Param("measure between L_g and L_i", source=_CODE)] = "angle",
-    lg_source: Annotated[
-        Literal["previous", "since_last"],
-        Param("server step: the last one, sent; or all since the client was last sent a model"),
-    ] = "previous",
+    feedback: Feedback = True,
+    feedback_speed: FeedbackSpeed = "frequency",
+    feedback_similarity: FeedbackSimilarity = "1+G^2",
+    fbar: MeanFrequency = "active",
+    similarity: Similarity = "angle",
+    lg_source: GlobalStep = "previous",
     concurrency: Concurrency = None,
     buffer: BufferRule = "drain",
     clock: Clock = "event",
@@ -83,20 +91,34 @@ def fedqs(
     max_buffer: MaxBuffer = None,
 ) -> Strategy:
     """FedQS: semi-asynchronous, clients typed by speed and similarity."""
-    weighting = FedQSWeights(
+    weighting = fedqs_weights(
         base_weighting(weight_base),
         phi=phi,
         feedback=feedback,
-        speed=feedback_speed,
-        similarity=feedback_similarity,
+        feedback_speed=feedback_speed,
+        feedback_similarity=feedback_similarity,
         similarity_cap=similarity_cap,
         frequency_cap=frequency_cap,
     )
-    adaptivity = Adaptivity(a, m0, k, momentum_cap, momentum, frequency_cap, rate_min, rate_max, spread, small_class)
+    policy = fedqs_policy(
+        a=a,
+        m0=m0,
+        k=k,
+        momentum_cap=momentum_cap,
+        momentum=momentum,
+        frequency_cap=frequency_cap,
+        rate_min=rate_min,
+        rate_max=rate_max,
+        spread=spread,
+        small_class=small_class,
+        fbar=fbar,
+        similarity=similarity,
+        lg_source=lg_source,
+    )
     return Strategy(
         Buffered(buffer_size, concurrency=concurrency, buffer=buffer, clock=clock, tick=tick, max_size=max_buffer),
         GradientAggregator(weighting) if aggregation == "gradient" else ModelAggregator(weighting),
-        FedQSPolicy(adaptivity, similarity=similarity, fbar=fbar, lg_source=lg_source),
+        policy,
         task_weights,
         name="fedqs",
     )

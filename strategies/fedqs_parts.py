@@ -1,0 +1,80 @@
+"""FedQS's weights and policy with their options, for its recipe and for free compositions."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fedmtl.components import Param
+from fedmtl.similarity import SimilarityName
+from strategies.parts import ClientPolicy, Weighting
+from strategies.policies.fedqs import Adaptivity, FedQSPolicy
+from strategies.weightings import FedQSWeights
+
+_CODE = "authors' code"
+
+RateChange = Annotated[float, Param("change of the learning rate per unit of F", ge=0, le=0.1, source=_CODE)]
+MomentumMin = Annotated[float, Param("least momentum of an unbiased client", ge=0, lt=1, source=_CODE)]
+MomentumGain = Annotated[float, Param("gain of the momentum", ge=0, source=_CODE)]
+MomentumCap = Annotated[float, Param("most momentum beyond m0", ge=0, lt=1, source=_CODE)]
+AdaptMomentum = Annotated[bool, Param("set momentum by client type; otherwise it stays training.momentum")]
+FrequencyCap = Annotated[float, Param("upper bound of F", gt=0, source=_CODE)]
+SimilarityCap = Annotated[float, Param("upper bound of G in a weight", gt=0, source=_CODE)]
+RateMin = Annotated[float, Param("least learning rate after a change", gt=0, source=_CODE)]
+RateMax = Annotated[float, Param("largest learning rate after a change", gt=0, source=_CODE)]
+Spread = Annotated[float, Param("spread of class accuracies of SBC-2, points", ge=0, le=100, source=_CODE)]
+SmallClass = Annotated[float, Param("held-out examples below which a class counts half", ge=0, source=_CODE)]
+Phi = Annotated[float | None, Param("phi of the speed factor; K/N if not set (the code: 0.1)", gt=0)]
+Feedback = Annotated[bool, Param("weights follow the feedback bit", source="paper")]
+FeedbackSpeed = Annotated[
+    Literal["frequency", "ratio"], Param("what lowers the speed factor's exponent: f_i or F", source=_CODE)
+]
+FeedbackSimilarity = Annotated[Literal["1+G^2", "(1+G)^2"], Param("similarity factor of a weight", source=_CODE)]
+MeanFrequency = Annotated[Literal["active", "all"], Param("clients that f_bar is the mean over", source=_CODE)]
+Similarity = Annotated[SimilarityName, Param("measure between L_g and L_i", source=_CODE)]
+GlobalStep = Annotated[
+    Literal["previous", "since_last"],
+    Param("server step: the last one, sent; or all since the client was last sent a model"),
+]
+
+
+def fedqs_weights(
+    base: Weighting,
+    *,
+    phi: Phi = None,
+    feedback: Feedback = True,
+    feedback_speed: FeedbackSpeed = "frequency",
+    feedback_similarity: FeedbackSimilarity = "1+G^2",
+    similarity_cap: SimilarityCap = 2.0,
+    frequency_cap: FrequencyCap = 9.0,
+) -> Weighting:
+    """A base weight, raised for updates with FedQS's feedback bit; they sum to 1."""
+    return FedQSWeights(
+        base,
+        phi=phi,
+        feedback=feedback,
+        speed=feedback_speed,
+        similarity=feedback_similarity,
+        similarity_cap=similarity_cap,
+        frequency_cap=frequency_cap,
+    )
+
+
+def fedqs_policy(
+    *,
+    a: RateChange = 0.002,
+    m0: MomentumMin = 0.1,
+    k: MomentumGain = 2.0,
+    momentum_cap: MomentumCap = 0.4,
+    momentum: AdaptMomentum = True,
+    frequency_cap: FrequencyCap = 9.0,
+    rate_min: RateMin = 0.001,
+    rate_max: RateMax = 0.2,
+    spread: Spread = 30.0,
+    small_class: SmallClass = 10.0,
+    fbar: MeanFrequency = "active",
+    similarity: Similarity = "angle",
+    lg_source: GlobalStep = "previous",
+) -> ClientPolicy:
+    """FedQS's typing: clients learn how fast and how similar they are, and adapt rate and momentum."""
+    adaptivity = Adaptivity(a, m0, k, momentum_cap, momentum, frequency_cap, rate_min, rate_max, spread, small_class)
+    return FedQSPolicy(adaptivity, similarity=similarity, fbar=fbar, lg_source=lg_source)
