@@ -2,49 +2,49 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from fedmtl.protocol import Update
+from strategies.schedulers.speeds import Affine, SpeedModel
 
 
 class StepBudget:
-    """Fits the steps of orders to a time, by the seconds per step that each client's updates took so far.
+    """Fits the steps of orders to a time, by the speed that each client's updates showed so far.
 
     A client that never reported, or that is fast enough, is given its usual work; the others as many steps as fit, at
-    least one. The seconds per step are an exponential mean, transfers and start-up included.
+    least one. A client's usual work is the most that it has done.
 
     Parameters
     ----------
     seconds
         The time.
-    smoothing
-        Weight of a client's newest update in its mean.
+    speeds
+        Learns how long a client takes for so many steps; an affine model if not given.
     """
 
-    def __init__(self, seconds: float, smoothing: float = 0.5) -> None:
+    def __init__(self, seconds: float, speeds: SpeedModel | None = None) -> None:
         self.seconds = seconds
-        self.smoothing = smoothing
-        self._speeds: dict[int, tuple[float, int]] = {}  # client -> seconds per step, steps of its usual work
+        self._speeds = speeds or Affine()
+        self._usual: dict[int, int] = {}
 
     def learn(self, update: Update) -> None:
-        """Take an update's duration and steps into the client's mean."""
-        pace = update.duration / update.steps
-        old, usual = self._speeds.get(update.client, (pace, update.steps))
-        self._speeds[update.client] = (old + self.smoothing * (pace - old), max(usual, update.steps))
+        """Take an update's duration and steps into the client's estimate."""
+        self._speeds.observe(update.client, update.duration, update.steps)
+        self._usual[update.client] = max(update.steps, self._usual.get(update.client, 0))
 
     def steps(self, client: int) -> int | None:
         """Steps of the client's next order; None for its usual work."""
-        pace, usual = self._speeds.get(client, (0.0, 0))
-        if pace * usual <= self.seconds:
+        if not self._speeds.knows(client):
             return None
-        return max(1, math.floor(self.seconds / pace))
+        fitting = self._speeds.steps(client, self.seconds)
+        return None if fitting >= self._usual[client] else max(1, fitting)
 
     def state_dict(self) -> dict[str, Any]:
-        """The clients' speeds."""
-        return {"speeds": [[client, pace, usual] for client, (pace, usual) in self._speeds.items()]}
+        """The clients' speeds and usual work."""
+        return {"speeds": self._speeds.state_dict(), "usual": list(self._usual.items())}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state that `state_dict` returned."""
-        self._speeds = {int(client): (float(pace), int(usual)) for client, pace, usual in state["speeds"]}
+        self._speeds.load_state_dict(state["speeds"])
+        self._usual = {int(client): int(steps) for client, steps in state["usual"]}
