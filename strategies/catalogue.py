@@ -9,6 +9,7 @@ from fedmtl.components import check_options, choose
 from strategies.ca2fl import ca2fl
 from strategies.curriculum import curriculum
 from strategies.defedavg import defedavg
+from strategies.custom import complete_parts, custom
 from strategies.dfedsam import dfedsam
 from strategies.fadas import fadas
 from strategies.fal import fal
@@ -19,13 +20,17 @@ from strategies.fedat import fedat
 from strategies.fedavg import fedavg, fedavg_safl
 from strategies.fedavgm import fedavgm
 from strategies.fedbuff import fedbuff
+from strategies.fedcmoo import fedcmoo
 from strategies.fedcompass import fedcompass
 from strategies.fednova import fednova
 from strategies.fedprox import fedprox
 from strategies.fedqs import fedqs
+from strategies.fedqueue import fedqueue
 from strategies.fedsgd import fedsgd
 from strategies.fedspeed import fedspeed
 from strategies.fedyogi import fedyogi
+from strategies.ferret import ferret
+from strategies.fsmgda import fsmgda
 from strategies.heteroselect import heteroselect
 from strategies.mstep import mstep
 from strategies.oort import oort
@@ -62,11 +67,29 @@ STRATEGIES: dict[str, Recipe] = {
     "fadas": fadas,
     "ca2fl": ca2fl,
     "defedavg": defedavg,
+    "fedqueue": fedqueue,
     "fedspeed": fedspeed,
     "fal": fal,
     "curriculum": curriculum,
+    "fsmgda": fsmgda,
+    "fedcmoo": fedcmoo,
     "dfedsam": dfedsam,
+    "custom": custom,
+    "ferret": ferret,
 }
+
+
+def strategy_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of the strategy of that name, checked, with every default written out.
+
+    Raises
+    ------
+    ConfigError
+        If the name or an option is unknown, or a value is wrong.
+    """
+    recipe = choose(STRATEGIES, name, "strategy.name")
+    checked = check_options(recipe, options, "strategy", name)
+    return dict(complete_parts(**checked)) if recipe is custom else checked
 
 
 def build_strategy(name: str, options: Mapping[str, Any], task_weights: TaskWeights | None = None) -> Strategy:
@@ -86,5 +109,4 @@ def build_strategy(name: str, options: Mapping[str, Any], task_weights: TaskWeig
     ConfigError
         If the name or an option is unknown, or a value is wrong or does not fit the others.
     """
-    recipe = choose(STRATEGIES, name, "strategy.name")
-    return recipe(task_weights, **check_options(recipe, options, "strategy", name))
+    return choose(STRATEGIES, name, "strategy.name")(task_weights, **strategy_options(name, options))

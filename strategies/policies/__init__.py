@@ -7,5 +7,15 @@ from strategies.policies.loss_reports import LossReports
 from strategies.policies.own_model import OwnModel
 from strategies.policies.plain import Plain
 from strategies.policies.proximal import Proximal
+from strategies.policies.scaled_rate import ScaledRate
 
-__all__ = ["ControlVariates", "DecayedRate", "FedQSPolicy", "LossReports", "OwnModel", "Plain", "Proximal"]
+__all__ = [
+    "ControlVariates",
+    "DecayedRate",
+    "FedQSPolicy",
+    "LossReports",
+    "OwnModel",
+    "Plain",
+    "Proximal",
+    "ScaledRate",
+]

@@ -7,6 +7,7 @@ from strategies.weightings.kafl import KAFLWeights
 from strategies.weightings.normalised import Normalised
 from strategies.weightings.share import Capped, ShareOfAll
 from strategies.weightings.staleness import Discounted, Staleness, constant, hinge, polynomial
+from strategies.weightings.steps import LocalSteps
 from strategies.weightings.uniform import Uniform
 from strategies.weightings.vectors import VectorWeighting
 
@@ -17,6 +18,7 @@ __all__ = [
     "Discounted",
     "FedQSWeights",
     "KAFLWeights",
+    "LocalSteps",
     "Normalised",
     "ShareOfAll",
     "Staleness",

@@ -18,7 +18,7 @@ from fedmtl.state import split
 from strategies.aggregators import GradientAggregator, ModelAggregator
 from strategies.loop import Loop
 from strategies.parts import Scheduler
-from strategies.schedulers import Asynchronous, Buffered, Compass, LagTolerant, Pooled, Synchronous, Tiered
+from strategies.schedulers import Asynchronous, Buffered, Compass, LagTolerant, Pooled, Queued, Synchronous, Tiered
 from strategies.selectors import HeteroSelect, OortSelector
 from strategies.strategy import Strategy
 from strategies.weightings import Uniform
@@ -55,11 +55,13 @@ SCHEDULERS: dict[str, Callable[[], Scheduler]] = {
     "lag-tolerant, little lag, time limit": lambda: LagTolerant(4, lag=2, round_limit=3.0),
     "pooled": lambda: Pooled(2),
     "pooled, slow server, 3 busy": lambda: Pooled(2, concurrency=3, tick=4.0),
+    "queued": lambda: Queued(10.0),
+    "queued, hasty": lambda: Queued(2.0, tolerance=0.0, safety=5.0),
     "tiered": lambda: Tiered(3),
     "tiered, one": lambda: Tiered(1),
     "tiered, 2 a round": lambda: Tiered(2, clients_per_round=2),
 }
-ROUNDS = ("synchronous", "lag-tolerant", "tiered")  # where clients may wait for others
+ROUNDS = ("synchronous", "lag-tolerant", "tiered", "queued")  # where clients may wait for others
 LIMITS = {name: 3 for name in SCHEDULERS if "3" in name}
 FAULTS = ("nan", "length", "version", "failure", "duplicate", "stranger", "similarity")
 

@@ -1,0 +1,18 @@
+"""An update counts as much as it has local steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fedmtl.protocol import Update
+from strategies.ledger import Ledger
+from strategies.parts import Weighting
+
+
+class LocalSteps(Weighting):
+    """``p_i = steps_i / sum_j steps_j`` (FedQueue)."""
+
+    def weights(self, updates: Sequence[Update], version: int, ledger: Ledger) -> tuple[float, ...]:
+        """Weights that sum to 1."""
+        total = sum(update.steps for update in updates)
+        return tuple(update.steps / total for update in updates)
