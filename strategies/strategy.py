@@ -10,11 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fedmtl.compression import CompressionError, Compressor
+from fedmtl.errors import ConfigError
 from fedmtl.protocol import (
     NOTHING,
     Aggregation,
     Arrival,
     Assignment,
+    Compression,
     Deadline,
     Decision,
     Event,
@@ -77,6 +80,7 @@ class Strategy(FlowerMethods):
         self.task_weights = task_weights or TaskWeights()
         refuse_misfits(self._parts.values())
         self.name = name
+        self.compressor: Compressor | None = None
         self.ledger = Ledger()
         self.settings = TrainSettings()
         self.seed = 0
@@ -93,6 +97,29 @@ class Strategy(FlowerMethods):
         self.seed = seed
         for part in self._parts.values():
             part.prepare(model, seed)
+
+    def compress(self, compressor: Compressor) -> None:
+        """Have clients send compressed updates.
+
+        Raises
+        ------
+        ConfigError
+            If they are compressed already, or a part needs them as they are.
+        """
+        if self.compressor is not None:
+            raise ConfigError(
+                f"strategy.name = {self.name!r} compresses updates itself ({self.compressor.name}): "
+                "leave compression.name at 'none'"
+            )
+        refuse_misfits(self._parts.values(), given=())
+        self.compressor = compressor
+
+    def _compression(self, version: int) -> Compression | None:
+        """How updates that start from a version are compressed: all with the same random numbers."""
+        if self.compressor is None:
+            return None
+        seed = derive_seed(self.seed, "compression", version)
+        return Compression(self.compressor.name, self.compressor.options, seed)
 
     @property
     def _parts(self) -> dict[str, Part]:
@@ -191,6 +218,7 @@ class Strategy(FlowerMethods):
             vectors=instruction.vectors,
             seed=derive_seed(self.seed, "job", client, job),
             constants=self.policy.constants,
+            compression=self._compression(model.version),
             transfers=self.aggregator.transfers(client, model.version, self.ledger),
         )
 
@@ -221,6 +249,11 @@ class Strategy(FlowerMethods):
             return f"claims version {update.base_version}, was sent {asked[1]}"
         if update.failure is not None:
             return update.failure
+        if (compression := self._compression(update.base_version)) is not None and self.compressor is not None:
+            try:
+                update.delta = self.compressor.restore(update.delta, self.model.layout, compression.seed)
+            except CompressionError as error:
+                return str(error)
         if (fault := self._vector_fault("delta", update.delta)) is not None:
             return fault
         for name in self.policy.reported:
@@ -232,6 +265,8 @@ class Strategy(FlowerMethods):
             return "a term is not finite"
         if update.examples < 1 or update.steps < 1:
             return f"trained {update.steps} steps on {update.examples} examples"
+        if not 0.0 <= update.momentum < 1.0 or not 0.0 <= update.learning_rate < math.inf:
+            return f"claims momentum {update.momentum} and learning rate {update.learning_rate}"
         heads = len(self.model.layout.heads)
         if not update.tasks or len(set(update.tasks)) < len(update.tasks) or not set(update.tasks) <= set(range(heads)):
             return f"claims the tasks {update.tasks} of {heads}"

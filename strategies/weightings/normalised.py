@@ -49,6 +49,6 @@ def gradient_mass(steps: int, momentum: float, rate_times_mu: float) -> float:
     That is tau without momentum and proximal term, ``sum_{k=1..tau} (1 - m^k) / (1 - m)`` with momentum, and
     ``a <- (1 - eta mu) a + 1`` with the proximal term. The recursion is linear, so that its steps are a matrix power.
     """
-    m, q = momentum, rate_times_mu
+    m, q = momentum, min(rate_times_mu, 1.0)  # beyond 1 a step overshoots the start, and its mass has no meaning
     step = np.array([[1.0 - q, m, 1.0], [-q, m, 1.0], [0.0, 0.0, 1.0]])  # of (u, v, 1)
     return float(np.linalg.matrix_power(step, steps)[0, 2])

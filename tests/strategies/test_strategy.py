@@ -51,6 +51,8 @@ def reasons(reaction: Reaction) -> list[str]:
         ({"failure": "loss of task 'digit' is nan"}, "loss of task 'digit' is nan"),
         ({"examples": 0}, "trained 2 steps on 0 examples"),
         ({"steps": 0}, "trained 0 steps on 10 examples"),
+        ({"momentum": 1.0}, "claims momentum 1.0 and learning rate 0.0"),
+        ({"learning_rate": math.nan}, "claims momentum 0.0 and learning rate nan"),
         ({"tasks": ()}, "claims the tasks () of 2"),
         ({"tasks": (2,)}, "claims the tasks (2,) of 2"),
         ({"tasks": (0, 0)}, "claims the tasks (0, 0) of 2"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import math
 
 import pytest
 import torch
@@ -118,15 +117,15 @@ def test_gradient_mass_is_the_papers() -> None:
     assert gradient_mass(6, 0.0, 0.03) == pytest.approx(recursion)
 
 
-@given(st.integers(1, 500), st.floats(0, 0.95), st.floats(0, 0.5))
+@given(st.integers(1, 500), st.floats(0, 0.95), st.floats(0, 1))
 def test_gradient_mass_is_the_distance_that_unit_gradients_go(steps: int, momentum: float, q: float) -> None:
     u = v = 0.0
     for _ in range(steps):
         v = momentum * v + 1 - q * u
         u += v
     assert gradient_mass(steps, momentum, q) == pytest.approx(u, rel=1e-9)
-    assert math.isfinite(u)
     assert u > 0
+    assert gradient_mass(steps, momentum, 1e300) > 0
 
 
 def test_fednova_weighs_little_work_up_and_much_work_down(toys) -> None:
