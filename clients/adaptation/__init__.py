@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from clients.adaptation.adversarial import AdversarialAdaptation
 from clients.adaptation.base import Adaptation
+from clients.adaptation.compressed_jacobian import CompressedJacobianAdaptation
 from clients.adaptation.control_variates import ControlVariatesAdaptation
 from clients.adaptation.curriculum import CurriculumAdaptation
 from clients.adaptation.fedqs import FedQSAdaptation
@@ -11,6 +12,7 @@ from clients.adaptation.losses import LossesAdaptation
 from clients.adaptation.own_model import OwnModelAdaptation
 from clients.adaptation.plain import PlainAdaptation
 from clients.adaptation.sharpness import SharpnessAdaptation
+from clients.adaptation.tasks_apart import TasksApartAdaptation
 from fedmtl.errors import UserError
 
 ADAPTATIONS: dict[str, Adaptation] = {
@@ -22,6 +24,8 @@ ADAPTATIONS: dict[str, Adaptation] = {
     "sharpness": SharpnessAdaptation(),
     "adversarial": AdversarialAdaptation(),
     "curriculum": CurriculumAdaptation(),
+    "tasks-apart": TasksApartAdaptation(),
+    "compressed-jacobian": CompressedJacobianAdaptation(),
 }
 
 

@@ -86,7 +86,15 @@ Probe = Callable[[], ClassAccuracy]
 
 
 class Adaptation(ABC):
-    """The client's half of a policy; it keeps no state of its own."""
+    """The client's half of a policy; it keeps no state of its own.
+
+    Attributes
+    ----------
+    apart
+        Whether the client does its work for each of its tasks anew, so that it takes as many times as long.
+    """
+
+    apart: bool = False
 
     def observe(self, order: TrainOrder, state: ClientState) -> Observed:
         """What the client notices on receiving an order; may take from its state what it needs no more."""
@@ -118,6 +126,10 @@ class Adaptation(ABC):
         It is asked when the order is sent, since the time of the transfer depends on it, and must be what `plan` and
         `report` will then send.
         """
+        return 0
+
+    def task_bytes_up(self, order: TrainOrder, tasks: int) -> int:
+        """Further such bytes, which depend on how many tasks the client owns."""
         return 0
 
     def work(self, order: TrainOrder, steps: int, examples: int) -> float:

@@ -2,7 +2,18 @@
 
 from clients.techniques.adversary import Adversary
 from clients.techniques.base import Compute, Technique, Workbench
+from clients.techniques.compressed_jacobian import CompressedJacobian
 from clients.techniques.curriculum import Curriculum
 from clients.techniques.perturbation import Perturbation
+from clients.techniques.tasks_apart import TasksApart
 
-__all__ = ["Adversary", "Compute", "Curriculum", "Perturbation", "Technique", "Workbench"]
+__all__ = [
+    "Adversary",
+    "CompressedJacobian",
+    "Compute",
+    "Curriculum",
+    "Perturbation",
+    "TasksApart",
+    "Technique",
+    "Workbench",
+]

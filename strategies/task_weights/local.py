@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fedmtl.errors import ConfigError
 from fedmtl.protocol import Balancing
 from strategies.parts import TaskWeights
 
@@ -36,3 +37,18 @@ def NTKMTL(**options: Any) -> LocalBalancing:  # noqa: N802
 def NTKMTLSR(**options: Any) -> LocalBalancing:  # noqa: N802
     """NTKMTL-SR: the same on the shared representation, at the cost of a single backward pass through the backbone."""
     return LocalBalancing("ntkmtl-sr", **options)
+
+
+def refuse_balancing(task_weights: TaskWeights | None, strategy: str, reason: str) -> None:
+    """Refuse task weights beside a strategy that balances tasks itself.
+
+    Raises
+    ------
+    ConfigError
+        If the weights are anything but equal; with the strategy's reason, a clause.
+    """
+    if task_weights is not None and (task_weights.balancing.name != "equal" or task_weights.weights() is not None):
+        raise ConfigError(
+            f"strategy.name = {strategy!r} with balancing.name = {task_weights.balancing.name!r}: {reason}; set "
+            "balancing.name = 'equal'"
+        )

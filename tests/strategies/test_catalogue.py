@@ -9,17 +9,18 @@ from fedmtl.components import options_of, summary_of
 from fedmtl.errors import ConfigError
 from strategies.catalogue import STRATEGIES, build_strategy
 from strategies.methods import FAMILIES, composition, method_of
-from strategies.task_weights import NTKMTLSR
+from strategies.task_weights import NTKMTLSR, LocalBalancing
 
 every_strategy = pytest.mark.parametrize("name", STRATEGIES)
+BALANCE_THEMSELVES = ("fsmgda", "fedcmoo")
 
 
 @every_strategy
 def test_a_strategy_trains_with_its_defaults_and_moves_the_model(toys, name: str) -> None:
-    weights = NTKMTLSR()
+    weights = LocalBalancing("equal") if name in BALANCE_THEMSELVES else NTKMTLSR()
     strategy = build_strategy(name, {}, weights)
     assert strategy.name == name
-    assert strategy.task_weights is weights
+    assert strategy.task_weights is weights or name == "fedcmoo"
     fleet = toys.Fleet(12, lambda client, job: 1.0 + client % 5)
     loop, trace = toys.run(strategy, fleet, versions=20)
     assert loop.ended == "versions"
@@ -27,6 +28,12 @@ def test_a_strategy_trains_with_its_defaults_and_moves_the_model(toys, name: str
     assert all(rejection.reason.startswith("late") for rejection in trace.rejections)
     assert not trace.rejections or name == "oort"
     assert (strategy.model.vector - toys.start_model().vector).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("name", BALANCE_THEMSELVES)
+def test_a_strategy_that_balances_tasks_itself_refuses_other_balancing(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"'{name}' with balancing.name = 'ntkmtl-sr'.*set balancing.name = 'equal'"):
+        build_strategy(name, {}, NTKMTLSR())
 
 
 @every_strategy

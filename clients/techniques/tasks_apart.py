@@ -1,0 +1,99 @@
+"""Descent for each task apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from clients.techniques.base import Compute, Technique, Workbench
+from fedmtl.balancing.base import StepGradients
+from fedmtl.balancing.network import TaskNetwork
+from fedmtl.protocol import TrainSettings
+
+
+class TasksApart(Technique):
+    """From the model that was sent, descends on each task's loss alone; the tasks meet in no step.
+
+    With task i's values w_i (backbone and head i), for each batch ``w_i <- w_i - eta clip(grad l_i(w_i))``, with
+    momentum, weight decay and a proximal term as the settings say. The job ends at the start plus the sum of the
+    tasks' changes.
+
+    Parameters
+    ----------
+    settings
+        How to descend.
+
+    Attributes
+    ----------
+    changes
+        After the job, each task's change of the backbone, flat, of the length of the layout's shared part.
+    """
+
+    def __init__(self, settings: TrainSettings) -> None:
+        self.settings = settings
+        self.changes: list[Tensor] = []
+        self._start: list[Tensor] = []
+        self._values: list[list[Tensor]] = []
+        self._velocity: list[list[Tensor]] = []
+
+    def start(self, bench: Workbench) -> Tensor | None:
+        """Every task begins at the values that were sent."""
+        network = bench.network
+        self._start = [value.clone() for value in network.values]
+        self._values = [[value.clone() for value in _of(network, network.values, i)] for i in range(len(network.tasks))]
+        self._velocity = [[torch.zeros_like(value) for value in values] for values in self._values]
+        return None
+
+    def gradients(
+        self, compute: Compute, network: TaskNetwork, inputs: Tensor, targets: Sequence[Tensor]
+    ) -> StepGradients:
+        """One step of every task; nothing is left for the trainer's own step."""
+        losses = []
+        for task, values in enumerate(self._values):
+            torch._foreach_copy_(_of(network, network.values, task), values)
+            representation, pullback = network.represent(inputs)
+            heads = network.head_pass(representation, targets)
+            shared = pullback(network.task_gradients(heads.slopes)[task])
+            self._step(network, task, [*shared, *heads.gradients[2 * task : 2 * task + 2]])
+            losses.append(heads.losses[task])
+        idle = [torch.zeros_like(value) for value in network.values]
+        count = len(network.shared)
+        return StepGradients(idle[:count], network.by_head(idle[count:]), torch.stack(losses))
+
+    def _step(self, network: TaskNetwork, task: int, gradients: list[Tensor]) -> None:
+        settings, values = self.settings, self._values[task]
+        if settings.proximal:
+            drift = torch._foreach_sub(values, _of(network, self._start, task))
+            gradients = list(torch._foreach_add(gradients, drift, alpha=settings.proximal))
+        if settings.clip > 0:
+            norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+            if (length := norm.item()) > settings.clip:
+                gradients = list(torch._foreach_mul(gradients, settings.clip / length))
+        if settings.weight_decay:
+            gradients = list(torch._foreach_add(gradients, values, alpha=settings.weight_decay))
+        if settings.momentum:
+            torch._foreach_mul_(self._velocity[task], settings.momentum)
+            torch._foreach_add_(self._velocity[task], gradients)
+            gradients = self._velocity[task]
+        torch._foreach_add_(values, gradients, alpha=-settings.learning_rate)
+
+    def finish(self, bench: Workbench) -> None:
+        """Put the start and all the changes into the model's values."""
+        network = bench.network
+        torch._foreach_copy_(network.values, self._start)
+        self.changes = []
+        count = len(network.shared)
+        for task, values in enumerate(self._values):
+            own = _of(network, network.values, task)
+            change = torch._foreach_sub(values, _of(network, self._start, task))
+            torch._foreach_add_(own, change)
+            flat = [part.reshape(-1) for part in change[:count]]
+            self.changes.append(torch.cat(flat) if flat else torch.zeros(0))
+
+
+def _of(network: TaskNetwork, values: Sequence[Tensor], task: int) -> list[Tensor]:
+    """Of values in the network's order, the backbone's and those of one task's head."""
+    head = len(network.shared) + 2 * task
+    return [*values[: len(network.shared)], *values[head : head + 2]]

@@ -1,0 +1,102 @@
+"""The shortest common direction of all tasks' changes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fedmtl.parameters import weighted_sum
+from fedmtl.protocol import Update
+from strategies.aggregators.gradient import GradientAggregator
+from strategies.parts import Aggregator, Step, Weighting
+
+
+class MinNormAggregator(Aggregator):
+    """Moves the backbone along the point of least norm in the convex hull of the tasks' mean changes.
+
+    With task i's mean change over its owners ``D_i = sum_c p_ci D_ci``, for the tasks that have an owner among the
+    updates,
+
+        lam = argmin over the simplex of ||sum_i lam_i D_i||^2,    theta <- theta + eta_g sum_i lam_i D_i
+
+    Heads and buffers are averaged over their owners. The clients' changes are those that the client half
+    ``"tasks-apart"`` sends.
+
+    Parameters
+    ----------
+    weighting
+        Gives the p_ci, from a task's owners alone.
+    server_rate
+        eta_g, the server's step.
+    """
+
+    def __init__(self, weighting: Weighting, server_rate: float = 1.0) -> None:
+        self.weighting = weighting
+        self.server_rate = server_rate
+        self._heads = GradientAggregator(weighting, server_rate)
+
+    def aggregate(self, step: Step) -> tuple[Tensor, tuple[float, ...]]:
+        """Move the backbone along the common direction, and each head with its owners."""
+        vector, weights = self._heads.aggregate(step)
+        layout = step.model.layout
+        means = []
+        for task in range(len(layout.heads)):
+            if owners := [update for update in step.updates if task in update.tasks]:
+                shares = self.weighting.weights(owners, step.model.version, step.ledger)
+                changes = [task_change(update, task)[layout.shared] for update in owners]
+                means.append(weighted_sum(changes, shares, torch.zeros_like(changes[0])))
+        rows = torch.stack(means)
+        lam = least_norm((rows @ rows.T).double())
+        moved = lam.to(rows.dtype) @ rows
+        vector[layout.shared] = step.model.vector[layout.shared] + self.server_rate * moved
+        return vector, weights
+
+
+def task_change(update: Update, task: int) -> Tensor:
+    """A task's own change of the backbone, as a flat vector, shape [P]; only its shared part has a meaning.
+
+    An owned task of which the client sent no vector has not changed the backbone; the first one has by what is left.
+    """
+    if task == update.tasks[0]:
+        others = [update.vectors[name] for other in update.tasks[1:] if (name := f"task {other}") in update.vectors]
+        return weighted_sum(others, [-1.0] * len(others), update.delta)
+    sent = update.vectors.get(f"task {task}")
+    return torch.zeros_like(update.delta) if sent is None else sent
+
+
+def least_norm(gram: Tensor, tolerance: float = 1e-10, iterations: int = 10_000) -> Tensor:
+    """The weights of the point of least norm in the convex hull of some vectors.
+
+    From equal weights, mass is moved from the vector with the largest product with the point to the one with the
+    least, as far as it helps; at the least point all that have weight have the same product.
+
+    Parameters
+    ----------
+    gram
+        The vectors' products, float64, shape [k, k].
+    tolerance
+        Difference of the products, relative to the mean squared norm, at which to stop.
+    iterations
+        Moves at most.
+
+    Returns
+    -------
+    Tensor
+        Shape [k], at least 0, sum 1.
+    """
+    k = len(gram)
+    M = gram.tolist()
+    w = [1.0 / k] * k
+    scale = sum(M[i][i] for i in range(k)) / k
+    for _ in range(iterations):
+        products = [sum(M[i][j] * w[j] for j in range(k)) for i in range(k)]
+        low = min(range(k), key=products.__getitem__)
+        high = max((i for i in range(k) if w[i] > 0.0), key=products.__getitem__)
+        if products[high] - products[low] <= tolerance * scale:
+            break
+        curvature = M[low][low] + M[high][high] - 2.0 * M[low][high]
+        gain = products[high] - products[low]
+        move = w[high] if curvature <= 0.0 else min(gain / curvature, w[high])
+        w[low] += move
+        w[high] -= move
+    return torch.tensor(w, dtype=torch.float64)
