@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fedmtl.errors import CheckpointError, RunDirectoryError
 from fedmtl.files import replacing
+from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import GlobalModel
 from fedmtl.state import join, split
 
@@ -58,6 +60,31 @@ def save_model(path: Path, model: GlobalModel) -> None:
     views = model.layout.views(model.vector)
     tensors = {entry.name: view for entry, view in zip(model.layout.entries, views, strict=True)}
     _save(path, tensors, {"version": str(model.version)})
+
+
+def load_model(path: Path, layout: ParameterLayout) -> GlobalModel:
+    """The model that `save_model` wrote.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing, damaged, or holds a model of another layout.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            version = int((file.metadata() or {})["version"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise CheckpointError(f"cannot read the model in {path}: {error}") from error
+    expected = {entry.name: entry.shape for entry in layout.entries}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if found != expected:
+        wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+        raise CheckpointError(f"{path} holds another model: {wrong[0]} differs from what the experiment describes")
+    vector = torch.cat([tensors[entry.name].reshape(-1).float() for entry in layout.entries])
+    return GlobalModel(version, vector, layout)
 
 
 def _save(target: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:

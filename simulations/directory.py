@@ -14,7 +14,7 @@ from simulations.experiment import Experiment
 
 EXPERIMENT = "experiment.toml"
 MODEL = "model.safetensors"
-_FOLDERS = ("checkpoint", "records", "plots")
+_FOLDERS = ("checkpoint", "records", "plots", "ntk")
 _FILES = (EXPERIMENT, "*.parquet", ".*.tmp", "report.html", MODEL, SUMMARY)
 
 

@@ -167,3 +167,25 @@ def study(
 
     if not start_study(file, out, workers):
         raise typer.Exit(1)
+
+
+@app.command(help="Measure the tangent kernels of an experiment's model, or of a finished run's.")
+def ntk(
+    experiment: ExperimentFile = None,
+    assignments: Assignments = None,
+    seed: Seed = None,
+    run: Annotated[Path | None, typer.Option("--run", metavar="DIR", help="The model of the run in DIR.")] = None,
+    examples: Annotated[int, typer.Option(min=2, help="Examples to measure at.")] = 256,
+    clients: Annotated[int, typer.Option(min=1, help="Clients to look at one by one.")] = 16,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the descent to predict and to measure.")] = 200,
+    rate: Annotated[float | None, typer.Option(min=0.0, help="Its rate; 0.2 over a task's curvature.")] = None,
+    heads: Annotated[bool, typer.Option(help="Kernels of all parameters, not of the shared ones alone.")] = False,
+    memory: Annotated[int, typer.Option(min=1, metavar="MIB", help="Memory for a kernel.")] = 1024,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where plots and tables go; ntk or RUN/ntk.")] = None,
+) -> None:
+    """Measure the tangent kernels of an experiment's model, or of a finished run's."""
+    from fedmtl.cli.ntk import show_kernels
+    from fedmtl.ntk.instrument import Settings
+
+    settings = Settings(examples, clients, steps, rate, "all" if heads else "shared", memory << 20)
+    show_kernels(experiment, assignments or [], seed, run, out, settings)

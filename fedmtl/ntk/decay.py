@@ -23,7 +23,8 @@ from torch import Tensor
 from fedmtl.data.federated import Examples
 from fedmtl.models.multitask import MultiTaskModel
 from fedmtl.ntk.kernels import Kernels, example_slopes, head_slices
-from fedmtl.ntk.tangents import Parameters
+from fedmtl.ntk.spectrum import Matvec, top_eigenvalues
+from fedmtl.ntk.tangents import MEMORY, Parameters
 from fedmtl.tasks import Task
 
 _CURVATURE = {"cross_entropy": 0.5, "binary_cross_entropy": 0.25, "squared_error": 2.0, "absolute_error": 1.0}
@@ -35,40 +36,56 @@ STABLE_SHARE = 0.2
 
 @dataclass(frozen=True, eq=False)
 class Course:
-    """What became of the losses in the course of a descent.
+    """A descent, before the first step and after each.
 
     Attributes
     ----------
     losses
-        Each example's loss in each task before the first step and after each, shape [steps + 1, n, tasks].
+        Each example's loss in each task, shape [steps + 1, n, tasks].
     outputs
-        The outputs at the end, shape [n, outputs].
+        Shape [steps + 1, n, outputs].
     """
 
     losses: Tensor
     outputs: Tensor
 
+    @classmethod
+    def of(cls, outputs: Sequence[Tensor], tasks: Sequence[Task], targets: Sequence[Tensor]) -> Course:
+        """The course of these outputs."""
+        return cls(torch.stack([example_losses(tasks, each, targets) for each in outputs]), torch.stack(list(outputs)))
 
-def curvature(kernel: Tensor, tasks: Sequence[Task], examples: int) -> float:
-    """An upper bound of the largest eigenvalue of the losses' curvature along the kernel's directions.
+
+def curvature(product: Matvec, tasks: Sequence[Task], examples: int, seed: int = 0) -> float:
+    """An upper bound of the largest eigenvalue of the mean losses' curvature along the kernel's directions.
 
     It is the largest eigenvalue of ``D^1/2 K D^1/2 / n``, with D the losses' largest second derivatives; descent with a
     step below twice its inverse is stable as long as the kernel stays what it is.
+
+    Parameters
+    ----------
+    product
+        ``v -> K v`` for the kernel of all outputs, example by example.
+    tasks, examples
+        The tasks, and n.
+    seed
+        Of the first Lanczos vector.
     """
     bounds = torch.cat([torch.full((t.outputs,), _CURVATURE[str(t.loss)] * t.loss_factor) for t in tasks]).double()
     root = bounds.sqrt().repeat(examples)
-    return float(torch.linalg.eigvalsh(root[:, None] * kernel * root)[-1]) / examples
+    if len(root) == 1:
+        return float(root * product(root))
+    return float(top_eigenvalues(lambda v: root * product(root * v), len(root), seed, 1)[0]) / examples
 
 
 def predicted_course(
-    kernel: Tensor, outputs: Tensor, tasks: Sequence[Task], targets: Sequence[Tensor], rate: float, steps: int
+    product: Matvec, outputs: Tensor, tasks: Sequence[Task], targets: Sequence[Tensor], rate: float, steps: int
 ) -> Course:
     """The descent of a model whose kernel stays what it is.
 
     Parameters
     ----------
-    kernel
-        Of all outputs, example by example (`Kernels.outputs()`), shape [n outputs, n outputs].
+    product
+        ``v -> K v`` for the kernel of all outputs, example by example (`Kernels.outputs()`).
     outputs
         At the start, shape [n, outputs].
     tasks, targets
@@ -76,12 +93,11 @@ def predicted_course(
     rate, steps
         eta, and how many steps.
     """
-    current, courses = outputs, [example_losses(tasks, outputs, targets)]
+    course = [outputs]
     for _ in range(steps):
-        slopes = example_slopes(tasks, current, targets) / len(current)
-        current = current - rate * (kernel @ slopes.flatten()).view_as(current)
-        courses.append(example_losses(tasks, current, targets))
-    return Course(torch.stack(courses), current)
+        slopes = example_slopes(tasks, course[-1], targets) / len(outputs)
+        course.append(course[-1] - rate * product(slopes.flatten()).view_as(outputs))
+    return Course.of(course, tasks, targets)
 
 
 def measured_course(
@@ -97,7 +113,7 @@ def measured_course(
     chosen = list((trained if parameters == "all" else trained.backbone).parameters())
     inputs = examples.features.double() if examples.features.is_floating_point() else examples.features
     outputs = torch.cat(trained(inputs), 1)
-    courses = [example_losses(tasks, outputs.detach(), examples.targets)]
+    course = [outputs.detach()]
     for _ in range(steps):
         slopes = example_slopes(tasks, outputs.detach(), examples.targets) / len(inputs)
         gradients = torch.autograd.grad(outputs, chosen, slopes, allow_unused=True)
@@ -106,8 +122,8 @@ def measured_course(
                 if gradient is not None:
                     parameter.sub_(gradient, alpha=rate)
         outputs = torch.cat(trained(inputs), 1)
-        courses.append(example_losses(tasks, outputs.detach(), examples.targets))
-    return Course(torch.stack(courses), outputs.detach())
+        course.append(outputs.detach())
+    return Course.of(course, tasks, examples.targets)
 
 
 def example_losses(tasks: Sequence[Task], outputs: Tensor, targets: Sequence[Tensor]) -> Tensor:
@@ -177,3 +193,66 @@ def directions(kernels: Kernels, task: int, target: Tensor, rate: float) -> Dire
     residual = kernels.tangents.outputs[:, head_slices(kernels.tasks)[task]][:, 0] - target.double()
     speed = 2.0 * chosen.loss_factor * rate * values / kernels.examples
     return Directions(values, vectors, vectors.t() @ residual, speed)
+
+
+@dataclass(frozen=True, eq=False)
+class TaskDecay:
+    """A task trained alone by gradient descent on all parameters: predicted and measured.
+
+    Attributes
+    ----------
+    task
+        The task.
+    rate, curvature
+        The step, and the curvature that bounds it.
+    predicted, measured
+        Each example's loss before the first step and after each, shape [steps + 1, n].
+    directions, components
+        For a squared error whose kernel fits: its eigenvectors, and the measured components of the residual along
+        them, shape [steps + 1, n]; else None.
+    """
+
+    task: Task
+    rate: float
+    curvature: float
+    predicted: Tensor
+    measured: Tensor
+    directions: Directions | None
+    components: Tensor | None
+
+
+def task_decay(
+    model: MultiTaskModel,
+    task: Task,
+    features: Tensor,
+    target: Tensor,
+    steps: int,
+    *,
+    rate: float | None = None,
+    memory: int = MEMORY,
+) -> TaskDecay:
+    """What one task's kernel predicts of its training alone, and that training.
+
+    Parameters
+    ----------
+    model, task
+        A model, and one of its tasks; the other heads are left out.
+    features, target
+        The examples, shapes [n, ...] and [n].
+    steps, rate
+        Of gradient descent with all examples in every step; by default the rate is `STABLE_SHARE` over the curvature.
+    memory
+        Bytes that the kernel may take; without its matrix every step of the prediction costs two passes.
+    """
+    alone, examples = single_task(model, task), Examples(features, (target,))
+    kernels = Kernels(alone, [task], examples, parameters="all", memory=memory)
+    product = kernels.product(kernels.outputs())
+    steepest = curvature(product, [task], len(features))
+    eta = rate if rate is not None else STABLE_SHARE / steepest if steepest > 0 else STABLE_SHARE
+    predicted = predicted_course(product, kernels.tangents.outputs, [task], [target], eta, steps)
+    measured = measured_course(alone, [task], examples, eta, steps)
+    found, components = None, None
+    if task.loss == "squared_error" and kernels.fits(kernels.outputs()):
+        found = directions(kernels, 0, target, eta)
+        components = (measured.outputs[:, :, 0] - target.double()) @ found.vectors
+    return TaskDecay(task, eta, steepest, predicted.losses[:, :, 0], measured.losses[:, :, 0], found, components)

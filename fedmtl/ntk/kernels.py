@@ -16,7 +16,7 @@ from torch import Tensor
 from fedmtl.data.federated import Examples
 from fedmtl.models.multitask import MultiTaskModel
 from fedmtl.ntk.alignment import cosines
-from fedmtl.ntk.spectrum import Spectrum, dense_spectrum, free_spectrum
+from fedmtl.ntk.spectrum import Matvec, Spectrum, dense_spectrum, free_spectrum
 from fedmtl.ntk.tangents import MEMORY, Parameters, Rows, Tangents
 from fedmtl.tasks import Task
 
@@ -84,6 +84,13 @@ class Kernels:
     def fits(self, rows: Rows) -> bool:
         """Whether the kernel of these rows and its eigenvalues fit into the memory at a bearable cost."""
         return 8 * _WORKSPACE * len(rows) ** 2 <= self._memory and self.tangents.passes(len(rows)) <= _PASSES
+
+    def product(self, rows: Rows) -> Matvec:
+        """``v -> K v`` for the kernel of these rows: with its matrix where that fits, else without."""
+        if self.fits(rows):
+            kernel = self.gram(rows)
+            return lambda vector: kernel @ vector
+        return lambda vector: self.tangents.apply(rows, rows, vector)
 
     def spectrum(self, rows: Rows, seed: int = 0) -> Spectrum:
         """The spectrum of the kernel of these rows: complete where it fits, else without the matrix."""

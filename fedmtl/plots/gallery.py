@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from fedmtl.plots import client_types, metrics, partition, staleness, task_weights, timeline
+from fedmtl.plots import client_types, kernels_over_time, metrics, partition, staleness, task_weights, timeline
 from fedmtl.plots.run_tables import RunTables
 from fedmtl.plots.style import save
 
@@ -65,6 +65,20 @@ PLOTS = (
         "Task weights",
         "Mean weight that the clients' balancer gave each task; bands hold the middle half of the updates.",
         task_weights.draw,
+    ),
+    Plot(
+        "ntk-spectra",
+        "Spectra of the tasks' tangent kernels",
+        "The largest eigenvalues of each task's kernel of losses (gradients of the shared parameters at a fixed sample "
+        "of examples); a task whose eigenvalues are larger learns faster.",
+        kernels_over_time.draw_spectra,
+    ),
+    Plot(
+        "ntk-sizes",
+        "Sizes and directions of the tasks' tangent kernels",
+        "Trace per example (the mean squared norm of an example's gradient), effective rank (tr K)^2 / tr K^2, and the "
+        "mean cosine between a task's mean gradient and the others': below 0 the tasks pull apart.",
+        kernels_over_time.draw_sizes,
     ),
     Plot(
         "partition",
