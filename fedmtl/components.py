@@ -89,6 +89,8 @@ def _in_words(annotation: Any) -> str:
         return " or ".join(repr(choice) for choice in arguments)
     if origin in (Union, types.UnionType):
         return " or ".join(_in_words(argument) for argument in arguments)
+    if origin is dict:
+        return "section"
     if origin in (list, tuple, Sequence):
         return f"list of {_in_words(arguments[0])}"
     return _WORDS.get(annotation, str(getattr(annotation, "__name__", annotation)))

@@ -16,7 +16,9 @@ from fedmtl.cli.experiments import load_experiment
 from fedmtl.components import choose, options_of, summary_of
 from fedmtl.errors import UserError
 from strategies.catalogue import STRATEGIES, Recipe
+from strategies.custom import custom, inner_parts
 from strategies.methods import FAMILIES, composition, method_of
+from strategies.parts_table import KINDS
 
 _MAIN = 4
 
@@ -76,6 +78,23 @@ def show_strategy(name: str) -> None:
     console.print(facts)
     console.print(f"Set with --set strategy.KEY=VALUE, or below [strategy] beside name = {name!r}.", markup=False)
     console.print(table)
+    if recipe is custom:
+        console.print(_parts_table())
+
+
+def _parts_table() -> Table:
+    """The parts that free compositions are made of."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for header in ("part", "name", "what it is", "parts inside", "keys with defaults"):
+        table.add_column(header, no_wrap=header in ("part", "name"))
+    for kind, (builders, _) in KINDS.items():
+        for name, build in builders.items():
+            keys = (f"{option.name} = {_in_toml(option.default)}" for option in options_of(build))
+            inside = ", ".join(inner_parts(build))
+            first, last = name == next(iter(builders)), name == list(builders)[-1]
+            part = kind.__name__.removeprefix("Client").lower() if first else ""
+            table.add_row(part, name, summary_of(build), inside, ", ".join(keys), end_section=last)
+    return table
 
 
 def _in_toml(value: Any) -> str:

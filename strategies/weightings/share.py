@@ -65,4 +65,5 @@ class Capped(Weighting):
         """Weights that sum to at most 1."""
         weights = self.base.weights(updates, version, ledger)
         total = math.fsum(weights)
-        return tuple(p / total for p in weights) if total > 1.0 else weights
+        # A sum that is 1 but for rounding is left alone.
+        return tuple(p / total for p in weights) if total > 1.0 + 1e-9 else weights
