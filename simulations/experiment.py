@@ -21,7 +21,7 @@ from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import GlobalModel, TrainSettings
 from simulations.devices import build_devices, device_options
 from simulations.devices.profile import Devices
-from strategies.catalogue import STRATEGIES, build_strategy
+from strategies.catalogue import build_strategy, strategy_options
 from strategies.strategy import Strategy
 from strategies.task_weights import BALANCING, build_task_weights
 
@@ -51,10 +51,11 @@ class Experiment:
             "data": data_options(config),
             "model": _options(MODELS, config.model.name, config.model.options, "model"),
             "devices": device_options(config.devices),
-            "strategy": _options(STRATEGIES, config.strategy.name, config.strategy.options, "strategy"),
+            "strategy": strategy_options(config.strategy.name, config.strategy.options),
             "balancing": _options(BALANCING, config.balancing.name, config.balancing.options, "balancing"),
         }
         self.tables = complete(config, self._options)
+        self._composed()  # refuses parts that do not go together
 
     @classmethod
     def from_config(cls, config: ExperimentConfig) -> Experiment:
@@ -129,10 +130,13 @@ class Experiment:
 
     def new_strategy(self) -> Strategy:
         """A fresh strategy, initialised with version 0."""
-        task_weights = build_task_weights(self.config.balancing.name, self._options["balancing"])
-        strategy = build_strategy(self.config.strategy.name, self._options["strategy"], task_weights)
+        strategy = self._composed()
         strategy.initialise(self.initial, self.settings, self.config.seed)
         return strategy
+
+    def _composed(self) -> Strategy:
+        task_weights = build_task_weights(self.config.balancing.name, self._options["balancing"])
+        return build_strategy(self.config.strategy.name, self._options["strategy"], task_weights)
 
 
 def _options(table: Mapping[str, Any], name: str, given: Mapping[str, Any], section: str) -> dict[str, Any]:
