@@ -16,6 +16,7 @@ from flwr.clientapp import ClientApp
 
 from clients.adaptation import adaptation
 from clients.adaptation.base import ClientState
+from clients.sending import send_compressed
 from clients.trainer import LocalTrainer
 from fedmtl.config import ExperimentConfig
 from fedmtl.data.build import build_data
@@ -96,6 +97,7 @@ def _train_own(node: Node, order: TrainOrder, context: Context) -> Update:
     state: ClientState = unpack(context.state) if STATE in context.state else {}
     update = node.trainer.train(order, half.observe(order, state))
     half.conclude(order, update, state)
+    send_compressed(order, update)
     for name, part in _record(pack(state)).items():
         context.state[name] = part
     return update

@@ -80,6 +80,12 @@ class BalancingSection(_ComponentSection):
     name: str = "ntkmtl-sr"
 
 
+class CompressionSection(_ComponentSection):
+    """How updates are made smaller on their way to the server, whatever the strategy."""
+
+    name: str = "none"
+
+
 class TrainingSection(_Section):
     """Local training."""
 
@@ -144,6 +150,7 @@ class ExperimentConfig(_Section):
     devices: DevicesSection = DevicesSection()
     strategy: StrategySection = StrategySection()
     balancing: BalancingSection = BalancingSection()
+    compression: CompressionSection = CompressionSection()
     training: TrainingSection = TrainingSection()
     engine: EngineSection = EngineSection()
     stop: StopSection = StopSection(versions=DEFAULT_VERSIONS)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fedmtl.checkpoint import digest
 from fedmtl.components import check_options, choose
+from fedmtl.compression import COMPRESSORS, build_compressor
 from fedmtl.config import ExperimentConfig, complete, parse_config, read_toml
 from fedmtl.data.build import build_data, data_options
 from fedmtl.data.federated import FederatedData
@@ -52,6 +53,7 @@ class Experiment:
             "model": _options(MODELS, config.model.name, config.model.options, "model"),
             "devices": device_options(config.devices),
             "strategy": strategy_options(config.strategy.name, config.strategy.options),
+            "compression": _options(COMPRESSORS, config.compression.name, config.compression.options, "compression"),
             "balancing": _options(BALANCING, config.balancing.name, config.balancing.options, "balancing"),
         }
         self.tables = complete(config, self._options)
@@ -136,7 +138,11 @@ class Experiment:
 
     def _composed(self) -> Strategy:
         task_weights = build_task_weights(self.config.balancing.name, self._options["balancing"])
-        return build_strategy(self.config.strategy.name, self._options["strategy"], task_weights)
+        strategy = build_strategy(self.config.strategy.name, self._options["strategy"], task_weights)
+        compressor = build_compressor(self.config.compression.name, self._options["compression"])
+        if compressor is not None:
+            strategy.compress(compressor)
+        return strategy
 
 
 def _options(table: Mapping[str, Any], name: str, given: Mapping[str, Any], section: str) -> dict[str, Any]:

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from clients.adaptation import adaptation
 from clients.adaptation.base import ClientState
+from clients.sending import send_compressed
 from clients.trainer import local_steps
 from fedmtl.balancing.table import bytes_up
+from fedmtl.compression import compressor_of
 from fedmtl.data.federated import FederatedData
 from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import Arrival, Deadline, Event, JobKey, Joined, Lost, TrainOrder, Update
@@ -95,7 +97,8 @@ class SimulatedFleet(Fleet):
         steps = local_steps(order, self._data.shards.size(client))
         down, up = self._traffic(order)
         half = adaptation(order.policy)
-        work = half.work(order, steps, self._data.shards.size(client))
+        times = len(self._data.tasks_of(client)) if half.apart else 1
+        work = times * half.work(order, steps, self._data.shards.size(client))
         duration = self._devices.duration(client, job, work, down, up)
         outage = self._devices.outage(client, job, duration)
         if outage is not None:
@@ -124,6 +127,9 @@ class SimulatedFleet(Fleet):
         adaptation(order.policy).conclude(order, update, state)
         if not state:
             del self._states[key.client]
+        if (entries := send_compressed(order, update)) is not None:
+            # An order's time is known when it is sent, so it is that of the longest upload; this is what really went.
+            update.bytes_up += 4 * (update.delta.numel() - entries)
         return update
 
     def _traffic(self, order: TrainOrder) -> tuple[int, int]:
@@ -134,7 +140,11 @@ class SimulatedFleet(Fleet):
         vectors = sum(vector.numel() for vector in order.vectors.values())
         received, sent = order.transfers
         down = received * model + 4 + 4 * (len(order.terms) + weights + vectors)
-        up = sent * model + 4 + adaptation(order.policy).extra_bytes_up(order) + bytes_up(order.balancing, len(tasks))
+        half = adaptation(order.policy)
+        extra = half.extra_bytes_up(order) + half.task_bytes_up(order, len(tasks))
+        if order.compression is not None:
+            model = 4 * compressor_of(order.compression).most_entries(self._layout)
+        up = sent * model + 4 + extra + bytes_up(order.balancing, len(tasks))
         return down, up
 
     def _push(self, time: float, kind: int, client: int, job: int) -> None:

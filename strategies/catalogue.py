@@ -8,8 +8,8 @@ from typing import Any
 from fedmtl.components import check_options, choose
 from strategies.ca2fl import ca2fl
 from strategies.curriculum import curriculum
-from strategies.defedavg import defedavg
 from strategies.custom import complete_parts, custom
+from strategies.defedavg import defedavg
 from strategies.dfedsam import dfedsam
 from strategies.fadas import fadas
 from strategies.fal import fal

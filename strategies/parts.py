@@ -30,7 +30,9 @@ from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import NOTHING, Balancing, Decision, GlobalModel, JobKey, TrainSettings, Update
 from strategies.ledger import Ledger
 
-Trait = Literal["every-update", "fresh-updates", "distinct-clients", "groups", "assigned-steps", "feedback"]
+Trait = Literal[
+    "every-update", "fresh-updates", "distinct-clients", "groups", "assigned-steps", "feedback", "exact-updates"
+]
 """What a part can provide to others:
 
 ``"every-update"``
@@ -45,6 +47,8 @@ Trait = Literal["every-update", "fresh-updates", "distinct-clients", "groups", "
     Every order says how many local steps to run.
 ``"feedback"``
     Updates carry FedQS's feedback bit and similarity.
+``"exact-updates"``
+    An update arrives as its client made it. Every strategy has this unless it compresses updates.
 """
 
 
@@ -84,8 +88,8 @@ def parts_within(part: Part) -> Iterator[Part]:
             yield from parts_within(value)
 
 
-def refuse_misfits(parts: Iterable[Part]) -> None:
-    """Refuse parts that do not go together.
+def refuse_misfits(parts: Iterable[Part], given: Iterable[Trait] = ("exact-updates",)) -> None:
+    """Refuse parts that do not go together, beside what is given anyway.
 
     Raises
     ------
@@ -93,7 +97,7 @@ def refuse_misfits(parts: Iterable[Part]) -> None:
         If a need of one is provided by none; the message says whose, what and why.
     """
     every = [inner for part in parts for inner in parts_within(part)]
-    provided = frozenset(trait for part in every for trait in part.provides)
+    provided = frozenset(given).union(trait for part in every for trait in part.provides)
     for part in every:
         for trait, reason in part.needs.items():
             if trait not in provided:

@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 
 from fedmtl.balancing import BALANCERS
 from fedmtl.components import Option, options_of, summary_of
+from fedmtl.compression import COMPRESSORS
 from fedmtl.config import ExperimentConfig
 from fedmtl.data.sources import SOURCES
 from fedmtl.models import MODELS
@@ -22,6 +23,7 @@ COMPONENTS: Mapping[str, tuple[tuple[str, Mapping[str, Callable[..., Any]]], ...
     "model": (("name", MODELS),),
     "devices": (("kind", DEVICES),),
     "strategy": (("name", STRATEGIES),),
+    "compression": (("name", COMPRESSORS),),
     "balancing": (("name", BALANCERS),),
 }
 """For each section, the keys that name a component, and what they may name."""

@@ -27,7 +27,12 @@ class DualAveraged(Aggregator):
         Makes the model of the updates.
     """
 
-    needs = MappingProxyType({"every-update": "a dual variable whose update is dropped is moved on the client alone"})
+    needs = MappingProxyType(
+        {
+            "every-update": "a dual variable whose update is dropped is moved on the client alone",
+            "exact-updates": "a dual variable that moves by another update than the server's is not in its mean",
+        }
+    )
 
     def __init__(self, base: Aggregator) -> None:
         self.base = base

@@ -23,6 +23,7 @@ RECIPES = {
     "fedspeed": ("strategy.clients_per_round=5",),
     "fal": ("strategy.clients_per_round=5", "strategy.attack_steps=2"),
     "dfedsam": ("data.clients=10", "strategy.gossip_steps=2"),
+    "ferret": ("strategy.clients_per_round=5",),
     "curriculum": ("strategy.clients_per_round=5", "strategy.versions=6"),
 }
 
@@ -81,3 +82,13 @@ def test_without_its_own_idea_a_method_is_fedavg_bit_for_bit(
     run(small("fedavg", rounds), tmp_path / "fedavg", pictures=False)
     run(small(name, rounds, *neutral), tmp_path / "neutral", pictures=False)
     assert same(tmp_path / "fedavg", tmp_path / "neutral")
+
+
+def test_compressed_updates_are_counted_as_what_went_up(tmp_path: Path) -> None:
+    options = ("strategy.clients_per_round=5", "stop.versions=2")
+    whole = run(small("fedavg", *options), tmp_path / "whole", pictures=False).summary["bytes"]
+    less = run(small("fedavg", *options, "compression.name=shared-randomness"), tmp_path / "less", pictures=False)
+    assert less.summary["bytes"]["down"] == whole["down"]
+    assert less.summary["bytes"]["up"] < 0.3 * whole["up"]
+    rows = pq.read_table(tmp_path / "less" / "updates.parquet")["bytes_up"].to_pylist()
+    assert len(set(rows)) > 1  # a group's share of the coordinates depends on the update

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from clients.adaptation import adaptation
 from clients.adaptation.base import ClassAccuracy
+from clients.sending import send_compressed
 from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import (
     Aggregation,
@@ -149,6 +150,7 @@ class ToyFleet(Fleet):
             update.terms, update.vectors = report.terms, report.vectors
         self._spoil(update, self.quirks.fault(key.client, key.job))
         adaptation(order.policy).conclude(order, update, self.states.setdefault(key.client, {}))
+        send_compressed(order, update)
         return update
 
     def _spoil(self, update: Update, fault: str) -> None:

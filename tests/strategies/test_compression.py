@@ -1,0 +1,65 @@
+"""Strategies whose clients compress their updates."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fedmtl.compression import SharedRandomness
+from fedmtl.errors import ConfigError
+from strategies.catalogue import build_strategy
+
+EVERYTHING = ["fedqs", "fedavg", "fedbuff", "fedasync", "fedcompass", "dfedsam"]
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_any_strategy_may_have_its_updates_compressed(toys, name: str) -> None:
+    strategy = build_strategy(name, {})
+    strategy.compress(SharedRandomness(coordinates=4))
+    _, trace = toys.run(strategy, toys.Fleet(12, lambda client, job: 1.0 + client % 5), versions=20)
+    assert not trace.rejections
+    assert all(update.delta.shape == (9,) for update in trace.received)
+    assert (strategy.model.vector - toys.start_model().vector).abs().max() > 0.01
+
+
+def test_ferret_is_fedavg_with_compressed_updates(toys) -> None:
+    ferret = build_strategy("ferret", {"coordinates": 4})
+    fedavg = build_strategy("fedavg", {"weight_base": "uniform"})
+    fedavg.compress(SharedRandomness(coordinates=4))
+    fleets = [toys.Fleet(6, lambda client, job: 1.0) for _ in range(2)]
+    (_, first), (_, second) = (toys.run(s, f, versions=8) for s, f in zip((ferret, fedavg), fleets, strict=True))
+    assert all(map(torch.equal, first.vectors, second.vectors))
+
+
+def test_clients_of_one_version_share_the_random_vectors_and_those_of_another_do_not(toys) -> None:
+    strategy = toys.ready(build_strategy("ferret", {}))
+    seeds = [strategy._compression(version).seed for version in (0, 0, 1)]
+    assert seeds[0] == seeds[1] != seeds[2]
+
+
+def test_an_upload_that_no_compressor_made_is_rejected_and_the_run_goes_on(toys) -> None:
+    quirks = toys.Quirks()
+    fleet = toys.Fleet(4, lambda client, job: 1.0 + client, quirks)
+    taken = fleet._train
+
+    def spoiled(key):
+        update = taken(key)
+        if key.client == 2:
+            update.delta = update.delta[:-1]
+        return update
+
+    fleet._train = spoiled
+    loop, trace = toys.run(build_strategy("ferret", {"coordinates": 4}), fleet, versions=5)
+    assert loop.ended == "versions"
+    assert {rejection.update.client for rejection in trace.rejections} == {2}
+    assert "coordinates" in trace.rejections[0].reason
+
+
+def test_what_needs_exact_updates_is_refused() -> None:
+    with pytest.raises(ConfigError, match="exact-updates"):
+        build_strategy("fedspeed", {}).compress(SharedRandomness())
+
+
+def test_updates_are_compressed_once() -> None:
+    with pytest.raises(ConfigError, match=r"compression\.name"):
+        build_strategy("ferret", {}).compress(SharedRandomness())
