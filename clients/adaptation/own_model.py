@@ -7,6 +7,7 @@ and its version.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from clients.adaptation.base import Adaptation, ClientState, Observed, Plan, Probe
@@ -27,7 +28,7 @@ class OwnModelAdaptation(Adaptation):
         return Plan(order.settings, start=model if isinstance(model, Tensor) else None)
 
     def conclude(self, order: TrainOrder, update: Update, state: ClientState) -> None:
-        """Keep the model; after a failure the next job starts from the server's."""
-        if update.failure is None:
+        """Keep the model; after a failure, or beyond all numbers, the next job starts from the server's."""
+        if update.failure is None and torch.isfinite(update.delta).all():
             state["model"] = order.base.vector + update.delta
             state["version"] = float(order.base.version)
