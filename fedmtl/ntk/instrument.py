@@ -36,7 +36,7 @@ class Settings:
 
     examples: int = 256
     clients: int = 16
-    steps: int = 200
+    steps: int = 300
     rate: float | None = None
     parameters: Parameters = "shared"
     memory: int = MEMORY

@@ -60,8 +60,7 @@ def draw_alignment(
     signed
         For each matrix whether it reaches from -1 to 1, or from 0 to 1.
     """
-    side = min(max(2.6, 0.3 * len(labels)), 6.0)
-    figure, panels = new_figure(1.7 + side, 1, len(matrices))
+    figure, panels = new_figure(5.0, 1, len(matrices))
     step = -(-len(labels) // _LABELS)
     places = range(0, len(labels), step)
     for panel, (title, matrix), both in zip(panels, matrices.items(), signed, strict=True):
@@ -74,7 +73,7 @@ def draw_alignment(
         panel.set_xlabel(axis)
         if len(labels) <= _FEW:
             _write_values(panel, matrix, both=both)
-        figure.colorbar(image, ax=panel, pad=0.02, shrink=0.85)
+        figure.colorbar(image, ax=panel, pad=0.02, shrink=0.8)
     return figure
 
 
@@ -108,9 +107,8 @@ def draw_decay(tasks: Mapping[str, Sequence[Decay]]) -> Figure:
             panel.plot(steps, _finite(decay.measured), color=colour)
             panel.plot(steps, _finite(decay.predicted), color=colour, linestyle="--", linewidth=1.4)
         panel.set_title(name)
-        panel.set_xscale("symlog", linthresh=1)
+        panel.set_xscale("symlog", linthresh=1, linscale=0.3)
         panel.set_xlim(0, max(1, len(decays[0].measured) - 1))
-        panel.set_ylim(bottom=0)
         # A prediction that explodes would press everything else onto the axis.
         highest = max(float(np.nanmax(_finite(decay.measured))) for decay in decays)
         panel.set_ylim(top=min(panel.get_ylim()[1], 1.6 * highest))
@@ -121,7 +119,7 @@ def draw_decay(tasks: Mapping[str, Sequence[Decay]]) -> Figure:
         Line2D([], [], color=GREY, label="measured"),
         Line2D([], [], color=GREY, linestyle="--", linewidth=1.4, label="predicted by the kernel at the start"),
     ]
-    figure.legend(handles=looks, loc="outside upper center", ncols=min(4, len(looks)))
+    figure.legend(handles=looks, loc="outside upper center", ncols=_columns(looks))
     return figure
 
 
@@ -149,17 +147,24 @@ def draw_directions(tasks: Mapping[str, Sequence[DirectionDecay]]) -> Figure:
         panel.set_title(name)
         panel.set_yscale("log")
         panel.set_ylim(1e-3, 10)
-        panel.set_xscale("symlog", linthresh=1)
+        panel.set_xscale("symlog", linthresh=1, linscale=0.3)
         panel.set_xlim(0, max(1, len(lines[0].measured) - 1))
         _outer(panel, place, len(tasks), panels, "steps of gradient descent")
     panels[0].set_ylabel("share of the residual left")
     looks = [Line2D([], [], color=shade, label=label) for shade, label in zip(shades, labels, strict=True)]
     looks += [
         Line2D([], [], color=GREY, label="measured"),
-        Line2D([], [], color=GREY, linestyle="--", linewidth=1.4, label="exp(-rate t)"),
+        Line2D([], [], color=GREY, linestyle="--", linewidth=1.4, label="predicted: exp(-rate t)"),
     ]
-    figure.legend(handles=looks, loc="outside upper center", ncols=min(4, len(looks)))
+    figure.legend(handles=looks, loc="outside upper center", ncols=_columns(looks))
     return figure
+
+
+def _columns(entries: Sequence[Line2D]) -> int:
+    """Columns of a legend whose longest entries leave no room for more."""
+    return (
+        2 if max(len(str(entry.get_label())) for entry in entries) > 24 and len(entries) > 3 else min(4, len(entries))
+    )
 
 
 def _panels(count: int) -> tuple[Figure, Sequence[Axes]]:

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from fedmtl.plots.run_tables import RunTables
 from fedmtl.plots.style import SHADES, line_look, new_figure, styled
 
-_RANKS = (1, 2, 4, 8, 16, 32, 64)
+_RANKS = (1, 2, 4, 8, 16, 32)
 
 
 @styled
