@@ -22,6 +22,7 @@ from strategies.fedavgm import fedavgm
 from strategies.fedbuff import fedbuff
 from strategies.fedcmoo import fedcmoo
 from strategies.fedcompass import fedcompass
+from strategies.fedgela import fedgela
 from strategies.fednova import fednova
 from strategies.fedprox import fedprox
 from strategies.fedqs import fedqs
@@ -76,6 +77,7 @@ STRATEGIES: dict[str, Recipe] = {
     "dfedsam": dfedsam,
     "custom": custom,
     "ferret": ferret,
+    "fedgela": fedgela,
 }
 
 

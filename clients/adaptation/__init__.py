@@ -8,6 +8,7 @@ from clients.adaptation.compressed_jacobian import CompressedJacobianAdaptation
 from clients.adaptation.control_variates import ControlVariatesAdaptation
 from clients.adaptation.curriculum import CurriculumAdaptation
 from clients.adaptation.fedqs import FedQSAdaptation
+from clients.adaptation.frozen_classifier import FrozenClassifierAdaptation
 from clients.adaptation.losses import LossesAdaptation
 from clients.adaptation.own_model import OwnModelAdaptation
 from clients.adaptation.plain import PlainAdaptation
@@ -24,6 +25,7 @@ ADAPTATIONS: dict[str, Adaptation] = {
     "sharpness": SharpnessAdaptation(),
     "adversarial": AdversarialAdaptation(),
     "curriculum": CurriculumAdaptation(),
+    "frozen-classifier": FrozenClassifierAdaptation(),
     "tasks-apart": TasksApartAdaptation(),
     "compressed-jacobian": CompressedJacobianAdaptation(),
 }

@@ -1,0 +1,75 @@
+"""Classifiers that are frozen to the corners of a simplex (an equiangular tight frame)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedmtl.errors import ConfigError
+from fedmtl.protocol import GlobalModel
+from fedmtl.randomness import torch_generator
+from strategies.parts import ClientPolicy
+
+
+class SimplexClassifier(ClientPolicy):
+    """Sets the heads of all tasks with classes at the start; clients neither train nor change them.
+
+    Parameters
+    ----------
+    temperature
+        Divides the logits in local training.
+    """
+
+    name = "frozen-classifier"
+
+    def __init__(self, temperature: float) -> None:
+        self.temperature = temperature
+
+    @property
+    def constants(self) -> Mapping[str, Any]:
+        """The temperature."""
+        return {"temperature": self.temperature}
+
+    def initial(self, model: GlobalModel, seed: int) -> GlobalModel:
+        """The model with M as the weight and 0 as the bias of each head of several outputs.
+
+        Raises
+        ------
+        ConfigError
+            If no task has classes, or a task has more classes than the representation has entries.
+        """
+        layout, vector = model.layout, model.vector.clone()
+        found = not layout.entries  # a layout without names has no heads to be found
+        for task, head in enumerate(layout.heads):
+            entries = [entry for entry in layout.entries if head.start <= entry.start < head.stop]
+            if not entries or entries[0].shape[0] == 1:
+                continue
+            weight = entries[0]
+            classes, width = weight.shape
+            if classes > width:
+                raise ConfigError(
+                    f"{weight.name} has {classes} classes on a representation of {width}: a simplex needs at least as "
+                    "many entries as classes; use a wider last layer (model.hidden)"
+                )
+            found = True
+            vector[head] = 0.0
+            vector[weight.start : weight.stop] = simplex(width, classes, seed, task).T.flatten()
+        if not found:
+            raise ConfigError("strategy.name = 'fedgela' needs a task with classes, and none of tasks.names has any")
+        return GlobalModel(model.version, vector, layout)
+
+
+def simplex(width: int, classes: int, seed: int, task: int) -> Tensor:
+    """``M = sqrt(C/(C-1)) P (Id - 1 1^T / C)``, shape [width, classes], with random orthonormal columns P.
+
+    Its columns have norm 1, and the cosine of any two is ``-1/(C-1)``, the least that C directions can all have.
+    """
+    drawn = torch.randn(width, classes, generator=torch_generator(seed, "simplex", task), dtype=torch.float64)
+    P, _ = torch.linalg.qr(drawn)
+    centred = P - P.mean(1, keepdim=True)
+    M: Tensor = math.sqrt(classes / (classes - 1)) * centred
+    return M.float()
