@@ -33,9 +33,10 @@ from strategies.options import (
     staleness_function,
 )
 from strategies.parts import Aggregator, ClientPolicy, Part, Scheduler, Weighting
-from strategies.policies import ControlVariates, DecayedRate, OwnModel, Plain, Proximal
+from strategies.policies import ControlVariates, DecayedRate, LossReports, OwnModel, Plain, Proximal
 from strategies.round_options import ClientsPerRound, Late, OverCommit, StepBudget, Timeout
 from strategies.schedulers import Asynchronous, Buffered, Compass, Synchronous
+from strategies.selectors import HeteroSelect, OortSelector, Selector
 from strategies.server_optimizers import SGD, Adam, AMSGrad, ServerOptimizer, Yogi
 from strategies.weightings import (
     Agreement,
@@ -50,6 +51,9 @@ from strategies.weightings import (
 
 Builder = Callable[..., Part]
 
+Selection = Annotated[
+    Literal["random", "oort", "heteroselect"], Param("who is next of those who are idle: by chance, or by a score")
+]
 ServerRate = Annotated[float, Param("eta_g, the server's step", gt=0)]
 Beta = Annotated[float, Param("decay of a moment", ge=0, lt=1)]
 
@@ -61,9 +65,17 @@ def synchronous(
     timeout: Timeout = None,
     late: Late = "reject",
     step_budget: StepBudget = None,
+    selection: Selection = "random",
 ) -> Scheduler:
     """Rounds: the server waits for those that it asked."""
-    return Synchronous(clients_per_round, over_commit=over_commit, timeout=timeout, late=late, step_budget=step_budget)
+    return Synchronous(
+        clients_per_round,
+        selector=selector_of(selection),
+        over_commit=over_commit,
+        timeout=timeout,
+        late=late,
+        step_budget=step_budget,
+    )
 
 
 def asynchronous(*, concurrency: Concurrency = None) -> Scheduler:
@@ -80,6 +92,7 @@ def buffered(
     clock: Clock = "event",
     tick: Tick = 1.0,
     max_buffer: MaxBuffer = None,
+    selection: Selection = "random",
 ) -> Scheduler:
     """K updates make a server step."""
     return Buffered(
@@ -90,7 +103,13 @@ def buffered(
         tick=tick,
         max_size=max_buffer,
         max_staleness=max_staleness,
+        selector=selector_of(selection),
     )
+
+
+def selector_of(name: Literal["random", "oort", "heteroselect"]) -> Selector | None:
+    """A new selector with its recipe's defaults; None for chance. The policy `loss-reports` gives it better losses."""
+    return None if name == "random" else OortSelector() if name == "oort" else HeteroSelect()
 
 
 def gradient(weighting: Weighting, *, server_rate: ServerRate = 1.0) -> Aggregator:
@@ -210,9 +229,11 @@ def share_of_all(
     return ShareOfAll(base, by)
 
 
-def normalised(base: Weighting) -> Weighting:
+def normalised(
+    base: Weighting, *, mu: Annotated[float, Param("factor of the clients' proximal term", ge=0)] = 0.0
+) -> Weighting:
     """Clients that did more local work do not pull harder for it (FedNova)."""
-    return Normalised(base)
+    return Normalised(base, mu)
 
 
 def kafl(base: Weighting) -> Weighting:
@@ -230,9 +251,22 @@ def own_model() -> ClientPolicy:
     return OwnModel()
 
 
-def proximal(*, mu: Annotated[float, Param("factor of the proximal term", ge=0)] = 0.01) -> ClientPolicy:
-    """Clients are held near the model that they were sent (FedProx)."""
-    return Proximal(mu)
+def proximal(
+    *,
+    mu: Annotated[float, Param("factor of the proximal term", ge=0)] = 0.01,
+    stragglers: Annotated[float, Param("probability that a client runs only some of its epochs", ge=0, le=1)] = 0.0,
+) -> ClientPolicy:
+    """Clients are held near the model that they were sent, and stragglers do partial work (FedProx)."""
+    return Proximal(mu, stragglers)
+
+
+def loss_reports(
+    *,
+    batches: Annotated[int, Param("first batches whose losses are reported; 0: an epoch's", ge=0)] = 0,
+    mu: Annotated[float | None, Param("factor of a proximal term; the run's if not set", ge=0)] = None,
+) -> ClientPolicy:
+    """Clients report their first losses, for a selection by score (Oort, HeteRo-Select)."""
+    return LossReports(batches, mu)
 
 
 def control_variates(
@@ -279,6 +313,7 @@ WEIGHTINGS: Mapping[str, Builder] = {
 POLICIES: Mapping[str, Builder] = {
     "plain": Plain,
     "proximal": proximal,
+    "loss-reports": loss_reports,
     "fedqs": fedqs_policy,
     "control-variates": control_variates,
     "own-model": own_model,

@@ -73,7 +73,8 @@ class Robust(Aggregator):
 
     Notes
     -----
-    A step with fewer updates than ``bulyan`` needs, ``4f + 3``, leaves the model as it is, with a warning.
+    A step with fewer updates than a rule needs (``2f + 3`` for Krum, ``4f + 3`` for Bulyan, else 3) is logged as a
+    warning; Bulyan then leaves the model as it is.
     """
 
     def __init__(
@@ -94,6 +95,9 @@ class Robust(Aggregator):
                 "aggregator = 'dp-clip' needs weight_base = 'uniform': its noise is that of a mean in which all clients"
                 " count the same"
             )
+        self.needs_bases = self.weighting.needs_bases
+        if malicious > 0:
+            self.needs = {"distinct-clients": "a malicious client that is twice in a step counts twice among f"}
         self.malicious = malicious
         self.selected = selected
         self.trim = trim
@@ -104,9 +108,9 @@ class Robust(Aggregator):
     @property
     def least(self) -> int:
         """Updates of a step below which the rule protects nobody."""
-        return {"krum": 2, "multikrum": 2, "bulyan": 4}.get(self.rule, 0) * self.malicious + 3 * (
-            self.rule in ("krum", "multikrum", "bulyan")
-        )
+        if self.rule == "dp-clip":
+            return 1
+        return {"krum": 2, "multikrum": 2, "bulyan": 4}.get(self.rule, 0) * self.malicious + 3
 
     def prepare(self, model: GlobalModel, seed: int) -> None:
         """Take the seed of the noise."""
@@ -149,8 +153,10 @@ class Robust(Aggregator):
         rule, replies = self._flower(note, deltas), _replies(deltas, weights, self.rule)
         with _quiet(), _cheap_collections(), _noise(derive_seed(self._seed, "privacy noise", version)):
             arrays, _ = rule.aggregate_train(version, replies)
+        if len(deltas) < self.least:
+            outcome = "no step" if arrays is None else "nobody is protected"
+            _log.warning("%s needs at least %d updates, has %d: %s", self.rule, self.least, len(deltas), outcome)
         if arrays is None:
-            _log.warning("%s needs at least %d updates, has %d: no step", self.rule, self.least, len(deltas))
             return None, {}
         return torch.from_numpy(arrays[_DELTA].numpy().astype(np.float32)), shares
 

@@ -223,3 +223,37 @@ def test_a_selection_differs_from_chance_and_reports_losses(toys, name: str) -> 
     assert all(set(update.terms) == {"loss_mean", "loss_rms"} for update in trace.received)
     _, chance = toys.run(build_strategy("fedavg", {"clients_per_round": 5}), toys.Fleet(30, uneven), versions=20)
     assert [update.client for update in trace.received] != [update.client for update in chance.received]
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "recipe", "options"),
+    [
+        ({"name": "synchronous", "clients_per_round": 5, "selection": "oort"}, "oort", {"over_commit": 1.0}),
+        (
+            {"name": "synchronous", "clients_per_round": 5, "selection": "heteroselect"},
+            "heteroselect",
+            {"beta": 0.0, "mu": 0.0, "batches": 0},
+        ),
+    ],
+    ids=["oort", "heteroselect"],
+)
+def test_a_selection_is_a_part_of_any_composition(toys, scheduler: dict, recipe: str, options: dict) -> None:
+    free = {
+        "scheduler": scheduler,
+        "aggregator": "model",
+        "weighting": "data-size",
+        "policy": "loss-reports",
+    }
+    named = vectors(toys, recipe, {"clients_per_round": 5} | options, clients=20)
+    assert torch.equal(vectors(toys, "custom", free, clients=20), named)
+    buffered = {"scheduler": {"name": "buffered", "concurrency": 5, "selection": scheduler["selection"]}}
+    assert len(vectors(toys, "custom", buffered, clients=20)) == 12
+
+
+def test_krum_over_buffers_and_fednovas_weights_over_robust_parts_are_compositions(toys) -> None:
+    krum = {"aggregator": {"name": "robust", "rule": "krum"}, "scheduler": "buffered"}
+    assert len(vectors(toys, "custom", krum, clients=20)) == 12
+    with pytest.raises(ConfigError, match=r"Robust with Buffered.*'distinct-clients'.*counts twice among f"):
+        build_strategy("custom", {"aggregator": {"name": "robust", "malicious": 1}, "scheduler": "buffered"})
+    multi = {"aggregator": {"name": "robust", "rule": "multikrum", "selected": 3}, "weighting": "normalised"}
+    assert len(vectors(toys, "custom", multi, clients=20)) == 12

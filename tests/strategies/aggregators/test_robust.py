@@ -76,6 +76,14 @@ def test_bulyan_stays_with_the_crowd_and_declines_when_it_is_too_small(toys, cap
     assert "needs at least 11 updates, has 10" in caplog.text
 
 
+def test_a_rule_says_when_it_protects_nobody(toys, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        change(toys, Robust("krum", malicious=1), crowd(toys)[:5])
+        assert not caplog.messages
+        change(toys, Robust("krum", malicious=1), crowd(toys)[:4])
+    assert "krum needs at least 5 updates, has 4: nobody is protected" in caplog.text
+
+
 def test_clipping_bounds_each_update_and_without_noise_and_bound_it_is_the_mean(toys) -> None:
     deltas = crowd(toys)
     moved, weights = change(toys, Robust("dp-clip", clipping_norm=1e6), deltas)
