@@ -36,7 +36,7 @@ from strategies.options import StalenessFunction, StalenessName, staleness_funct
 from strategies.parts import Aggregator, TaskWeights, Weighting
 from strategies.policies import DecayedRate, Plain
 from strategies.schedulers import Compass
-from strategies.schedulers.compass import (
+from strategies.schedulers.compass_options import (
     EndFlush,
     FirstSteps,
     FirstTask,

@@ -21,48 +21,31 @@ a client that vanished is in no group any more.
 
 from __future__ import annotations
 
+import bisect
 import heapq
+import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from fedmtl.components import Param
 from fedmtl.errors import ConfigError
 from fedmtl.protocol import NOTHING, Assignment, Decision, JobKey, Update
 from strategies.parts import Scheduler
+from strategies.schedulers.compass_options import (
+    EndFlush,
+    FirstSteps,
+    FirstTask,
+    JoinBound,
+    LatencyFactor,
+    LateTest,
+    QMax,
+    QMin,
+    SpeedModelOption,
+    SpeedMomentum,
+    TimeoutFactor,
+    TimeoutSeconds,
+)
 from strategies.schedulers.groups import Group
-from strategies.schedulers.speeds import SpeedModelName
 from strategies.schedulers.speeds import speed_model as _speed_model
-
-_CODE = "authors' code"
-
-QMax = Annotated[int, Param("Q_max, most local steps of an order", ge=1, source=_CODE)]
-QMin = Annotated[int | None, Param("Q_min, fewest local steps; a fifth of q_max if not set", ge=1, source=_CODE)]
-LatencyFactor = Annotated[
-    float, Param("the paper's lambda: a group's cut-off over its expected duration", gt=1, source=_CODE)
-]
-SpeedMomentum = Annotated[
-    float, Param("mu, weight of the newest report in a client's seconds per step", gt=0, le=1, source=_CODE)
-]
-SpeedModelOption = Annotated[
-    SpeedModelName,
-    Param("seconds per step averaged (ema), or a fixed cost fitted beside them (affine)", source=_CODE),
-]
-FirstTask = Annotated[Literal["q_max", "q_min", "explicit"], Param("steps of a client's first order", source=_CODE)]
-FirstSteps = Annotated[int | None, Param("that number, where first_task = 'explicit'", ge=1)]
-JoinBound = Annotated[
-    float,
-    Param("a client may join a group with up to so many times q_max steps (legacy code: 1.2)", ge=1, source=_CODE),
-]
-LateTest = Annotated[
-    Literal["strict", "inclusive"], Param("late after the cut-off, or from it on (legacy code)", source=_CODE)
-]
-TimeoutFactor = Annotated[
-    float, Param("a member leaves its group after so many times lambda q_max S_i seconds; 0: never", ge=0)
-]
-TimeoutSeconds = Annotated[float | None, Param("the same in seconds, alike for all clients", gt=0)]
-EndFlush = Annotated[
-    bool, Param("apply the reports that are still kept when the run ends, as one last step", source=_CODE)
-]
 
 
 class Compass(Scheduler):
@@ -120,6 +103,7 @@ class Compass(Scheduler):
         self.late: list[JobKey] = []
         self._next_group = 0
         self._pace: dict[int, float] = {}  # seconds that a client takes for q_max steps
+        self._targets: list[tuple[float, int]] = []  # (T_a, group) of the open groups, sorted
         self._cutoffs: list[tuple[float, int]] = []  # a heap of (T_max, group); groups may be gone
         self._timeouts: list[tuple[float, int, int, float]] = []  # likewise (due, client, group, time of the order)
 
@@ -193,6 +177,7 @@ class Compass(Scheduler):
         self.late.clear()
         self.groups.clear()
         self.group_of.clear()
+        self._targets.clear()
         return Decision(keys, "flush", late)
 
     def _first_task(self, client: int) -> Assignment:
@@ -201,7 +186,7 @@ class Compass(Scheduler):
 
     def _close(self, group: Group, trigger: str, now: float) -> Decision:
         """Apply a group together with all late reports, and assign its members that are back."""
-        del self.groups[group.number]  # 13: its stragglers have no group, and are late
+        self._remove(group)  # 13: its stragglers have no group, and are late
         for client in group.clients:
             del self.group_of[client]
         if not group.buffer:  # 10
@@ -212,18 +197,26 @@ class Compass(Scheduler):
         return Decision((*late, *group.buffer), trigger, frozenset(late), assignments=assignments)
 
     def _assign(self, client: int, now: float) -> Assignment:
-        best, most = None, self._q_min - 1
-        for group in self.groups.values():  # 18, 19
-            q = self.speeds.steps(client, group.target - now)
-            if most <= q <= self._join_limit and q >= self._q_min:
-                best, most = group, q
-        if best is None:
-            best, most = self._new_group(client, now)
-        best.enter(client, now, self._pace[client])  # 20
-        self.group_of[client] = best.number
-        self.assigned[client] = most
-        self._watch(client, best, now)
-        return Assignment(client, most)
+        group, steps = self._group_to_join(client, now) or self._new_group(client, now)
+        group.enter(client, now, self._pace[client])  # 20
+        self.group_of[client] = group.number
+        self.assigned[client] = steps
+        self._watch(client, group, now)
+        return Assignment(client, steps)
+
+    def _group_to_join(self, client: int, now: float) -> tuple[Group, int] | None:
+        """The open group with the largest admissible step count; of several, the one that was created last."""
+        # Step counts rise with T_a, so that the search begins at the last group that can be admissible.
+        latest = now + self.speeds.seconds(client, self._join_limit + 1)
+        best, most = -1, self._q_min
+        for place in range(bisect.bisect_right(self._targets, (latest, math.inf)) - 1, -1, -1):
+            target, number = self._targets[place]
+            q = self.speeds.steps(client, target - now)  # 18
+            if q < most:
+                break
+            if q <= self._join_limit:
+                best, most = max(best, number), q  # 19
+        return None if best < 0 else (self.groups[best], most)
 
     def _new_group(self, client: int, now: float) -> tuple[Group, int]:
         steps = self._steps_of_new_group(client, now)
@@ -231,6 +224,7 @@ class Compass(Scheduler):
         group = Group(self._next_group, now + seconds, now + self._latency_factor * seconds)  # 24
         self._next_group += 1
         self.groups[group.number] = group
+        bisect.insort(self._targets, (group.target, group.number))
         heapq.heappush(self._cutoffs, (group.cutoff, group.number))
         return group, steps
 
@@ -266,7 +260,11 @@ class Compass(Scheduler):
         group = self.groups[number]
         group.leave(client)
         if not group.members and not group.buffer:
-            del self.groups[number]
+            self._remove(group)
+
+    def _remove(self, group: Group) -> None:
+        del self.groups[group.number]
+        del self._targets[bisect.bisect_left(self._targets, (group.target, group.number))]
 
     def state_dict(self) -> dict[str, Any]:
         """Speeds, groups, late reports and step counts."""
@@ -288,6 +286,7 @@ class Compass(Scheduler):
         self.group_of = {client: group.number for group in groups for client in group.clients}
         self.late = [JobKey(int(client), int(job)) for client, job in state["late"]]
         self._next_group = int(state["next_group"])
+        self._targets = sorted((group.target, group.number) for group in groups)
         self._cutoffs = sorted((group.cutoff, group.number) for group in groups)
         self._timeouts = []
         for group in groups:
