@@ -59,6 +59,8 @@ class TaskNetwork:
         For each of these tasks the weight and the bias of its head.
     head_parameters
         The same in one list.
+    outputs
+        Units of each head.
     values
         All these parameters, shared first, as tensors that share their memory and know nothing of gradients.
     """
@@ -70,6 +72,7 @@ class TaskNetwork:
         # The same memory without a claim to gradients: what is computed from it builds no graph.
         self._head_values = [(head.weight.detach(), head.bias.detach()) for head in self._head_modules]
         self.heads = [[head.weight, head.bias] for head in self._head_modules]
+        self.outputs = [head.out_features for head in self._head_modules]
         self.head_parameters = [parameter for head in self.heads for parameter in head]
         self.values = [parameter.detach() for parameter in (*self.shared, *self.head_parameters)]
         self._backbone = model.backbone
@@ -100,15 +103,39 @@ class TaskNetwork:
         targets
             For each task its targets, shape [batch].
         """
+        losses, slopes = self.losses_and_slopes(representation, targets)
+        return HeadPass(losses, slopes, self.head_gradients(representation, slopes))
+
+    def losses_and_slopes(self, representation: Tensor, targets: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """What `HeadPass` calls losses and slopes."""
         losses: list[Tensor] = []
         slopes: list[Tensor] = []
-        gradients: list[Tensor] = []
         for task, (weight, bias), target in zip(self.tasks, self._head_values, targets, strict=True):
             loss, slope = task.loss_and_slope(torch.addmm(bias, representation, weight.t()), target)
             losses.append(loss)
             slopes.append(slope)
+        return torch.stack(losses), slopes
+
+    def head_gradients(self, representation: Tensor, slopes: Sequence[Tensor]) -> list[Tensor]:
+        """What `HeadPass` calls gradients."""
+        gradients: list[Tensor] = []
+        for slope in slopes:
             gradients += (slope.t() @ representation, slope.sum(0))
-        return HeadPass(torch.stack(losses), slopes, gradients)
+        return gradients
+
+    def stacked(self, slopes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """All slopes side by side, shape [batch, outputs], and all heads' weights one below the other.
+
+        The second has shape [outputs, width]. Their product is the gradient of the sum of the losses with respect to
+        the representation.
+        """
+        return torch.cat(list(slopes), 1), torch.cat([weight for weight, _ in self._head_values])
+
+    def stacked_head_gradients(self, representation: Tensor, slopes: Tensor) -> list[Tensor]:
+        """What `HeadPass` calls gradients, from slopes side by side."""
+        weights = torch.split_with_sizes(slopes.t() @ representation, self.outputs)
+        biases = torch.split_with_sizes(slopes.sum(0), self.outputs)
+        return [gradient for head in zip(weights, biases, strict=True) for gradient in head]
 
     def summed_gradient(self, slopes: Sequence[Tensor]) -> Tensor:
         """Gradient of the sum of the losses with respect to the representation, shape [batch, width]."""

@@ -7,16 +7,18 @@ rows of one gradient instead of n passes per task; weights are guarded against z
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
+import torch
 from torch import Tensor
 
 from fedmtl.balancing.base import Balancer, StepGradients
 from fedmtl.balancing.gradients import clipped, head_gradients, weighted_sum
-from fedmtl.balancing.network import TaskNetwork
+from fedmtl.balancing.network import Pullback, TaskNetwork
 from fedmtl.balancing.options import HeadWeight, weight_bound
-from fedmtl.balancing.weights import balanced_weights, representation_statistic
+from fedmtl.balancing.weights import balanced_weights, few_weights, head_chunk_norms, representation_statistic
 from fedmtl.components import Param
 
 
@@ -47,12 +49,44 @@ class NTKMTLSR(Balancer):
     ) -> StepGradients:
         """Gradients of one step, in one pass."""
         representation, pullback = network.represent(inputs)
-        heads = network.head_pass(representation, targets)
-        gradients = network.task_gradients(heads.slopes)
+        losses, slopes = network.losses_and_slopes(representation, targets)
+        if representation.is_cpu:
+            step = self._in_numbers(network, representation, pullback, losses, slopes, task_weights)
+            if step is not None:
+                return step
+        gradients = network.task_gradients(slopes)
         lam = representation_statistic(gradients, self.chunks, self.statistic)
         omega = balanced_weights(lam, self.exponent, self.w_max, self.eps)
         if task_weights is not None:
             omega = omega * omega.new_tensor(task_weights)
         shared = pullback(weighted_sum(gradients, omega, lam))
-        own = head_gradients(network, heads.gradients, omega, self.head_weight)
-        return StepGradients(clipped(shared, self.clip), own, heads.losses, omega, lam)
+        own = head_gradients(network, network.head_gradients(representation, slopes), omega, self.head_weight)
+        return StepGradients(clipped(shared, self.clip), own, losses, omega, lam)
+
+    def _in_numbers(
+        self,
+        network: TaskNetwork,
+        representation: Tensor,
+        pullback: Pullback,
+        losses: Tensor,
+        slopes: Sequence[Tensor],
+        task_weights: Sequence[float] | None,
+    ) -> StepGradients | None:
+        """The same by few operators and plain numbers, for steps of microseconds; None if something is not finite."""
+        stacked, weights = network.stacked(slopes)
+        norms = head_chunk_norms(stacked, weights, network.outputs, self.chunks)
+        if not math.isfinite(sum(map(sum, norms))):
+            return None
+        lam = [sum(of) / len(of) if self.statistic == "trace" else max(of) for of in zip(*norms, strict=True)]
+        omega = few_weights(lam, self.exponent, self.w_max, self.eps)
+        if task_weights is not None:
+            omega = [weight * factor for weight, factor in zip(omega, task_weights, strict=True)]
+        columns = [weight for weight, count in zip(omega, network.outputs, strict=True) for _ in range(count)]
+        numbers = torch.tensor([*omega, *lam, *columns], dtype=losses.dtype)
+        tasks = len(omega)
+        weighed = stacked * numbers[2 * tasks :]
+        shared = pullback(weighed @ weights)
+        own = network.stacked_head_gradients(representation, weighed if self.head_weight == "weighted" else stacked)
+        return StepGradients(
+            clipped(shared, self.clip), network.by_head(own), losses, numbers[:tasks], numbers[tasks : 2 * tasks]
+        )

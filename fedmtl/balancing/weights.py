@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -98,10 +99,45 @@ def representation_statistic(gradients: Tensor, chunks: int, statistic: Statisti
     statistic
         ``"top_eig"`` or ``"trace"`` (over n).
     """
-    batch = gradients.shape[1]
-    rows = gradients.square().sum(2)
-    norms = rows @ chunk_selector(batch, chunks, gradients.device, gradients.dtype)
+    selector = chunk_selector(gradients.shape[1], chunks, gradients.device, gradients.dtype)
+    norms = gradients.square().sum(2) @ selector
     return norms.mean(1) if statistic == "trace" else norms.amax(1)
+
+
+@functools.lru_cache(maxsize=64)
+def _blocks(outputs: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Which outputs belong to one task, shape [O, O], and to which, shape [O, K]: ones and zeros."""
+    member = torch.repeat_interleave(torch.eye(len(outputs), dtype=dtype), torch.tensor(outputs), 0)
+    return member @ member.T, member
+
+
+def head_chunk_norms(slopes: Tensor, weights: Tensor, outputs: Sequence[int], chunks: int) -> list[list[float]]:
+    """Squared norms ``(B / b_j)^2 ||G_i restricted to chunk j||^2`` from linear heads, without their gradients G_i.
+
+    Row r of G_i is ``s W_i`` with the task's slopes s of example r, so its squared norm is ``s W_i W_i^T s^T``. One
+    product does this for all tasks; it needs the memory of the slopes, not K times that of the representation.
+
+    Parameters
+    ----------
+    slopes
+        All tasks' slopes side by side, finite, on the CPU, shape [B, O].
+    weights
+        All heads' weights one below the other, shape [O, width].
+    outputs
+        How many of the O belong to each task.
+    chunks
+        n; a batch of fewer rows has as many chunks as rows.
+
+    Returns
+    -------
+    list
+        For each chunk the K norms. Numbers are not finite for any task if slopes are not finite for one.
+    """
+    block, member = _blocks(tuple(outputs), slopes.dtype)
+    rows = (slopes @ (weights @ weights.t()).mul_(block)).mul_(slopes)
+    selector = chunk_selector(len(slopes), chunks, slopes.device, slopes.dtype)
+    norms: list[list[float]] = ((selector.t() @ rows) @ member).tolist()
+    return norms
 
 
 def balanced_weights(lam: Tensor, exponent: float = 0.5, w_max: float = 50.0, eps: float = 1e-12) -> Tensor:
@@ -126,7 +162,7 @@ def balanced_weights(lam: Tensor, exponent: float = 0.5, w_max: float = 50.0, ep
         Shape [..., K]; finite, at least 0.
     """
     if lam.is_cpu and lam.dim() == 1:
-        return torch.tensor(_few_weights(lam.tolist(), exponent, w_max, eps), dtype=lam.dtype)
+        return torch.tensor(few_weights(lam.tolist(), exponent, w_max, eps), dtype=lam.dtype)
     size = lam.nan_to_num(nan=0.0, posinf=0.0).clamp_min(0.0)
     omega = ((size.mean(-1, keepdim=True) + eps) / (size + eps)).pow(exponent)
     if math.isinf(w_max):
@@ -135,7 +171,7 @@ def balanced_weights(lam: Tensor, exponent: float = 0.5, w_max: float = 50.0, ep
     return torch.clamp(omega, median / w_max, median * w_max)
 
 
-def _few_weights(lam: list[float], exponent: float, w_max: float, eps: float) -> list[float]:
+def few_weights(lam: list[float], exponent: float, w_max: float, eps: float) -> list[float]:
     """The same for one step of one client on the CPU: a dozen operators on K numbers would cost ten times as much."""
     size = [value if 0.0 < value < math.inf else 0.0 for value in lam]
     mean = sum(size) / len(size) + eps

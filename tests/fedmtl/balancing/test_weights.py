@@ -10,6 +10,7 @@ from fedmtl.balancing.weights import (
     balanced_weights,
     chunk_sizes,
     gram,
+    head_chunk_norms,
     kernel_statistic,
     representation_statistic,
 )
@@ -288,3 +289,17 @@ def test_the_representation_statistic_is_the_largest_chunk_norm(batch, chunks, s
     norms = torch.stack([((batch / part.shape[1]) * part).square().sum((1, 2)) for part in parts])
     torch.testing.assert_close(representation_statistic(gradients, chunks, "top_eig"), norms.amax(0), **TOLERANCE)
     torch.testing.assert_close(representation_statistic(gradients, chunks, "trace"), norms.mean(0), **TOLERANCE)
+
+
+@given(batch=st.integers(1, 30), chunks=st.integers(1, 8), seed=seeds, outputs=st.lists(st.integers(1, 12), min_size=1))
+def test_norms_from_the_heads_are_those_of_their_gradients(batch, chunks, seed, outputs):
+    generator = torch.Generator().manual_seed(seed)
+    slopes = torch.randn(batch, sum(outputs), generator=generator, dtype=torch.float64)
+    weights = torch.randn(sum(outputs), 7, generator=generator, dtype=torch.float64)
+    parts = zip(slopes.split(outputs, 1), weights.split(outputs), strict=True)
+    gradients = torch.stack([slope @ weight for slope, weight in parts])
+    norms = torch.tensor(head_chunk_norms(slopes, weights, outputs, chunks), dtype=torch.float64)
+    # The mean of a difference of products as large as the largest of them.
+    close = {"rtol": 1e-9, "atol": 1e-12 * norms.max().item()}
+    torch.testing.assert_close(norms.amax(0), representation_statistic(gradients, chunks, "top_eig"), **close)
+    torch.testing.assert_close(norms.mean(0), representation_statistic(gradients, chunks, "trace"), **close)
