@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -39,8 +39,6 @@ class Steps(Observer):
     models: list[GlobalModel] = dataclasses.field(default_factory=list)
     steps: list[Aggregation] = dataclasses.field(default_factory=list)
     traces: list[tuple[float, ...]] = dataclasses.field(default_factory=list)
-    states: list[dict] = dataclasses.field(default_factory=list)
-    keep: Callable[[Loop], object] = lambda loop: None
 
     def on_start(self, loop: Loop) -> None:
         self.models.append(loop.strategy.model)
@@ -52,8 +50,8 @@ class Steps(Observer):
             self.traces.append(loop.strategy.task_weights.traces)
 
 
-def start(*overrides: str) -> tuple[Loop, Steps]:
-    experiment = Experiment.load(None, [*SMALL, *overrides])
+def start(*overrides: str, base: Sequence[str] = SMALL) -> tuple[Loop, Steps]:
+    experiment = Experiment.load(None, [*base, *overrides])
     seen = Steps()
     return Loop(experiment.new_strategy(), simulated_fleet(experiment), [seen]), seen
 
@@ -61,6 +59,13 @@ def start(*overrides: str) -> tuple[Loop, Steps]:
 def run(*overrides: str, versions: int = VERSIONS) -> Steps:
     loop, seen = start(*overrides)
     loop.run(lambda loop: "done" if loop.strategy.model.version >= versions else None)
+    return seen
+
+
+def run_plain(*overrides: str) -> Steps:
+    """A few rounds without the options of a buffer."""
+    loop, seen = start(*overrides, base=())
+    loop.run(lambda loop: "done" if loop.strategy.model.version >= 4 else None)
     return seen
 
 
@@ -170,3 +175,29 @@ def test_every_switch_does_something_and_trains(options: tuple[str, ...]) -> Non
     plain, switched = (run(*APART["skewed"], "strategy.name=fedbuff", *more) for more in ((), options))
     assert torch.isfinite(switched.models[-1].vector).all()
     assert not torch.equal(plain.models[-1].vector, switched.models[-1].vector)
+
+
+@pytest.mark.parametrize("apart", [(), *APART.values()], ids=str)
+@pytest.mark.parametrize("strategy", ["fsmgda", "fedcmoo"])
+def test_baselines_train_wherever_the_tasks_are_and_cost_what_they_should(
+    strategy: str, apart: tuple[str, ...]
+) -> None:
+    small = ["data.clients=20", "balancing.name=equal", "devices.per=step", *apart]
+    ours, plain = (run_plain(f"strategy.name={name}", *small) for name in (strategy, "fedavg"))
+    layout = ours.models[0].layout
+    shared = 4 * (layout.shared.stop - layout.shared.start)
+    assert not torch.equal(ours.models[0].vector, ours.models[-1].vector)
+    for index, step in enumerate(ours.steps):
+        carried = {task for update in step.updates for task in update.tasks}
+        for task, head in enumerate(layout.heads):
+            moved = not torch.equal(ours.models[index].vector[head], ours.models[index + 1].vector[head])
+            assert moved == (task in carried)
+    for update, other in zip(ours.steps[0].updates, plain.steps[0].updates, strict=True):
+        tasks = len(update.tasks)
+        more_up, more_down = update.bytes_up - other.bytes_up, update.bytes_down - other.bytes_down
+        if strategy == "fsmgda":
+            assert (more_up, more_down) == ((tasks - 1) * shared, 0)
+            assert update.duration == pytest.approx(tasks * other.duration)
+        else:
+            assert (more_up, more_down) == (shared + 4 * tasks, 4 * tasks)
+            assert update.duration > other.duration
