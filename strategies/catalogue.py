@@ -11,6 +11,7 @@ from strategies.curriculum import curriculum
 from strategies.custom import complete_parts, custom
 from strategies.defedavg import defedavg
 from strategies.dfedsam import dfedsam
+from strategies.dimat import dimat
 from strategies.fadas import fadas
 from strategies.fal import fal
 from strategies.fedac import fedac
@@ -78,6 +79,7 @@ STRATEGIES: dict[str, Recipe] = {
     "custom": custom,
     "ferret": ferret,
     "fedgela": fedgela,
+    "dimat": dimat,
 }
 
 

@@ -10,6 +10,7 @@ from clients.adaptation.curriculum import CurriculumAdaptation
 from clients.adaptation.fedqs import FedQSAdaptation
 from clients.adaptation.frozen_classifier import FrozenClassifierAdaptation
 from clients.adaptation.losses import LossesAdaptation
+from clients.adaptation.merging import MergingAdaptation
 from clients.adaptation.own_model import OwnModelAdaptation
 from clients.adaptation.plain import PlainAdaptation
 from clients.adaptation.sharpness import SharpnessAdaptation
@@ -28,6 +29,7 @@ ADAPTATIONS: dict[str, Adaptation] = {
     "frozen-classifier": FrozenClassifierAdaptation(),
     "tasks-apart": TasksApartAdaptation(),
     "compressed-jacobian": CompressedJacobianAdaptation(),
+    "merging": MergingAdaptation(),
 }
 
 

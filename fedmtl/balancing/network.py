@@ -53,6 +53,8 @@ class TaskNetwork:
     ----------
     tasks
         These tasks.
+    backbone
+        The backbone.
     shared
         Parameters of the backbone.
     heads
@@ -75,7 +77,7 @@ class TaskNetwork:
         self.outputs = [head.out_features for head in self._head_modules]
         self.head_parameters = [parameter for head in self.heads for parameter in head]
         self.values = [parameter.detach() for parameter in (*self.shared, *self.head_parameters)]
-        self._backbone = model.backbone
+        self.backbone = model.backbone
         self._layers = linear_layers(model.backbone)
 
     def represent(self, inputs: Tensor) -> tuple[Tensor, Pullback]:
@@ -86,7 +88,7 @@ class TaskNetwork:
 
     def _represent_by_autograd(self, inputs: Tensor) -> tuple[Tensor, Pullback]:
         with torch.enable_grad():
-            representation = self._backbone(inputs)
+            representation = self.backbone(inputs)
         if not self.shared:
             return representation.detach(), lambda gradient: ()
         return representation.detach(), lambda gradient: torch.autograd.grad(
@@ -152,7 +154,7 @@ class TaskNetwork:
         """Gradient of the sum of the losses with respect to the inputs, shape [batch, ...]."""
         with torch.enable_grad():
             x = inputs.detach().requires_grad_()
-            total = torch.stack(self.losses(self._backbone(x), targets)).sum()
+            total = torch.stack(self.losses(self.backbone(x), targets)).sum()
         (gradient,) = torch.autograd.grad(total, x)
         return gradient
 

@@ -23,6 +23,7 @@ RECIPES = {
     "fedspeed": ("strategy.clients_per_round=5",),
     "fal": ("strategy.clients_per_round=5", "strategy.attack_steps=2"),
     "dfedsam": ("data.clients=10", "strategy.gossip_steps=2"),
+    "dimat": ("data.clients=10",),
     "fedgela": ("strategy.clients_per_round=5", "data.alpha=0.1"),
     "ferret": ("strategy.clients_per_round=5",),
     "curriculum": ("strategy.clients_per_round=5", "strategy.versions=6"),

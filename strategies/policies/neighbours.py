@@ -1,0 +1,55 @@
+"""Clients are sent their neighbours' models, and merge them themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from fedmtl.protocol import GlobalModel, TrainSettings
+from strategies.aggregators.gossip import Gossip
+from strategies.ledger import Ledger
+from strategies.parts import ClientPolicy, Instruction
+
+
+class NeighbourModels(ClientPolicy):
+    """The vectors ``neighbour/l`` and the terms ``weight/l`` (W_il) for a client's neighbours l.
+
+    The client's half is :mod:`clients.adaptation.merging`.
+
+    Parameters
+    ----------
+    gossip
+        Has the models and the graph; it takes no gossip steps itself.
+    match
+        Whether clients match units.
+    examples
+        From how many of their examples, at most.
+    """
+
+    name = "merging"
+
+    def __init__(self, gossip: Gossip, match: bool, examples: int) -> None:
+        self.gossip = gossip
+        self.match = match
+        self.examples = examples
+        self._models: tuple[int, Mapping[int, Tensor]] | None = None  # of this version
+
+    @property
+    def constants(self) -> Mapping[str, Any]:
+        """How to merge."""
+        return {"match": self.match, "examples": self.examples}
+
+    def instruct(self, client: int, settings: TrainSettings, model: GlobalModel, ledger: Ledger) -> Instruction:
+        """The neighbours' models and weights."""
+        weights = self.gossip.neighbours(client, model.version, ledger)
+        # The same tensor for all who get the model: it is sent to each, but stored once.
+        if self._models is None or self._models[0] != model.version or not weights.keys() <= self._models[1].keys():
+            self._models = (model.version, self.gossip.own_models())
+        models = self._models[1]
+        return Instruction(
+            settings,
+            {f"weight/{other}": weight for other, weight in weights.items()},
+            {f"neighbour/{other}": models[other] for other in weights},
+        )
