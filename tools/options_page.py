@@ -8,7 +8,6 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from fedmtl.balancing import BALANCERS
 from fedmtl.components import Option, options_of, summary_of
 from fedmtl.compression import COMPRESSORS
 from fedmtl.config import ExperimentConfig
@@ -17,6 +16,7 @@ from fedmtl.models import MODELS
 from fedmtl.partitions import PARTITIONS
 from simulations.devices import DEVICES
 from strategies.catalogue import STRATEGIES
+from strategies.task_weights import BALANCING
 
 COMPONENTS: Mapping[str, tuple[tuple[str, Mapping[str, Callable[..., Any]]], ...]] = {
     "data": (("source", SOURCES), ("partition", PARTITIONS)),
@@ -24,7 +24,7 @@ COMPONENTS: Mapping[str, tuple[tuple[str, Mapping[str, Callable[..., Any]]], ...
     "devices": (("kind", DEVICES),),
     "strategy": (("name", STRATEGIES),),
     "compression": (("name", COMPRESSORS),),
-    "balancing": (("name", BALANCERS),),
+    "balancing": (("name", BALANCING),),
 }
 """For each section, the keys that name a component, and what they may name."""
 
