@@ -35,8 +35,11 @@ def draw_spectra(spectra: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure
             known = known[known > 1e-12 * max(known.max(initial=0.0), 1e-300)]
             panel.plot(np.arange(1, len(known) + 1), known, label=name, **line_look(names.index(name)))
         panel.set_title(kind)
-        panel.set_xscale("log")
-        panel.set_yscale("log")
+        if any(max(values, default=0.0) > 0 for values in tasks.values()):
+            panel.set_xscale("log")
+            panel.set_yscale("log")
+        else:
+            panel.text(0.5, 0.5, "all zero", ha="center", transform=panel.transAxes)
         panel.set_xlabel("eigenvalue, largest first")
         panel.margins(x=0.02)
     panels[0].set_ylabel("size")

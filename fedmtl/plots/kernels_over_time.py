@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -36,7 +37,7 @@ def draw_spectra(run: RunTables) -> Figure | None:
                 line = np.where(values[:, rank - 1] > 0, values[:, rank - 1], np.nan)
                 (looks[rank],) = panel.plot(table["version"].to_numpy(), line, color=colour, label=f"{rank}")
         panel.set_title(name)
-        panel.set_yscale("log")
+        _log_scale(panel)
         panel.margins(x=0.01)
         panel.tick_params(labelbottom=place + columns >= len(names))
         if place + columns >= len(names):
@@ -72,11 +73,17 @@ def draw_sizes(run: RunTables) -> Figure | None:
         panel.set_title(title, fontsize=11)
         panel.set_xlabel("version")
         panel.margins(x=0.01)
-    panels[0].set_yscale("log")
+    _log_scale(panels[0])
     if several:
         panels[2].axhline(0.0, color="#999999", linewidth=0.8, zorder=0)
     figure.legend(loc="outside upper center", ncols=min(6, len(names)))
     return figure
+
+
+def _log_scale(panel: Axes) -> None:
+    """A logarithmic axis if anything on it is positive: the kernels of a model that shares nothing are zero."""
+    if any(np.isfinite(np.asarray(line.get_ydata(), dtype=np.float64)).any() for line in panel.get_lines()):
+        panel.set_yscale("log")
 
 
 def _losses(run: RunTables) -> pa.Table | None:

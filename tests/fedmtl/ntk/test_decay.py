@@ -68,8 +68,9 @@ def test_the_wider_a_network_the_better_the_prediction(width: int) -> None:
     predicted, measured, _ = both(model, tasks, examples, None, 40)
     moved = (measured.outputs[-1] - measured.outputs[0]).norm()
     error = ((predicted.outputs[-1] - measured.outputs[-1]).norm() / moved).item()
-    # The kernel moves by order 1 / sqrt(width): 4096 is to be 8 times better than 64.
-    assert error < {64: 0.5, 4096: 0.05}[width]
+    # The kernel moves less the wider the network is; measured were 0.03 and 0.00001, and twice and 100 times that is
+    # left for other processors' sums.
+    assert error < {64: 0.06, 4096: 1e-3}[width]
 
 
 def test_descent_on_the_shared_parameters_leaves_the_heads(made: Made, tasks: Tasks) -> None:
