@@ -24,11 +24,11 @@ _MAIN = 4
 
 
 def show_strategies() -> None:
-    """A line for each strategy, by family."""
+    """What each strategy is, its parts and its main defaults, by family."""
     methods = {name: method_of(recipe) for name, recipe in STRATEGIES.items()}
     table = Table(box=box.SIMPLE_HEAD)
-    for header in ("name", "what it is", "parts", "defaults", "paper, arXiv"):
-        table.add_column(header, no_wrap=header == "parts")
+    for header in ("name", "what it is, parts, defaults", "paper, arXiv"):
+        table.add_column(header, no_wrap=header == "name")
     for family in FAMILIES:
         names = [name for name, found in methods.items() if found.family == family]
         if names:
@@ -37,9 +37,7 @@ def show_strategies() -> None:
             recipe = STRATEGIES[name]
             table.add_row(
                 f" {name}",
-                summary_of(recipe),
-                composition(recipe()).replace(" x ", " x\n"),
-                _main_defaults(recipe),
+                Text("\n".join(filter(None, (summary_of(recipe), composition(recipe()), _main_defaults(recipe))))),
                 methods[name].arxiv or ("not on arXiv" if methods[name].paper else "ours"),
                 end_section=name == names[-1],
             )

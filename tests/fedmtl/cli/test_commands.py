@@ -140,7 +140,11 @@ def test_strategies_are_listed_by_family_with_parts_defaults_and_paper() -> None
     assert result.exit_code == 0
     families = ["synchronous", "asynchronous", "semi-asynchronous"]
     assert [line.strip() for line in result.stdout.splitlines() if line.strip() in families] == families
-    assert re.search(r"^ +fedasync .* Asynchronous x .* alpha 0.9, .* 1903.03934", result.stdout, re.MULTILINE)
+    assert re.search(
+        r"^ +fedasync +FedAsync: .* 1903\.03934 *\n +Asynchronous x Model.* x Proximal *\n +alpha 0\.9, a 0\.5, ",
+        result.stdout,
+        re.MULTILINE,
+    )
     for name in ("fedqs", "fedavg", "fedbuff", "fedasync"):
         assert re.search(rf"^ +{name} +\S", result.stdout, re.MULTILINE)
 
