@@ -84,5 +84,7 @@ def mixing(edges: Edges, nodes: int) -> Tensor:
     rows = np.concatenate([edges[:, 0], edges[:, 1], diagonal])
     columns = np.concatenate([edges[:, 1], edges[:, 0], diagonal])
     values = torch.from_numpy(np.concatenate([weights, weights, own])).float()
-    sparse = torch.sparse_coo_tensor(torch.from_numpy(np.stack([rows, columns])), values, (nodes, nodes)).coalesce()
+    sparse = torch.sparse_coo_tensor(
+        torch.from_numpy(np.stack([rows, columns])), values, (nodes, nodes), check_invariants=True
+    )
     return sparse if 4 * len(values) < nodes * nodes else sparse.to_dense()

@@ -94,3 +94,48 @@ def test_compressed_updates_are_counted_as_what_went_up(tmp_path: Path) -> None:
     assert less.summary["bytes"]["up"] < 0.3 * whole["up"]
     rows = pq.read_table(tmp_path / "less" / "updates.parquet")["bytes_up"].to_pylist()
     assert len(set(rows)) > 1  # a group's share of the coordinates depends on the update
+
+
+@pytest.mark.parametrize("name", ["dfedsam", "dimat"])
+def test_gossip_goes_on_where_clients_drop_out_and_may_be_cut_anywhere(tmp_path: Path, name: str) -> None:
+    options = (
+        "data.clients=10",
+        "strategy.topology=random",
+        "devices.dropout=0.3",
+        "devices.away=30",
+        "stop.versions=6",
+    )
+    result = run(small(name, *options), tmp_path / "uncut", pictures=False)
+    assert result.ended == "6 versions were made"
+    assert result.summary["updates"]["applied"] < 60
+    cut = tmp_path / "cut"
+    assert run(small(name, *options), cut, pictures=False, observers=[InterruptAt(23)]).interrupted
+    run(small(name, *options), cut, resume=True, pictures=False)
+    assert same(tmp_path / "uncut", cut)
+
+
+def test_gossip_reports_the_clients_own_models_and_counts_what_neighbours_exchange(tmp_path: Path) -> None:
+    options = (
+        "data.clients=10",
+        "strategy.gossip_steps=3",
+        "stop.versions=2",
+        "records.evaluate_every=1",
+        'tasks.names=["digit"]',
+    )
+    run(small("dfedsam", *options), tmp_path / "gossip", pictures=False)
+    run(
+        small("fedavg", "data.clients=10", "stop.versions=2", 'tasks.names=["digit"]'),
+        tmp_path / "fedavg",
+        pictures=False,
+    )
+    sizes = [
+        pq.read_table(tmp_path / which / "updates.parquet", columns=["bytes_up", "bytes_down"]).to_pylist()[0]
+        for which in ("gossip", "fedavg")
+    ]
+    for way in ("bytes_up", "bytes_down"):  # two neighbours in a ring, three times; 4 bytes for the version
+        assert sizes[0][way] - 4 == 6 * (sizes[1][way] - 4)
+    rows = pq.read_table(tmp_path / "gossip" / "evaluations.parquet").to_pylist()
+    value = {(row["version"], row["group"]): row["value"] for row in rows if row["metric"] == "accuracy"}
+    assert value[0, "nodes"] == pytest.approx(value[0, "test"])
+    assert value[0, "worst node"] == pytest.approx(value[0, "test"])
+    assert value[2, "worst node"] < value[2, "nodes"]
