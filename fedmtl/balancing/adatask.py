@@ -74,7 +74,7 @@ class AdaTask(JacobianMethod):
         if self._moments is None:
             self._moments = [torch.zeros_like(g) for g in gradients], [torch.zeros_like(g) for g in gradients]
         assert self._steps is not None
-        times = [t for t in self._steps.tolist() for _ in range(2)]
+        times = [t for t, head in zip(self._steps.tolist(), step.heads, strict=True) for _ in head]
         moved = []
         for gradient, first, second, t in zip(gradients, *self._moments, times, strict=True):
             if not bool(gradient.isfinite().all()):

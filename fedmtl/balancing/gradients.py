@@ -16,7 +16,7 @@ def head_gradients(
     network: TaskNetwork, gradients: Sequence[Tensor], weights: Tensor, head_weight: HeadWeight
 ) -> list[Sequence[Tensor]]:
     """The heads' gradients, head by head, times their tasks' weights or not (in place)."""
-    if head_weight == "weighted":
+    if head_weight == "weighted" and gradients:
         factors = [weight for weight, head in zip(weights.unbind(), network.heads, strict=True) for _ in head]
         torch._foreach_mul_(list(gradients), factors)
     return network.by_head(gradients)

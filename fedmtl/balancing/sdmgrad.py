@@ -94,7 +94,6 @@ def _thirds(batch: int) -> list[slice]:
 
 
 def _weighted_mean(parts: Sequence[Sequence[Tensor]], shares: Sequence[float]) -> list[Tensor]:
-    total = [shares[0] * value for value in parts[0]]
-    for values, share in zip(parts[1:], shares[1:], strict=True):
-        torch._foreach_add_(total, list(values), alpha=share)
-    return total
+    """``sum_j share_j part_j`` of lists of tensors."""
+    weights = torch.tensor(shares)
+    return [torch.tensordot(weights.to(values[0]), torch.stack(values), 1) for values in zip(*parts, strict=True)]
