@@ -28,6 +28,7 @@ from strategies.policies.pacing import Pacing
 from strategies.schedulers import Synchronous
 from strategies.selectors.paced import PacedSelector
 from strategies.strategy import Strategy
+from strategies.technique_parts import ExampleOrder, Opened
 
 
 @method("synchronous", "When Do Curricula Work in Federated Learning?", arxiv="2212.12712")
@@ -35,10 +36,8 @@ def curriculum(
     task_weights: TaskWeights | None = None,
     *,
     start: Annotated[float, Param("share of examples and clients at the start", gt=0, le=1)] = 0.3,
-    versions: Annotated[int, Param("server version from which on everything is open", ge=1)] = 200,
-    order: Annotated[
-        Literal["easy_first", "hard_first", "random"], Param("which examples come first", source="paper")
-    ] = "easy_first",
+    versions: Opened = 200,
+    order: ExampleOrder = "easy_first",
     client_order: Annotated[
         Literal["easy_first", "hard_first", "none"], Param("which clients come first", source="paper")
     ] = "easy_first",

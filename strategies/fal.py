@@ -14,36 +14,35 @@ as the attack has steps, and one, and counts so on a device's clock. With rho = 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fedmtl.components import Param
 from strategies.aggregators import GradientAggregator
 from strategies.methods import method
 from strategies.options import WeightBase, base_weighting
 from strategies.parts import TaskWeights
-from strategies.policies.technique import LocalTechnique
 from strategies.schedulers import Synchronous
 from strategies.strategy import Strategy
+from strategies.technique_parts import AttackSteps, BallNorm, Rho, StepSize, adversarial
 
 
 @method("synchronous", "Federated Adversarial Learning: A Framework with Convergence Analysis", arxiv="2208.03635")
 def fal(
     task_weights: TaskWeights | None = None,
     *,
-    rho: Annotated[float, Param("radius of the ball around an example, units of a feature", ge=0)] = 0.1,
-    attack_steps: Annotated[int, Param("steps of the ascent", ge=1)] = 7,
-    step_size: Annotated[float, Param("a step of the ascent, share of rho", gt=0)] = 0.25,
-    norm: Annotated[Literal["inf", "two"], Param("of the ball: maximum or Euclidean norm")] = "inf",
+    rho: Rho = 0.1,
+    attack_steps: AttackSteps = 7,
+    step_size: StepSize = 0.25,
+    norm: BallNorm = "inf",
     server_rate: Annotated[float, Param("eta_global, the server's step", gt=0)] = 1.0,
     clients_per_round: Annotated[int | None, Param("clients drawn for a round; all if not set", ge=1)] = None,
     weight_base: WeightBase = "uniform",
 ) -> Strategy:
     """FAL: rounds of training on adversarial examples."""
-    attack = {"rho": rho, "attack_steps": attack_steps, "step_size": step_size, "norm": norm}
     return Strategy(
         Synchronous(clients_per_round),
         GradientAggregator(base_weighting(weight_base), server_rate),
-        LocalTechnique("adversarial", attack),
+        adversarial(rho=rho, attack_steps=attack_steps, step_size=step_size, norm=norm),
         task_weights,
         name="fal",
     )

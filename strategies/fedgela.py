@@ -30,6 +30,7 @@ from strategies.parts import TaskWeights
 from strategies.policies.simplex_classifier import SimplexClassifier
 from strategies.schedulers import Synchronous
 from strategies.strategy import Strategy
+from strategies.technique_parts import Temperature
 
 
 @method(
@@ -40,7 +41,7 @@ from strategies.strategy import Strategy
 def fedgela(
     task_weights: TaskWeights | None = None,
     *,
-    temperature: Annotated[float, Param("T, divides the logits", gt=0, source="authors' code")] = 0.2,
+    temperature: Temperature = 0.2,
     clients_per_round: Annotated[int | None, Param("clients drawn for a round; all if not set", ge=1)] = None,
     weight_base: WeightBase = "data_size",
 ) -> Strategy:

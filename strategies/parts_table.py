@@ -38,6 +38,7 @@ from strategies.round_options import ClientsPerRound, Late, OverCommit, StepBudg
 from strategies.schedulers import Asynchronous, Buffered, Compass, Synchronous
 from strategies.selectors import HeteroSelect, OortSelector, Selector
 from strategies.server_optimizers import SGD, Adam, AMSGrad, ServerOptimizer, Yogi
+from strategies.technique_parts import adversarial, examples_in_order, sharpness_aware, simplex_classifier
 from strategies.weightings import (
     Agreement,
     Capped,
@@ -318,6 +319,10 @@ POLICIES: Mapping[str, Builder] = {
     "control-variates": control_variates,
     "own-model": own_model,
     "decayed-rate": decayed_rate,
+    "sharpness-aware": sharpness_aware,
+    "adversarial": adversarial,
+    "curriculum": examples_in_order,
+    "simplex-classifier": simplex_classifier,
 }
 
 KINDS: Mapping[type[Part], tuple[Mapping[str, Builder], str]] = {
