@@ -95,6 +95,8 @@ def show_kernels(
     _write(directory, found)
     for plot in _draw(experiment, found, directory):
         console.print(f"plot: {plot}", markup=False, soft_wrap=True)
+    if (left := len(found.decays) - _PANELS) > 0:
+        console.print(f"the plots of decay show the first {_PANELS} tasks, decay.parquet the other {left}, too")
     console.print(f"table: {directory / 'ntk.parquet'}", markup=False, soft_wrap=True)
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from fedmtl.evaluation import EvaluationRow
+from fedmtl.ntk.measure import KernelRow
 from fedmtl.protocol import Aggregation, Rejection, Update
 from fedmtl.records import Recorder, summarise, write_devices, write_summary
 from fedmtl.records.setting import PARTITION, write_table
@@ -42,12 +43,14 @@ class MadeUpRun:
         typed: bool = True,
         balanced: bool = True,
         setting: bool = True,
+        kernels: bool = True,
     ) -> None:
         self.directory, self.tasks, self.clients, self.rate = directory, tasks, clients, rate
         self.typed, self.balanced = typed, balanced
         self.random = np.random.default_rng(7)
         self.seconds = self.random.uniform(1.0, 50.0, clients)
-        self.recorder = Recorder(directory, tasks)
+        self.recorder = Recorder(directory, tasks, kernels=kernels)
+        self.kernels = kernels
         self.jobs = [0] * clients
         directory.mkdir(parents=True, exist_ok=True)
         if setting:
@@ -131,6 +134,33 @@ class MadeUpRun:
                 rows.append(EvaluationRow(version, now, task.name, task.metric, value, group))
             rows.append(EvaluationRow(version, now, task.name, "loss", 2 * error, "test"))
         self.recorder.add_evaluation(rows)
+        if self.kernels:
+            self.recorder.add_kernels(self.kernel_rows(version, now))
+
+    def kernel_rows(self, version: int, now: float) -> list[KernelRow]:
+        sizes = [10.0**place * (2 - np.exp(-version / self.rate)) for place in range(len(self.tasks))]
+        falling = [float(rank) ** -1.5 for rank in range(1, 65)]
+        others = [0.3] * len(self.tasks)
+        return [
+            KernelRow(
+                version,
+                now,
+                None,
+                kind,
+                task.name,
+                64,
+                2.6 * size,
+                0.0,
+                size,
+                None,
+                5.0,
+                [size * share for share in falling],
+                others,
+                others if kind == "losses" else [],
+            )
+            for kind in ("outputs", "losses")
+            for task, size in zip(self.tasks, sizes, strict=True)
+        ]
 
     def write_partition(self) -> None:
         shares = self.random.dirichlet([0.3] * 10, self.clients)

@@ -17,7 +17,8 @@ from fedmtl.plots import PLOTS, RunTables, make_plots, metrics, partition, stale
 from fedmtl.plots.windows import windows
 from fedmtl.tasks import Task
 
-ALL = ["metrics-by-time", "metrics-by-version", "staleness", "client-types", "task-weights", "partition", "timeline"]
+ALL = ["metrics-by-time", "metrics-by-version", "staleness", "client-types", "task-weights"]
+ALL += ["ntk-spectra", "ntk-sizes", "partition", "timeline"]
 MakeRun = Callable[..., Path]
 
 
@@ -50,12 +51,18 @@ def test_the_same_run_gives_the_same_bytes(make_run: MakeRun) -> None:
 
 
 def test_what_a_run_does_not_have_is_not_drawn(make_run: MakeRun) -> None:
-    bare = make_run("bare", [Task("label", "classification", 10)], clients=5, versions=12, typed=False, setting=False)
+    bare = make_run(
+        "bare", [Task("label", "classification", 10)], clients=5, versions=12, typed=False, setting=False, kernels=False
+    )
     assert list(make_plots(bare)) == ["metrics-by-time", "metrics-by-version", "staleness", "timeline"]
 
 
 def test_a_run_that_made_no_version_can_be_drawn(make_run: MakeRun) -> None:
-    assert list(make_plots(make_run("nothing", versions=0))) == ["metrics-by-time", "metrics-by-version", "partition"]
+    assert list(make_plots(make_run("nothing", versions=0, kernels=False))) == [
+        "metrics-by-time",
+        "metrics-by-version",
+        "partition",
+    ]
 
 
 def test_a_directory_without_a_finished_run_is_refused(tmp_path: Path) -> None:
