@@ -5,6 +5,9 @@ Paper: "Fair Resource Allocation in Multi-Task Learning" (arXiv 2402.15638), equ
     M w = w^(-1/alpha),  w > 0,    d = sum_i w_i g_i
 
 alpha = 1 is Nash-MTL, and the larger alpha, the more the worst-served task counts.
+
+Difference: solved exactly (:mod:`fedmtl.balancing.fair`); the authors' general least-squares solver falls short where
+gradient norms differ much.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import Annotated
 
 from torch import Tensor
 
-from fedmtl.balancing import torchjd_adapter as torchjd
+from fedmtl.balancing.fair import fair_weights
 from fedmtl.balancing.gram_weighting import GramWeighting
 from fedmtl.balancing.options import Clip, OwnHeads
 from fedmtl.components import Param
@@ -31,8 +34,8 @@ class FairGrad(GramWeighting):
         clip: Clip = 0.0,
     ) -> None:
         super().__init__(head_weight, clip)
-        self._solve = torchjd.fairgrad(alpha)
+        self.alpha = alpha
 
     def weigh(self, gram: Tensor, losses: Tensor, tasks: Sequence[int]) -> Tensor:
         """The positive w with ``M w = w^(-1/alpha)``, shape [k]."""
-        return self._solve(gram)
+        return fair_weights(gram, self.alpha)

@@ -4,8 +4,8 @@ Paper: "Multi-Task Learning as a Bargaining Game" (arXiv 2202.01017):
 
     M w = 1 / w,  w > 0,    d = sum_i w_i g_i,    so    w_i g_i . d = 1  and  ||d||^2 = K
 
-Differences: solved exactly in every step, on unit gradients (``C x = 1 / x``, ``w_i = x_i / ||g_i||``), where the
-authors' twenty steps of a convex-concave procedure fall short once norms differ much. Their bound of ||d|| by 1 is the
+Differences: solved exactly in every step (:mod:`fedmtl.balancing.fair`), where the authors' twenty steps of a
+convex-concave procedure fall short once norms differ much. Their bound of ||d|| by 1 is the
 option `clip`. Where gradients oppose each other exactly there is no solution, and the weights are large but finite.
 """
 
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from fedmtl.balancing import torchjd_adapter as torchjd
+from fedmtl.balancing.fair import fair_weights
 from fedmtl.balancing.gram_weighting import GramWeighting
 from fedmtl.balancing.options import Clip, OwnHeads
 
@@ -25,8 +25,7 @@ class NashMTL(GramWeighting):
 
     def __init__(self, *, head_weight: OwnHeads = "weighted", clip: Clip = 0.0) -> None:
         super().__init__(head_weight, clip)
-        self._solve = torchjd.fairgrad(1.0)
 
     def weigh(self, gram: Tensor, losses: Tensor, tasks: Sequence[int]) -> Tensor:
         """The positive w with ``M w = 1 / w``, shape [k]."""
-        return self._solve(gram)
+        return fair_weights(gram, 1.0)

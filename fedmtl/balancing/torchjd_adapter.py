@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fedmtl.errors import ConfigError
 
-REQUIREMENT = "torchjd[cagrad,fairgrad,quadprog-projector]==0.18.0"
+REQUIREMENT = "torchjd[cagrad,quadprog-projector]==0.18.0"
 
 GramMethod = Callable[[Tensor], Tensor]
 """From a Gram matrix, float64 of shape [k, k] with a positive diagonal, to weights, shape [k]."""
@@ -117,20 +117,6 @@ class GradVac:
         with _drawing_from(generator, gram.device):
             weights: Tensor = self._weighting(_common_scale(gram))
         return weights
-
-
-def fairgrad(alpha: float) -> GramMethod:
-    """The positive w with ``M w = w^(-1/alpha)``; for alpha = 1 Nash's bargaining solution."""
-    weighting: GramMethod = _make("aggregation", "FairGradWeighting", alpha=alpha)
-
-    def weigh(gram: Tensor) -> Tensor:
-        if alpha == 1.0:  # in unit gradients the problem knows no scale at all
-            cosines, norms = _cosines(gram)
-            return weighting(cosines) / norms
-        scale = gram.diagonal().mean()
-        return weighting(gram / scale) * scale ** (-alpha / (1 + alpha))
-
-    return weigh
 
 
 def aligned_mtl(scale: Literal["min", "median", "rmse"]) -> GramMethod:
