@@ -10,7 +10,7 @@ import numpy as np
 
 from fedmtl.protocol import Update
 from strategies.ledger import Ledger
-from strategies.parts import Weighting
+from strategies.parts import Step, Weighting
 
 
 class Normalised(Weighting):
@@ -30,7 +30,12 @@ class Normalised(Weighting):
 
     def __init__(self, base: Weighting, mu: float = 0.0) -> None:
         self.base = base
+        self.needs_bases = base.needs_bases
         self.mu = mu
+
+    def look(self, step: Step) -> None:
+        """Let the base look."""
+        self.base.look(step)
 
     def weights(self, updates: Sequence[Update], version: int, ledger: Ledger) -> tuple[float, ...]:
         """Positive weights; their sum is 1 if all did equal work and there is no proximal term."""
