@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedmtl.balancing import BALANCERS, check_balancing
 from fedmtl.checkpoint import digest
 from fedmtl.components import check_options, choose
 from fedmtl.compression import COMPRESSORS, build_compressor
@@ -19,7 +20,7 @@ from fedmtl.data.federated import FederatedData
 from fedmtl.errors import ConfigError
 from fedmtl.models import MODELS, MultiTaskModel, build_model
 from fedmtl.parameters import ParameterLayout
-from fedmtl.protocol import GlobalModel, TrainSettings
+from fedmtl.protocol import Balancing, GlobalModel, TrainSettings
 from simulations.devices import build_devices, device_options
 from simulations.devices.profile import Devices
 from strategies.catalogue import build_strategy, strategy_options
@@ -58,6 +59,8 @@ class Experiment:
         }
         self.tables = complete(config, self._options)
         self._composed()  # refuses parts that do not go together
+        if config.balancing.name in BALANCERS:
+            check_balancing(Balancing(config.balancing.name, self._options["balancing"]), config.training.batch_size)
 
     @classmethod
     def from_config(cls, config: ExperimentConfig) -> Experiment:

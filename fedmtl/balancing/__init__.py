@@ -2,6 +2,6 @@
 
 from fedmtl.balancing.base import Balancer, StepGradients
 from fedmtl.balancing.network import TaskNetwork
-from fedmtl.balancing.table import BALANCERS, build_balancer
+from fedmtl.balancing.table import BALANCERS, build_balancer, check_balancing
 
-__all__ = ["BALANCERS", "Balancer", "StepGradients", "TaskNetwork", "build_balancer"]
+__all__ = ["BALANCERS", "Balancer", "StepGradients", "TaskNetwork", "build_balancer", "check_balancing"]

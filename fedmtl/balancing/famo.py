@@ -43,6 +43,7 @@ class FAMO(LossWeighting):
         clip: Clip = 0.0,
     ) -> None:
         super().__init__(head_weight, clip)
+        torchjd.require()
         self.rate = rate
         self.decay = decay
         self.bound = bound

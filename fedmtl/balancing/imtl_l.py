@@ -32,6 +32,7 @@ class IMTLL(LossWeighting):
         clip: Clip = 0.0,
     ) -> None:
         super().__init__(head_weight, clip)
+        torchjd.require()
         self.rate = rate
         self._learned: torchjd.Scalarized | None = None
 

@@ -33,6 +33,7 @@ from fedmtl.balancing.si import SI
 from fedmtl.balancing.upgrad import UPGrad
 from fedmtl.balancing.uw import UW
 from fedmtl.components import create
+from fedmtl.errors import ConfigError
 from fedmtl.protocol import Balancing
 
 BALANCERS: dict[str, Callable[..., Balancer]] = {
@@ -75,6 +76,30 @@ def build_balancer(balancing: Balancing) -> Balancer:
         If the name or an option is unknown, or the options do not fit together.
     """
     return create(BALANCERS, balancing.name, balancing.options, "balancing")
+
+
+def check_balancing(balancing: Balancing, batch_size: int) -> None:
+    """Refuse, before anything is trained, a balancer that cannot do its work here.
+
+    Parameters
+    ----------
+    balancing
+        The name of a balancer, and options.
+    batch_size
+        Examples in a full batch.
+
+    Raises
+    ------
+    ConfigError
+        If the options do not fit together, a package that the balancer needs is not installed, or a batch is too small
+        for it.
+    """
+    least = build_balancer(balancing).least_batch
+    if batch_size < least:
+        raise ConfigError(
+            f"training.batch_size = {batch_size}: balancing.name = {balancing.name!r} cuts every batch into {least} "
+            f"parts; set training.batch_size to {least} or more, or choose another balancer"
+        )
 
 
 def bytes_up(balancing: Balancing, tasks: int) -> int:

@@ -31,6 +31,11 @@ def _make(module: str, name: str, *arguments: Any, **options: Any) -> Any:
         raise ConfigError(f"this balancer needs torchjd: pip install '{REQUIREMENT}' ({error})") from None
 
 
+def require() -> None:
+    """For what is made only when the tasks are known: raise at once the error that it would raise then."""
+    _make("aggregation", "SumWeighting")
+
+
 @contextmanager
 def _drawing_from(generator: torch.Generator, device: torch.device) -> Iterator[None]:
     """Torch's own generators, which torchjd draws from, continue this one; afterwards they are as they were."""
@@ -70,6 +75,7 @@ def pcgrad() -> Callable[[Tensor, torch.Generator], Tensor]:
 
 def graddrop(leak: float) -> Callable[[Tensor, torch.Generator], Tensor]:
     """From the Jacobian, shape [k, P], to a direction, shape [P]."""
+    require()
 
     def combine(rows: Tensor, generator: torch.Generator) -> Tensor:
         aggregator: GramMethod = _make("aggregation", "GradDrop", leak=rows.new_full((len(rows),), leak))

@@ -34,6 +34,7 @@ class UW(LossWeighting):
         clip: Clip = 0.0,
     ) -> None:
         super().__init__(head_weight, clip)
+        torchjd.require()
         self.rate = rate
         self.start = start
         self._learned: torchjd.Scalarized | None = None
