@@ -2,16 +2,16 @@
 
 The rules themselves are Flower's, called on records in memory; nothing here computes one. Deltas have shape [P].
 
-===============  ==============================================================================  ====================
-name             rule                                                                            paper
-===============  ==============================================================================  ====================
-``krum``         the delta nearest to its K - f - 2 nearest others                               arXiv 1703.02757
-``multikrum``    weighted mean of the `selected` nearest of them                                 arXiv 1703.02757
-``trimmed-mean`` per entry, mean without the `trim` smallest and largest shares                  arXiv 1803.01498
-``median``       per entry, median                                                               arXiv 1803.01498
-``bulyan``       Krum selects K - 2f, then per entry the mean of the K - 4f nearest the median   arXiv 1802.07927
-``dp-clip``      mean of deltas clipped to norm S, plus noise of deviation ``z S / K``           arXiv 1710.06963
-===============  ==============================================================================  ====================
+================  ==============================================================================  ===================
+name              rule                                                                            paper
+================  ==============================================================================  ===================
+``krum``          the delta nearest to its K - f - 2 nearest others                               arXiv 1703.02757
+``multikrum``     weighted mean of the `selected` nearest of them                                 arXiv 1703.02757
+``trimmed-mean``  per entry, mean without the `trim` smallest and largest shares                  arXiv 1803.01498
+``median``        per entry, median                                                               arXiv 1803.01498
+``bulyan``        Krum selects K - 2f, then per entry the mean of the K - 4f nearest the median   arXiv 1802.07927
+``dp-clip``       mean of deltas clipped to norm S, plus noise of deviation ``z S / K``           arXiv 1710.06963
+================  ==============================================================================  ===================
 
 The rules translate with the model, so that for fresh updates they give what they would give on the clients' models.
 A head is combined from the updates of its owners, as in every aggregator here; but for ``dp-clip``, whose bound is one

@@ -1,7 +1,7 @@
 """The server's half of control variates: it keeps the mean direction c that clients correct their own by.
 
 The client's half is :mod:`clients.adaptation.control_variates`. c, of shape [P], starts at 0 (and is then not sent);
-it goes down with every order as the vector ``variate``. A server step adds the reported changes ``dc_i = c_i+ - c_i``:
+it goes down with every order as the vector ``variate``. A server step adds the reported changes ``dc_i = c_i+ - c_i``::
 
     c <- c + (1/N) sum_i dc_i     share = "clients", N clients known: c is the mean of all c_i (SCAFFOLD);
                                   in a head, of those that are not known to lack its task
