@@ -123,3 +123,12 @@ def test_the_interval_is_students() -> None:
     assert mean == 2.0
     assert half == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)  # t(0.975, 2) times the standard error
     assert math.isnan(interval([1.0])[1])
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[2] / "simulations" / "studies").glob("*.toml")), ids=lambda path: path.stem
+)
+def test_the_studies_that_come_along_are_right(path: Path) -> None:
+    study = Study.load(path)
+    assert study.name == path.stem
+    assert study.cells()
