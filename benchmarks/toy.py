@@ -65,7 +65,7 @@ class Toy:
         self.shared = [self.x]
         self.heads: list[list[Tensor]] = [[], []]
         self.values = [self.x]
-        self.outputs = [2, 2]
+        self.outputs = (2, 2)
 
     def represent(self, inputs: Tensor) -> tuple[Tensor, Pullback]:
         """One row, x, whatever the inputs."""

@@ -74,7 +74,7 @@ class TaskNetwork:
         # The same memory without a claim to gradients: what is computed from it builds no graph.
         self._head_values = [(head.weight.detach(), head.bias.detach()) for head in self._head_modules]
         self.heads = [[head.weight, head.bias] for head in self._head_modules]
-        self.outputs = [head.out_features for head in self._head_modules]
+        self.outputs = tuple(head.out_features for head in self._head_modules)
         self.head_parameters = [parameter for head in self.heads for parameter in head]
         self.values = [parameter.detach() for parameter in (*self.shared, *self.head_parameters)]
         self.backbone = model.backbone

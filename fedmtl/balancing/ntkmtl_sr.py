@@ -83,10 +83,8 @@ class NTKMTLSR(Balancer):
             omega = [weight * factor for weight, factor in zip(omega, task_weights, strict=True)]
         columns = [weight for weight, count in zip(omega, network.outputs, strict=True) for _ in range(count)]
         numbers = torch.tensor([*omega, *lam, *columns], dtype=losses.dtype)
-        tasks = len(omega)
-        weighed = stacked * numbers[2 * tasks :]
+        weights_of, statistics, factors = torch.split_with_sizes(numbers, (len(omega), len(lam), len(columns)))
+        weighed = stacked * factors
         shared = pullback(weighed @ weights)
         own = network.stacked_head_gradients(representation, weighed if self.head_weight == "weighted" else stacked)
-        return StepGradients(
-            clipped(shared, self.clip), network.by_head(own), losses, numbers[:tasks], numbers[tasks : 2 * tasks]
-        )
+        return StepGradients(clipped(shared, self.clip), network.by_head(own), losses, weights_of, statistics)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -104,14 +103,15 @@ def representation_statistic(gradients: Tensor, chunks: int, statistic: Statisti
     return norms.mean(1) if statistic == "trace" else norms.amax(1)
 
 
-@functools.lru_cache(maxsize=64)
-def _blocks(outputs: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Which outputs belong to one task, shape [O, O], and to which, shape [O, K]: ones and zeros."""
+@functools.lru_cache(maxsize=512)
+def _sums(batch: int, chunks: int, outputs: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Factors of `head_chunk_norms`: chunks by examples, [n, B]; outputs of one task, [O, O]; and of which, [O, K]."""
     member = torch.repeat_interleave(torch.eye(len(outputs), dtype=dtype), torch.tensor(outputs), 0)
-    return member @ member.T, member
+    selector = chunk_selector(batch, chunks, torch.device("cpu"), dtype)
+    return selector.t().contiguous(), member @ member.t(), member
 
 
-def head_chunk_norms(slopes: Tensor, weights: Tensor, outputs: Sequence[int], chunks: int) -> list[list[float]]:
+def head_chunk_norms(slopes: Tensor, weights: Tensor, outputs: tuple[int, ...], chunks: int) -> list[list[float]]:
     """Squared norms ``(B / b_j)^2 ||G_i restricted to chunk j||^2`` from linear heads, without their gradients G_i.
 
     Row r of G_i is ``s W_i`` with the task's slopes s of example r, so its squared norm is ``s W_i W_i^T s^T``. One
@@ -133,10 +133,9 @@ def head_chunk_norms(slopes: Tensor, weights: Tensor, outputs: Sequence[int], ch
     list
         For each chunk the K norms. Numbers are not finite for any task if slopes are not finite for one.
     """
-    block, member = _blocks(tuple(outputs), slopes.dtype)
+    selector, block, member = _sums(slopes.shape[0], chunks, outputs, slopes.dtype)
     rows = (slopes @ (weights @ weights.t()).mul_(block)).mul_(slopes)
-    selector = chunk_selector(len(slopes), chunks, slopes.device, slopes.dtype)
-    norms: list[list[float]] = ((selector.t() @ rows) @ member).tolist()
+    norms: list[list[float]] = (selector @ rows @ member).tolist()
     return norms
 
 

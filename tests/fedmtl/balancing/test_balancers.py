@@ -71,8 +71,9 @@ def test_every_balancer_is_tried():
 
 
 @each_balancer
-@pytest.mark.parametrize("head_weight", ["unweighted", "weighted"])
-@pytest.mark.parametrize("factors", [None, (0.5, 0.0, 2.0, 1.0)])
+@pytest.mark.parametrize(
+    ("head_weight", "factors"), [("unweighted", None), ("weighted", None), ("weighted", (0.5, 0.0, 2.0, 1.0))]
+)
 def test_the_shared_gradient_is_the_weighted_sum_and_heads_follow_their_own(step, variant, head_weight, factors):
     name, options = VARIANTS[variant]
     if has_head_weights(name):

@@ -298,7 +298,7 @@ def test_norms_from_the_heads_are_those_of_their_gradients(batch, chunks, seed, 
     weights = torch.randn(sum(outputs), 7, generator=generator, dtype=torch.float64)
     parts = zip(slopes.split(outputs, 1), weights.split(outputs), strict=True)
     gradients = torch.stack([slope @ weight for slope, weight in parts])
-    norms = torch.tensor(head_chunk_norms(slopes, weights, outputs, chunks), dtype=torch.float64)
+    norms = torch.tensor(head_chunk_norms(slopes, weights, tuple(outputs), chunks), dtype=torch.float64)
     # The mean of a difference of products as large as the largest of them.
     close = {"rtol": 1e-9, "atol": 1e-12 * norms.max().item()}
     torch.testing.assert_close(norms.amax(0), representation_statistic(gradients, chunks, "top_eig"), **close)
