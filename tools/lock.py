@@ -24,10 +24,12 @@ def main() -> None:
         *(name for extra in project["project"]["optional-dependencies"].values() for name in extra),
     ]
     head = [line for line in LOCK.read_text().splitlines() if line.startswith("#")]
+    # torch keeps its pin: left free, it may come as a build with gigabytes for a GPU that is not there.
+    torch = next(line for line in LOCK.read_text().splitlines() if line.startswith("torch=="))
     with tempfile.TemporaryDirectory() as folder:
         python = Path(folder) / "bin" / "python"
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", torch, *wanted], check=True)
         freeze = [python, "-m", "pip", "freeze", "--all"]
         found = subprocess.run(freeze, check=True, text=True, stdout=subprocess.PIPE).stdout.splitlines()
     LOCK.write_text("\n".join([*head, *sorted(pin(line) for line in found if not line.startswith("pip=="))]) + "\n")
