@@ -1,4 +1,8 @@
-"""Real GPUs, by the figures of their vendors' data sheets."""
+"""Real GPUs, by the figures that their vendors publish.
+
+The figures were written down from general knowledge and not read off the data sheets again: check a GPU's entry before
+a result rests on it.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ GIGA = 1e9
 
 @dataclass(frozen=True)
 class Gpu:
-    """What a data sheet says about a GPU.
+    """What is published about a GPU.
 
     Attributes
     ----------
