@@ -9,7 +9,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fedmtl.cli.console import new_console
 from simulations.study import Cell, Study, run_directory, run_study
-from simulations.study_results import collect, draw, write_table
+from simulations.study_plots import draw
+from simulations.study_results import collect, write_table
 
 
 def start_study(path: Path, out: Path | None, workers: int | None) -> bool:

@@ -10,7 +10,8 @@ import pytest
 
 from fedmtl.errors import ConfigError, RunDirectoryError
 from simulations.study import Study, merged, run_directory, run_study
-from simulations.study_results import _reached, collect, draw, interval, write_table
+from simulations.study_plots import draw
+from simulations.study_results import _reached, collect, interval, write_table
 
 TINY = """
 name = "tiny"
