@@ -68,6 +68,7 @@ def test_a_component_that_is_named_anew_drops_the_options_of_the_older_one() -> 
         ("seeds = 2", "seeds = 0", "positive number of seeds"),
         ("[targets]", "[aims]", "aims is not a key"),
         ("versions = 4", "version = 4", "stop.version"),
+        ("seeds = 2", 'highlight = ["equal"]', "highlight.*labels of the axis 'strategy'"),
     ],
 )
 def test_a_mistake_is_named_with_its_place_before_anything_runs(
