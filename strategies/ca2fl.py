@@ -20,7 +20,7 @@ from typing import Annotated
 from fedmtl.components import Param
 from strategies.aggregators import CalibratedAggregator
 from strategies.methods import method
-from strategies.options import BufferSize, Cache, Concurrency, WeightBase, base_weighting
+from strategies.options import BaselineBufferSize, Cache, Clock, Concurrency, WeightBase, base_weighting
 from strategies.parts import TaskWeights
 from strategies.schedulers import Buffered
 from strategies.strategy import Strategy
@@ -33,15 +33,16 @@ from strategies.strategy import Strategy
 def ca2fl(
     task_weights: TaskWeights | None = None,
     *,
-    buffer_size: BufferSize = 10,
+    buffer_size: BaselineBufferSize = 10,
     server_rate: Annotated[float, Param("eta_g, the server's step", ge=0, source="second-hand")] = 1.0,
     weight_base: WeightBase = "uniform",
     cache: Cache = "single",
     concurrency: Concurrency = None,
+    clock: Clock = "event",
 ) -> Strategy:
     """CA2FL: cached updates of all clients calibrate the buffered ones."""
     return Strategy(
-        Buffered(buffer_size, concurrency=concurrency),
+        Buffered(buffer_size, concurrency=concurrency, clock=clock),
         CalibratedAggregator(base_weighting(weight_base), server_rate, cache),
         task_weights=task_weights,
         name="ca2fl",

@@ -21,7 +21,7 @@ from typing import Annotated, Literal
 from fedmtl.components import Param
 from strategies.aggregators import GradientAggregator
 from strategies.methods import method
-from strategies.options import BufferSize, Concurrency, WeightBase, base_weighting
+from strategies.options import BaselineBufferSize, Concurrency, WeightBase, base_weighting
 from strategies.parts import Scheduler, TaskWeights
 from strategies.schedulers import Buffered, Pooled
 from strategies.strategy import Strategy
@@ -35,7 +35,7 @@ from strategies.strategy import Strategy
 def defedavg(
     task_weights: TaskWeights | None = None,
     *,
-    buffer_size: BufferSize = 10,
+    buffer_size: BaselineBufferSize = 10,
     server_rate: Annotated[float, Param("eta_g, the server's step", ge=0, source="paper")] = 1.0,
     sampling: Annotated[
         Literal["uniform", "fifo"],

@@ -27,7 +27,7 @@ from fedmtl.components import Param
 from fedmtl.protocol import Update
 from strategies.aggregators import GradientAggregator, Optimized
 from strategies.methods import method
-from strategies.options import BufferSize, Concurrency, WeightBase, base_weighting
+from strategies.options import BufferSize, Clock, Concurrency, WeightBase, base_weighting
 from strategies.parts import TaskWeights
 from strategies.schedulers import Buffered
 from strategies.server_optimizers import AMSGrad
@@ -73,12 +73,13 @@ def fadas(
     tau_c: Annotated[int, Param("staleness up to which the rate is eta", ge=0, source=_CODE)] = 1,
     weight_base: WeightBase = "uniform",
     concurrency: Concurrency = None,
+    clock: Clock = "event",
 ) -> Strategy:
     """FADAS: AMSGrad on the mean of a buffer of updates, with smaller steps where these are stale."""
     optimizer = AMSGrad(server_rate, beta1, beta2, eps, v0=0.0, bias_correction=True)
     schedule = DelayAdaptiveRate(server_rate, tau_c if rate == "threshold" else None)
     return Strategy(
-        Buffered(buffer_size, concurrency=concurrency),
+        Buffered(buffer_size, concurrency=concurrency, clock=clock),
         Optimized(GradientAggregator(base_weighting(weight_base)), optimizer, schedule),
         task_weights=task_weights,
         name="fadas",

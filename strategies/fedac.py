@@ -28,7 +28,7 @@ from typing import Annotated, Literal
 from fedmtl.components import Param
 from strategies.aggregators import GradientAggregator, Optimized
 from strategies.methods import method
-from strategies.options import BufferSize, Concurrency
+from strategies.options import Clock, Concurrency
 from strategies.parts import TaskWeights
 from strategies.policies import ControlVariates, Plain
 from strategies.schedulers import Buffered
@@ -46,7 +46,7 @@ _LIB = "second-hand"
 def fedac(
     task_weights: TaskWeights | None = None,
     *,
-    buffer_size: BufferSize = 5,
+    buffer_size: Annotated[int, Param("K, updates of an aggregation", ge=1, source=_LIB)] = 5,
     server_rate: Annotated[float, Param("eta_g, the server's step", gt=0, source=_LIB)] = 0.001,
     beta1: Annotated[float, Param("b1, decay of the first moment", ge=0, lt=1, source=_LIB)] = 0.6,
     beta2: Annotated[float, Param("b2, decay of the second moment", ge=0, lt=1, source=_LIB)] = 0.9,
@@ -54,10 +54,11 @@ def fedac(
     floor: Annotated[float, Param("least agreement of an update", gt=0, le=1, source=_LIB)] = 0.1,
     correction: Annotated[Literal["on", "off"], Param("correct the clients' steps by control variates")] = "on",
     concurrency: Concurrency = None,
+    clock: Clock = "event",
 ) -> Strategy:
     """FedAC: updates that agree with the server's movement count more; momentum looks ahead; variates correct drift."""
     return Strategy(
-        Buffered(buffer_size, concurrency=concurrency),
+        Buffered(buffer_size, concurrency=concurrency, clock=clock),
         Optimized(GradientAggregator(Agreement(floor)), Adam(server_rate, beta1, beta2, eps, v0=0.0, look_ahead=True)),
         ControlVariates("weights") if correction == "on" else Plain(),
         task_weights,

@@ -21,7 +21,7 @@ from typing import Annotated, Literal
 from fedmtl.components import Param
 from strategies.aggregators import ModelAggregator
 from strategies.methods import method
-from strategies.options import BufferSize, Concurrency, WeightBase, base_weighting
+from strategies.options import BaselineBufferSize, Clock, Concurrency, WeightBase, base_weighting
 from strategies.parts import TaskWeights
 from strategies.policies import OwnModel, Plain
 from strategies.schedulers import Buffered
@@ -33,17 +33,18 @@ from strategies.weightings import KAFLWeights
 def mstep(
     task_weights: TaskWeights | None = None,
     *,
-    buffer_size: BufferSize = 10,
+    buffer_size: BaselineBufferSize = 10,
     start: Annotated[
         Literal["own_model", "newest_global"],
         Param("what a client starts from where no newer model exists", source="authors' code of FedQS"),
     ] = "own_model",
     weight_base: WeightBase = "uniform",
     concurrency: Concurrency = None,
+    clock: Clock = "event",
 ) -> Strategy:
     """M-step FedAsync: the first M models are averaged; rare clients and those near the global model count more."""
     return Strategy(
-        Buffered(buffer_size, concurrency=concurrency),
+        Buffered(buffer_size, concurrency=concurrency, clock=clock),
         ModelAggregator(KAFLWeights(base_weighting(weight_base))),
         OwnModel() if start == "own_model" else Plain(),
         task_weights,

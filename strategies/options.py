@@ -11,9 +11,16 @@ from strategies.topologies import TopologyName
 from strategies.weightings import DataSize, Staleness, Uniform, constant, hinge, polynomial
 
 BufferSize = Annotated[int, Param("K, updates of an aggregation", ge=1, source="authors' code")]
+BaselineBufferSize = Annotated[int, Param("K, updates of an aggregation", ge=1, source="authors' code of FedQS")]
 Concurrency = Annotated[int | None, Param("clients busy at once, drawn at random; all if not set", ge=1)]
 MaxBuffer = Annotated[
     int | None, Param("collect on beyond K until every task is among the updates, at most so many; K only if not set")
+]
+FlushSeconds = Annotated[
+    float | None,
+    Param(
+        "seconds that an update waits for others at most; then all that wait are aggregated; no limit if not set", gt=0
+    ),
 ]
 BufferRule = Annotated[
     Literal["drain", "one_per_tick"], Param("aggregate as often as K updates wait, or once per tick at most")

@@ -25,7 +25,7 @@ from typing import Annotated
 from fedmtl.components import Param
 from strategies.aggregators import CachedModels
 from strategies.methods import method
-from strategies.options import BufferSize, Cache, WeightBase
+from strategies.options import BaselineBufferSize, Cache, WeightBase
 from strategies.parts import TaskWeights
 from strategies.schedulers import LagTolerant
 from strategies.strategy import Strategy
@@ -39,7 +39,7 @@ from strategies.strategy import Strategy
 def safa(
     task_weights: TaskWeights | None = None,
     *,
-    buffer_size: BufferSize = 10,
+    buffer_size: BaselineBufferSize = 10,
     lag: Annotated[
         int, Param("T, versions that a busy client may be behind", ge=0, source="authors' code of FedQS")
     ] = 10,

@@ -17,7 +17,7 @@ from typing import Annotated
 from fedmtl.components import Param
 from strategies.aggregators import WKAFLAggregator
 from strategies.methods import method
-from strategies.options import BufferSize, Concurrency
+from strategies.options import BaselineBufferSize, Clock, Concurrency
 from strategies.parts import TaskWeights
 from strategies.schedulers import Buffered
 from strategies.strategy import Strategy
@@ -33,7 +33,7 @@ _CODE = "authors' code"
 def wkafl(
     task_weights: TaskWeights | None = None,
     *,
-    buffer_size: BufferSize = 10,
+    buffer_size: BaselineBufferSize = 10,
     server_rate: Annotated[float, Param("the server's step for fresh updates", gt=0)] = 1.0,
     rate_decay: Annotated[float, Param("decay of the step with the least staleness", ge=0, source=_CODE)] = 0.01,
     momentum: Annotated[float, Param("share of the last direction in each update", ge=0, lt=1, source=_CODE)] = 0.1,
@@ -45,6 +45,7 @@ def wkafl(
         float, Param("second stage: norms are at most so many times the estimate's", gt=0, source=_CODE)
     ] = 5.0,
     concurrency: Concurrency = None,
+    clock: Clock = "event",
 ) -> Strategy:
     """WKAFL: a staleness-weighted estimate of the direction picks and weighs the updates that agree with it."""
     aggregator = WKAFLAggregator(
@@ -57,5 +58,5 @@ def wkafl(
         late_from=late_from,
         late_bound=late_bound,
     )
-    scheduler = Buffered(buffer_size, concurrency=concurrency)
+    scheduler = Buffered(buffer_size, concurrency=concurrency, clock=clock)
     return Strategy(scheduler, aggregator, task_weights=task_weights, name="wkafl")
