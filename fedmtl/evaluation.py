@@ -48,9 +48,9 @@ def evaluate(
 class Evaluator:
     """Evaluates versions of the global model on one module that is used again and again.
 
-    The groups are ``"test"``, the server's test set, and over the examples that the clients hold out ``"fast"`` and
-    ``"slow"``, the faster and the slower half of the clients, and ``"worst"``, the tenth of the clients that the model
-    serves worst. A client counts in a task only if it owns it and holds out examples; groups without clients have no
+    The groups are ``"test"``, the server's test set, and over the examples that the clients hold out ``"clients"``, all
+    of them, ``"fast"`` and ``"slow"``, the faster and the slower half, and ``"worst"``, the tenth of the clients that
+    the model serves worst. A client counts in a task only if it owns it and holds out examples; groups without clients have no
     rows.
 
     Parameters
@@ -123,6 +123,8 @@ class Evaluator:
         sums = self._client_sums()
         for index, task in enumerate(self.tasks):
             total, count = sums[:, index], self._counts[:, index]
+            if size := count.sum():
+                yield "clients", index, float(total.sum() / size)
             for group, members in self._halves.items():
                 if size := count[members].sum():
                     yield group, index, float(total[members].sum() / size)

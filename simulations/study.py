@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ from fedmtl.errors import ConfigError, RunDirectoryError
 from fedmtl.files import replacing
 from fedmtl.records.summary import SUMMARY
 from simulations.experiment import Experiment
+from simulations.tuning import Choices, Tuning
 
-_KEYS = ("name", "seeds", "base", "axes", "targets", "highlight")
+_KEYS = ("name", "seeds", "base", "axes", "targets", "highlight", "tune")
 
 STUDY = "study.toml"
 
@@ -64,7 +65,8 @@ class Study:
     ``highlight = ["FedQS-SGD"]`` at the top names labels of the first axis whose curves are drawn beside the best ones;
     it changes no experiment, so it may change in a study that has begun.
 
-    The first axis is what is compared; tables and plots have a part for each combination of the others.
+    The first axis is what is compared; tables and plots have a part for each combination of the others. A section
+    ``[tune]`` (:class:`simulations.tuning.Tuning`) has one setting chosen for each label first.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Study:
     base: Mapping[str, Any]
     axes: Mapping[str, Mapping[str, Mapping[str, Any]]]
     targets: Mapping[str, float]
+    tuning: Tuning | None = None
     highlight: tuple[str, ...] = ()
 
     @classmethod
@@ -94,35 +97,51 @@ class Study:
         axes = tables.get("axes", {})
         if not axes or not all(isinstance(axis, dict) and axis for axis in axes.values()):
             raise ConfigError(f"{path}: a study needs at least one axis: [axes.strategy.LABEL.strategy] name = ...")
+        tuning = Tuning.parse(tables["tune"], axes, seeds, str(path)) if "tune" in tables else None
         name, base, targets = str(tables.get("name", path.stem)), tables.get("base", {}), tables.get("targets", {})
-        study = cls(name, tuple(seeds), base, axes, targets, _highlight(path, tables, axes))
-        for cell in study.cells():
-            if cell.seed == study.seeds[0]:
+        study = cls(name, tuple(seeds), base, axes, targets, tuning, _highlight(path, tables, axes))
+        first = {seeds[0], *(tuning.seeds[:1] if tuning is not None else ())}
+        for cell in [*itertools.chain.from_iterable(study.trials().values()), *study.cells()]:
+            if cell.seed in first:
                 try:
                     Experiment.load(tables=cell.tables)
                 except ConfigError as error:
                     raise ConfigError(f"{path}, {', '.join(cell.labels.values())}: {error}") from None
         return study
 
-    def cells(self) -> list[Cell]:
-        """Every experiment, the compared axis varying fastest but for the seed, which is outermost."""
-        names = list(self.axes)
-        combinations = list(itertools.product(*(self.axes[name] for name in names)))
-        return [
-            Cell(dict(zip(names, labels, strict=True)), seed, self._tables(names, labels, seed))
-            for seed in self.seeds
-            for labels in combinations
-        ]
+    def cells(self, choices: Choices | None = None) -> list[Cell]:
+        """Every experiment, the seed outermost; with what was chosen, if there is a section ``[tune]``."""
+        return [self._cell(labels, seed, choices) for seed in self.seeds for labels in self._combinations()]
 
-    def _tables(self, names: list[str], labels: tuple[str, ...], seed: int) -> dict[str, Any]:
+    def _combinations(self) -> list[dict[str, str]]:
+        names = list(self.axes)
+        products = itertools.product(*(self.axes[name] for name in names))
+        return [dict(zip(names, labels, strict=True)) for labels in products]
+
+    def _cell(self, labels: Mapping[str, str], seed: int, choices: Choices | None = None) -> Cell:
         tables: dict[str, Any] = merged({}, self.base)
-        for name, label in zip(names, labels, strict=True):
+        for name, label in labels.items():
             tables = merged(tables, self.axes[name][label])
-        return merged(tables, {"seed": seed})
+        if self.tuning is not None and choices is not None:
+            tables = merged(tables, self.tuning.tables(choices[self.tuning.place(labels)]))
+        return Cell(labels, seed, merged(tables, {"seed": seed}))
+
+    def trials(self) -> dict[tuple[tuple[str, ...], Any], list[Cell]]:
+        """The experiments from which settings are chosen: (labels on the axes `per`, value) -> one for each seed."""
+        tuning, found = self.tuning, {}
+        if tuning is not None:
+            places = [c for c in self._combinations() if all(c[axis] == label for axis, label in tuning.at.items())]
+            for labels, value in itertools.product(places, tuning.values):
+                cells = [self._cell(labels, seed, {tuning.place(labels): value}) for seed in tuning.seeds]
+                named = [replace(cell, labels={**labels, tuning.key: str(value)}) for cell in cells]
+                found[tuning.place(labels), value] = named
+        return found
 
     def toml(self) -> str:
         """The study as a file."""
         tables = {"name": self.name, "seeds": list(self.seeds), "base": self.base, "axes": self.axes}
+        if self.tuning is not None:
+            tables["tune"] = self.tuning.toml()
         return to_toml(tables | ({"targets": self.targets} if self.targets else {}))
 
 
@@ -167,13 +186,35 @@ def run_study(study: Study, out: Path, *, workers: int, progress: Progress) -> l
         raise RunDirectoryError(f"{out} holds another study, or an older version of this one; choose another --out")
     with replacing(path) as temporary:
         temporary.write_text(study.toml(), encoding="utf-8")
-    missing = [cell for cell in study.cells() if not (run_directory(out, cell) / SUMMARY).exists()]
-    failed = []
-    for (cell, _), _, fault in ray_map(run_cell, [(cell, str(out)) for cell in missing], workers=workers):
-        if fault is not None:
-            failed.append((cell, fault))
-        progress(cell, fault)
-    return failed
+
+    def run_missing(cells: Sequence[Cell]) -> list[tuple[Cell, Exception]]:
+        missing = [cell for cell in cells if not (run_directory(out, cell) / SUMMARY).exists()]
+        failed = []
+        for (cell, _), _, fault in ray_map(run_cell, [(cell, str(out)) for cell in missing], workers=workers):
+            if fault is not None:
+                failed.append((cell, fault))
+            progress(cell, fault)
+        return failed
+
+    failed = run_missing([*itertools.chain.from_iterable(study.trials().values())])
+    return failed + run_missing(study.cells(chosen(study, out)))
+
+
+def chosen(study: Study, out: Path) -> Choices | None:
+    """What the trials in `out` say about the setting of the section ``[tune]``; None if the study has none.
+
+    Raises
+    ------
+    ConfigError
+        If there is a label for which no trial ended.
+    """
+    if study.tuning is None:
+        return None
+    by_place: dict[tuple[str, ...], dict[Any, list[Path]]] = {}
+    for (place, value), cells in study.trials().items():
+        ended = [path for cell in cells if ((path := run_directory(out, cell)) / SUMMARY).exists()]
+        by_place.setdefault(place, {})[value] = ended if len(ended) == len(cells) else []
+    return {place: study.tuning.choose(paths, place) for place, paths in by_place.items()}
 
 
 def run_directory(out: Path, cell: Cell) -> Path:

@@ -17,7 +17,7 @@ from scipy import stats
 from fedmtl.files import replacing
 from fedmtl.records.schemas import read_table
 from fedmtl.records.summary import LAST_EVALUATIONS, SUMMARY, read_summary
-from simulations.study import Study, run_directory
+from simulations.study import Study, chosen, run_directory
 
 DROPS = (5, 10)
 """Drops of an accuracy between two evaluations that count as oscillations, percentage points."""
@@ -128,6 +128,7 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 def write_table(study: Study, results: pa.Table, out: Path) -> Path:
     """Write ``table.md``: a table for each combination of the further axes and each task; the best mean is bold."""
     lines = [f"# {study.name}", "", f"Seeds: {', '.join(map(str, study.seeds))}. Mean ± half the 95 % interval.", ""]
+    lines += choice_table(study, out)
     for place, task, groups in _parts(study, results):
         if not groups:
             continue
@@ -137,6 +138,19 @@ def write_table(study: Study, results: pa.Table, out: Path) -> Path:
     with replacing(path) as temporary:
         temporary.write_text("\n".join(lines), encoding="utf-8")
     return path
+
+
+def choice_table(study: Study, out: Path) -> list[str]:
+    """What was chosen beforehand, a row for each label of the first axis that choices depend on."""
+    choices, tuning = chosen(study, out), study.tuning
+    if choices is None or tuning is None:
+        return []
+    columns = list(dict.fromkeys(place[1:] for place in choices))
+    lines = [f"## Chosen: {tuning.key}", "", f"Of {', '.join(map(str, tuning.values))}, by {tuning.judged_by()}.", ""]
+    lines += [f"| | {' | '.join(', '.join(column) for column in columns)} |", "|---|" + "---:|" * len(columns)]
+    for label in dict.fromkeys(place[0] for place in choices):
+        lines.append(f"| {label} | {' | '.join(str(choices[(label, *column)]) for column in columns)} |")
+    return [*lines, ""]
 
 
 def _rows(metric: str, groups: Mapping[str, list[dict[str, Any]]], target: float | None) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def start_study(path: Path, out: Path | None, workers: int | None) -> bool:
     study = Study.load(path)
     directory = Path("studies") / study.name if out is None else out
     console = new_console()
-    cells = study.cells()
+    cells = [*itertools.chain.from_iterable(study.trials().values()), *study.cells()]
     done = sum((run_directory(directory, cell) / "summary.json").exists() for cell in cells)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console) as bar:

@@ -111,11 +111,11 @@ def held_out(data: FederatedData, clients: list[int]) -> Examples:
     return data.train.take(torch.cat([data.validation[client] for client in clients]))
 
 
-def test_fast_and_slow_are_the_pooled_held_out_examples_of_the_two_halves() -> None:
+def test_clients_fast_and_slow_are_the_pooled_held_out_examples_of_all_and_of_the_two_halves() -> None:
     model, data = new_model(), federated()
     seconds = np.array([5.0, 1.0, 9.0, 2.0, 8.0, 3.0, 7.0, 4.0])
     rows = Evaluator(new_model(), data, seconds, batch_size=7).evaluate(published(model), 0.0)
-    for group, clients in (("fast", [1, 3, 5, 7]), ("slow", [0, 2, 4, 6])):
+    for group, clients in (("clients", [*range(CLIENTS)]), ("fast", [1, 3, 5, 7]), ("slow", [0, 2, 4, 6])):
         found = {row.task: row.value for row in rows if row.group == group}
         assert found == pytest.approx(direct(model, held_out(data, clients)), rel=1e-5)
 
@@ -123,7 +123,7 @@ def test_fast_and_slow_are_the_pooled_held_out_examples_of_the_two_halves() -> N
 @pytest.mark.parametrize("seconds", [None, np.full(CLIENTS, 2.0)])
 def test_without_different_speeds_there_is_no_fast_and_no_slow_half(seconds: np.ndarray | None) -> None:
     rows = Evaluator(new_model(), federated(), seconds).evaluate(published(new_model()), 0.0)
-    assert {row.group for row in rows} == {"test", "worst"}
+    assert {row.group for row in rows} == {"test", "clients", "worst"}
 
 
 def test_the_worst_tenth_is_each_tasks_worst_client_among_eight() -> None:
@@ -149,7 +149,7 @@ def test_a_client_counts_only_in_the_tasks_it_owns() -> None:
     rows = Evaluator(new_model(), data, np.arange(CLIENTS, dtype=float)).evaluate(published(model), 0.0)
     ink = {row.group: row.value for row in rows if row.task == "ink" and row.group != "test"}
     alone = direct(model, held_out(data, [6]))["ink"]
-    assert ink == pytest.approx({"slow": alone, "worst": alone}, rel=1e-5)
+    assert ink == pytest.approx({"clients": alone, "slow": alone, "worst": alone}, rel=1e-5)
 
 
 class Diverged(nn.Module):

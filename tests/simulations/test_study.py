@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from fedmtl.errors import ConfigError, RunDirectoryError
-from simulations.study import Study, merged, run_directory, run_study
+from simulations.study import Study, chosen, merged, run_cell, run_directory, run_study
 from simulations.study_plots import draw
 from simulations.study_results import _reached, collect, interval, write_table
+from simulations.tuning import Tuning
 
 TINY = """
 name = "tiny"
@@ -134,3 +135,57 @@ def test_the_studies_that_come_along_are_right(path: Path) -> None:
     study = Study.load(path)
     assert study.name == path.stem
     assert study.cells()
+
+
+TUNE = """
+[tune]
+key = "training.learning_rate"
+values = [1e-4, 0.1]
+seeds = [100]
+per = ["strategy"]
+at = { speed = "1:9" }
+"""
+
+
+@pytest.mark.slow
+def test_a_setting_is_chosen_for_each_label_on_seeds_of_its_own_and_then_used(tmp_path: Path) -> None:
+    study, out = Study.load(write(tmp_path, TINY.replace("seeds = 2", "seeds = [0]") + TUNE)), tmp_path / "out"
+    trials = study.trials()
+    assert {(place, value): [c.seed for c in cells] for (place, value), cells in trials.items()} == {
+        ((strategy,), value): [100] for strategy in ("buffered", "synchronous") for value in (1e-4, 0.1)
+    }
+    assert run_study(study, out, workers=2, progress=lambda cell, fault: None) == []
+    choices = chosen(study, out)
+    # A rate of 1e-4 moves nothing in four versions.
+    assert choices == {("buffered",): 0.1, ("synchronous",): 0.1}
+    assert all(cell.tables["training"]["learning_rate"] == 0.1 for cell in study.cells(choices))
+    assert collect(study, out).num_rows == 4 * 4
+    assert "0.1" in write_table(study, collect(study, out), out).read_text().split("training.learning_rate")[1]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("seeds = [100]", "seeds = [1]", "the study itself has seed 1"),
+        ("values = [1e-4, 0.1]", "values = [0.1]", "at least two"),
+        ('per = ["strategy"]', "per = []", "name each axis in just one"),
+        ('"1:9"', '"1:8"', r"tune\.at\.speed = '1:8' is not a label"),
+        ("at = {", "on = {", "exactly the keys"),
+        ("training.learning_rate", "learning_rate", "section.key"),
+        ("training.learning_rate", "training.rate", "training.rate"),
+    ],
+)
+def test_a_mistake_in_what_is_to_be_chosen_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Study.load(write(tmp_path, TINY + TUNE.replace(old, new)))
+
+
+def test_the_first_value_wins_a_tie_and_a_value_whose_runs_failed_is_not_chosen(tmp_path: Path) -> None:
+    tuning = Tuning("training", "momentum", (0.0, 0.5, 0.9), (100,), ("strategy",), {})
+    study = Study.load(write(tmp_path, TINY.replace("seeds = 2", "seeds = [0]")))
+    cell = study.cells()[0]
+    run_cell((cell, str(tmp_path)))
+    run = run_directory(tmp_path, cell)
+    assert tuning.choose({0.0: [], 0.5: [run], 0.9: [run]}, ("a",)) == 0.5
+    with pytest.raises(ConfigError, match=r"no run of a ended, from which training\.momentum"):
+        tuning.choose({0.0: [], 0.5: [], 0.9: []}, ("a",))
