@@ -19,7 +19,17 @@ from fedmtl.components import Param
 from fedmtl.errors import ConfigError
 from strategies.aggregators import ModelAggregator, Robust
 from strategies.methods import method
-from strategies.options import BufferRule, BufferSize, Clock, Concurrency, MaxBuffer, Tick, WeightBase, base_weighting
+from strategies.options import (
+    BufferRule,
+    BufferSize,
+    Clock,
+    Concurrency,
+    FlushSeconds,
+    MaxBuffer,
+    Tick,
+    WeightBase,
+    base_weighting,
+)
 from strategies.parts import TaskWeights
 from strategies.round_options import ClientsPerRound, Late, OverCommit, StepBudget, Timeout
 from strategies.schedulers import Buffered, Synchronous
@@ -91,10 +101,17 @@ def fedavg_safl(
     clock: Clock = "event",
     tick: Tick = 1.0,
     max_buffer: MaxBuffer = None,
+    flush_seconds: FlushSeconds = None,
 ) -> Strategy:
     """FedAvg in semi-asynchronous learning: a buffer of K models is averaged."""
     scheduler = Buffered(
-        buffer_size, concurrency=concurrency, buffer=buffer, clock=clock, tick=tick, max_size=max_buffer
+        buffer_size,
+        concurrency=concurrency,
+        buffer=buffer,
+        clock=clock,
+        tick=tick,
+        max_size=max_buffer,
+        patience=flush_seconds,
     )
     return Strategy(
         scheduler, ModelAggregator(base_weighting(weight_base)), task_weights=task_weights, name="fedavg-safl"

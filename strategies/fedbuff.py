@@ -26,6 +26,7 @@ from strategies.options import (
     BufferSize,
     Clock,
     Concurrency,
+    FlushSeconds,
     MaxBuffer,
     StalenessFunction,
     Tick,
@@ -60,6 +61,7 @@ def fedbuff(
     clock: Clock = "event",
     tick: Tick = 1.0,
     max_buffer: MaxBuffer = None,
+    flush_seconds: FlushSeconds = None,
 ) -> Strategy:
     """FedBuff: a buffer of K updates, each discounted by its staleness, is averaged and added."""
     scheduler = Buffered(
@@ -69,6 +71,7 @@ def fedbuff(
         clock=clock,
         tick=tick,
         max_size=max_buffer,
+        patience=flush_seconds,
         max_staleness=max_staleness,
     )
     discount = staleness_function(staleness, a, b)

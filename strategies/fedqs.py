@@ -49,7 +49,17 @@ from strategies.fedqs_parts import (
     fedqs_weights,
 )
 from strategies.methods import method
-from strategies.options import BufferRule, BufferSize, Clock, Concurrency, MaxBuffer, Tick, WeightBase, base_weighting
+from strategies.options import (
+    BufferRule,
+    BufferSize,
+    Clock,
+    Concurrency,
+    FlushSeconds,
+    MaxBuffer,
+    Tick,
+    WeightBase,
+    base_weighting,
+)
 from strategies.parts import TaskWeights
 from strategies.schedulers import Buffered
 from strategies.strategy import Strategy
@@ -89,6 +99,7 @@ def fedqs(
     clock: Clock = "event",
     tick: Tick = 1.0,
     max_buffer: MaxBuffer = None,
+    flush_seconds: FlushSeconds = None,
 ) -> Strategy:
     """FedQS: semi-asynchronous, clients typed by speed and similarity."""
     weighting = fedqs_weights(
@@ -116,7 +127,15 @@ def fedqs(
         lg_source=lg_source,
     )
     return Strategy(
-        Buffered(buffer_size, concurrency=concurrency, buffer=buffer, clock=clock, tick=tick, max_size=max_buffer),
+        Buffered(
+            buffer_size,
+            concurrency=concurrency,
+            buffer=buffer,
+            clock=clock,
+            tick=tick,
+            max_size=max_buffer,
+            patience=flush_seconds,
+        ),
         GradientAggregator(weighting) if aggregation == "gradient" else ModelAggregator(weighting),
         policy,
         task_weights,

@@ -13,7 +13,17 @@ from __future__ import annotations
 
 from strategies.aggregators import GradientAggregator
 from strategies.methods import method
-from strategies.options import BufferRule, BufferSize, Clock, Concurrency, MaxBuffer, Tick, WeightBase, base_weighting
+from strategies.options import (
+    BufferRule,
+    BufferSize,
+    Clock,
+    Concurrency,
+    FlushSeconds,
+    MaxBuffer,
+    Tick,
+    WeightBase,
+    base_weighting,
+)
 from strategies.parts import TaskWeights
 from strategies.schedulers import Buffered
 from strategies.strategy import Strategy
@@ -34,10 +44,17 @@ def fedsgd(
     clock: Clock = "event",
     tick: Tick = 1.0,
     max_buffer: MaxBuffer = None,
+    flush_seconds: FlushSeconds = None,
 ) -> Strategy:
     """FedSGD in semi-asynchronous learning: a buffer of K updates is averaged and added."""
     scheduler = Buffered(
-        buffer_size, concurrency=concurrency, buffer=buffer, clock=clock, tick=tick, max_size=max_buffer
+        buffer_size,
+        concurrency=concurrency,
+        buffer=buffer,
+        clock=clock,
+        tick=tick,
+        max_size=max_buffer,
+        patience=flush_seconds,
     )
     aggregator = GradientAggregator(base_weighting(weight_base))
     return Strategy(scheduler, aggregator, task_weights=task_weights, name="fedsgd")

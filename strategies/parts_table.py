@@ -27,6 +27,7 @@ from strategies.options import (
     BufferSize,
     Clock,
     Concurrency,
+    FlushSeconds,
     MaxBuffer,
     StalenessFunction,
     Tick,
@@ -93,6 +94,7 @@ def buffered(
     clock: Clock = "event",
     tick: Tick = 1.0,
     max_buffer: MaxBuffer = None,
+    flush_seconds: FlushSeconds = None,
     selection: Selection = "random",
 ) -> Scheduler:
     """K updates make a server step."""
@@ -103,6 +105,7 @@ def buffered(
         clock=clock,
         tick=tick,
         max_size=max_buffer,
+        patience=flush_seconds,
         max_staleness=max_staleness,
         selector=selector_of(selection),
     )

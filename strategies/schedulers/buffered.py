@@ -37,17 +37,21 @@ class Buffered(Scheduler):
     max_size
         Makes the buffer aware of tasks: it collects beyond K updates until every task is among them that has an owner
         who is there, or until there are `max_size`, and all are aggregated. None: tasks do not matter.
+    patience
+        Seconds that the first of the waiting updates waits at most: then all are aggregated, however few they are and
+        whatever tasks they carry; what arrives at that very instant is among them. None: no limit.
 
     Raises
     ------
     ConfigError
-        If K is below 1, `max_size` below K, or ``"one_per_tick"`` is asked for without ticks.
+        If K is below 1, `max_size` below K, the patience not positive, or ``"one_per_tick"`` is asked for without
+        ticks.
 
     Notes
     -----
-    The trigger is ``"full"``, or ``"uncovered"`` where `max_size` updates do not carry every task. If every client is
-    lost while updates wait in the buffer, nothing would ever fill it: these are then aggregated with the trigger
-    ``"rest"``.
+    The trigger is ``"full"``, or ``"uncovered"`` where `max_size` updates do not carry every task, or ``"deadline"``
+    where patience ended. If every client is lost while updates wait in the buffer, nothing would ever fill it: these
+    are then aggregated with the trigger ``"rest"``.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class Buffered(Scheduler):
         max_staleness: int | None = None,
         selector: Selector | None = None,
         max_size: int | None = None,
+        patience: float | None = None,
     ) -> None:
         if size < 1:
             raise ConfigError(f"a buffer of {size} updates: it must hold at least 1")
@@ -71,6 +76,8 @@ class Buffered(Scheduler):
         self.selector = selector
         if max_size is not None and max_size < size:
             raise ConfigError(f"at most {max_size} updates in a buffer of {size}: the most is at least the size")
+        if patience is not None and not patience > 0.0:
+            raise ConfigError(f"updates that wait {patience} seconds at most: the limit must be positive")
         self._size = size
         self._limit = size if max_size is None else max_size
         self._coverage = None if max_size is None else TaskCoverage(0)
@@ -82,6 +89,8 @@ class Buffered(Scheduler):
             self.provides = frozenset({"every-update"})
         self._roster = Roster(concurrency, selector)
         self._buffer: list[JobKey] = []
+        self._patience = patience
+        self._since: list[float] = []  # when each of the buffer arrived; kept only where patience has an end
         self._version = 0
         self._due: float | None = None
         self._stepped_at: float | None = None
@@ -111,6 +120,8 @@ class Buffered(Scheduler):
                 now, ((update.key, f"{staleness} versions behind, at most {self._max_staleness} allowed"),)
             )
         self._buffer.append(update.key)
+        if self._patience is not None:
+            self._since.append(now)
         if self._coverage is not None:
             self._coverage.add(update.client, update.tasks)
         return self._react(now)
@@ -130,12 +141,20 @@ class Buffered(Scheduler):
         return self._react(now)
 
     def next_deadline(self) -> float | None:
-        """The instant at which something arrived, or the next tick of a backlog."""
-        return self._due
+        """The instant at which something arrived, or the next tick of a backlog; else the end of patience."""
+        return self._end_of_patience if self._due is None else self._due
 
     def on_deadline(self, now: float) -> Decision:
         """Everything of this instant has arrived."""
-        return self._advance(now)
+        return self._advance(now, all_here=True)
+
+    @property
+    def _end_of_patience(self) -> float | None:
+        return self._since[0] + self._patience if self._patience is not None and self._since else None
+
+    def _overdue(self, now: float) -> bool:
+        end = self._end_of_patience
+        return end is not None and now >= end
 
     def _react(self, now: float, rejected: tuple[tuple[JobKey, str], ...] = ()) -> Decision:
         if not self._ticks:
@@ -143,11 +162,13 @@ class Buffered(Scheduler):
         self._due = now
         return Decision(rejected=rejected) if rejected else NOTHING
 
-    def _advance(self, now: float, rejected: tuple[tuple[JobKey, str], ...] = ()) -> Decision:
+    def _advance(
+        self, now: float, rejected: tuple[tuple[JobKey, str], ...] = (), *, all_here: bool = False
+    ) -> Decision:
         """One aggregation, if one is due. Only after the last of an instant are the next orders given."""
-        aggregate, trigger = self._take(now)
+        aggregate, trigger = self._take(now, overdue=all_here and self._overdue(now))
         self._due = None
-        if self._ripe:
+        if self._ripe or self._overdue(now):
             if not self._one_per_tick:
                 self._due = now
                 return Decision(aggregate, trigger, rejected=rejected)
@@ -164,8 +185,8 @@ class Buffered(Scheduler):
             return "uncovered"
         return "rest" if held and self._roster.empty else ""
 
-    def _take(self, now: float) -> tuple[tuple[JobKey, ...], str]:
-        trigger = self._ripe
+    def _take(self, now: float, *, overdue: bool) -> tuple[tuple[JobKey, ...], str]:
+        trigger = self._ripe or ("deadline" if overdue else "")
         if not trigger or (self._one_per_tick and self._stepped_at == now):
             return (), ""
         taken = self._draw()
@@ -179,6 +200,7 @@ class Buffered(Scheduler):
         """Take the updates of an aggregation out of the buffer: the first ones."""
         taken = tuple(self._buffer[: self._limit])
         del self._buffer[: self._limit]
+        del self._since[: self._limit]
         return taken
 
     def state_dict(self) -> dict[str, Any]:
@@ -187,6 +209,7 @@ class Buffered(Scheduler):
             "selector": None if self.selector is None else self.selector.state_dict(),
             "roster": self._roster.state_dict(),
             "buffer": [list(key) for key in self._buffer],
+            "since": list(self._since),
             "version": self._version,
             "due": self._due,
             "stepped_at": self._stepped_at,
@@ -197,6 +220,7 @@ class Buffered(Scheduler):
         """Restore a state that `state_dict` returned."""
         self._roster.load_state_dict(state["roster"])
         self._buffer = [JobKey(int(client), int(job)) for client, job in state["buffer"]]
+        self._since = [float(time) for time in state.get("since", ())]  # older states have none
         self._version = int(state["version"])
         self._due = state["due"]
         self._stepped_at = state["stepped_at"]

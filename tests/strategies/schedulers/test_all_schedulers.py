@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 import pytest
@@ -13,6 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedmtl.protocol import TrainOrder
 from fedmtl.randomness import derive_seed
 from fedmtl.state import split
 from strategies.aggregators import GradientAggregator, ModelAggregator
@@ -20,6 +23,7 @@ from strategies.loop import Loop
 from strategies.parts import Scheduler
 from strategies.schedulers import Asynchronous, Buffered, Compass, LagTolerant, Pooled, Queued, Synchronous, Tiered
 from strategies.selectors import HeteroSelect, OortSelector
+from strategies.selectors.paced import PacedSelector
 from strategies.strategy import Strategy
 from strategies.weightings import Uniform
 
@@ -34,6 +38,9 @@ SCHEDULERS: dict[str, Callable[[], Scheduler]] = {
     "synchronous, steps to fit": lambda: Synchronous(step_budget=4.0),
     "synchronous, Oort, 3 a round": lambda: Synchronous(3, selector=OortSelector(), over_commit=1.1, timeout=9.0),
     "synchronous, HeteRo-Select, 3 a round": lambda: Synchronous(3, selector=HeteroSelect()),
+    "synchronous, curriculum, 3 a round": lambda: Synchronous(
+        3, selector=PacedSelector(order="hard_first", start=0.3, rounds=9), timeout=9.0, late="keep"
+    ),
     "asynchronous": Asynchronous,
     "asynchronous, 3 busy": lambda: Asynchronous(3),
     "buffered": lambda: Buffered(4),
@@ -47,9 +54,18 @@ SCHEDULERS: dict[str, Callable[[], Scheduler]] = {
     "buffered, more than there are": lambda: Buffered(50),
     "buffered, every task": lambda: Buffered(4, max_size=7),
     "buffered, every task, ticks": lambda: Buffered(4, max_size=7, clock="tick"),
+    "buffered, hurried": lambda: Buffered(4, patience=1.5),
+    "buffered, hurried, every task, fresh only": lambda: Buffered(4, max_size=7, patience=2.0, max_staleness=2),
+    "buffered, hurried, ticks, 3 busy": lambda: Buffered(4, clock="tick", patience=1.0, concurrency=3),
+    "buffered, hurried, one per tick": lambda: Buffered(
+        4, clock="tick", buffer="one_per_tick", tick=3.0, max_size=7, patience=0.5
+    ),
     "compass": Compass,
     "compass, short and early to close": lambda: Compass(q_max=8, q_min=1, latency_factor=1.05, late_test="inclusive"),
     "compass, affine, hasty": lambda: Compass(q_max=20, speed_model="affine", timeout_seconds=7.0),
+    "compass, from explicit steps, wide to join": lambda: Compass(
+        q_max=10, q_min=1, first_task="explicit", first_steps=7, join_bound=1.2, timeout_factor=0.3
+    ),
     "lag-tolerant": lambda: LagTolerant(4),
     "lag-tolerant, hardly": lambda: LagTolerant(2, lag=1),
     "lag-tolerant, little lag, time limit": lambda: LagTolerant(4, lag=2, round_limit=3.0),
@@ -63,7 +79,19 @@ SCHEDULERS: dict[str, Callable[[], Scheduler]] = {
 }
 ROUNDS = ("synchronous", "lag-tolerant", "tiered", "queued")  # where clients may wait for others
 LIMITS = {name: 3 for name in SCHEDULERS if "3" in name}
+STEPS = {  # the bounds of an order's steps; where a scheduler is not named, the client's usual work is done
+    "compass": (20, 100),
+    "compass, short and early to close": (1, 8),
+    "compass, affine, hasty": (4, 20),
+    "compass, from explicit steps, wide to join": (1, 12),
+    "queued": (1, 200),
+    "queued, hasty": (1, 200),
+}
+FLEETS = int(os.environ.get("FEDMTL_FLEETS", "30"))
+"""Random fleets for each scheduler and property; more for a thorough search."""
 FAULTS = ("nan", "length", "version", "failure", "duplicate", "stranger", "similarity")
+
+Absence = Callable[[int, int], tuple[float, float | None] | None]
 
 every_scheduler = pytest.mark.parametrize("name", SCHEDULERS)
 
@@ -73,46 +101,74 @@ def worlds(draw: st.DrawFn) -> dict:
     """A fleet's size and seed, and how often (in a thousand) things go wrong in it."""
     return {
         "clients": draw(st.integers(1, 9)),
+        "newcomers": draw(st.sampled_from([0, 0, 3])),
         "seed": draw(st.integers(0, 2**32)),
         "speeds": draw(st.sampled_from([1, 3, 20])),
+        "jitter": draw(st.booleans()),
         "losses": draw(st.sampled_from([0, 20, 300])),
-        "for_good": draw(st.sampled_from([0, 300])),
+        "strolls": draw(st.sampled_from([0, 0, 200])),
+        "for_good": draw(st.sampled_from([0, 300, 1000])),
         "faults": draw(st.sampled_from([0, 50, 300])),
     }
 
 
 def make_fleet(toys, world: dict):
+    """Clients that drop out at work or while they wait, come back or do not, are new, or send rubbish; with ties."""
     seed = world["seed"]
 
-    def chance(purpose: str, client: int, job: int, per_mille: int) -> bool:
-        return derive_seed(seed, purpose, client, job) % 1000 < per_mille
+    def draw(purpose: str, client: int, job: int, below: int) -> int:
+        return derive_seed(seed, purpose, client, job) % below
 
     def duration(client: int, job: int) -> float:
-        return 1.0 + derive_seed(seed, "duration", client, job) % world["speeds"]
+        whole = 1.0 + draw("duration", client, job, world["speeds"])
+        return whole * (0.8 + 0.4 * draw("jitter", client, job, 1000) / 1000) if world["jitter"] else whole
 
-    def outage(client: int, job: int) -> tuple[float, float | None] | None:
-        if not chance("lost", client, job, world["losses"]):
-            return None
-        after = 0.5 * (derive_seed(seed, "after", client, job) % 6)
-        return after, None if chance("for good", client, job, world["for_good"]) else after + 0.5
+    def absence(purpose: str, per_mille: int, shortest: float) -> Absence:
+        def plan(client: int, job: int) -> tuple[float, float | None] | None:
+            if draw(purpose, client, job, 1000) >= per_mille:
+                return None
+            after = shortest * draw("after", client, job, 6)
+            return after, None if draw("for good", client, job, 1000) < world["for_good"] else after + shortest
+
+        return plan
 
     def fault(client: int, job: int) -> str:
-        if not chance("fault", client, job, world["faults"]):
-            return ""
-        return FAULTS[derive_seed(seed, "which", client, job) % len(FAULTS)]
+        hit = draw("fault", client, job, 1000) < world["faults"]
+        return FAULTS[draw("which", client, job, len(FAULTS))] if hit else ""
 
-    return toys.Fleet(world["clients"], duration, toys.Quirks(outage, fault))
+    quirks = toys.Quirks(
+        outage=absence("lost", world["losses"], 0.5),
+        stroll=absence("stroll", world["strolls"], 0.25),
+        newcomers=[1.0 + draw("newcomer", client, 0, 20) for client in range(world["newcomers"])],
+        fault=fault,
+    )
+    return toys.Fleet(world["clients"], duration, quirks)
 
 
 def make_strategy(name: str, *, model: bool = False) -> Strategy:
     return Strategy(SCHEDULERS[name](), (ModelAggregator if model else GradientAggregator)(Uniform()))
 
 
-@every_scheduler
-@settings(max_examples=12, deadline=None)
-@given(world=worlds())
-def test_every_upload_is_applied_once_or_rejected_or_still_waits(toys, name: str, world: dict) -> None:
-    loop, trace = toys.run(make_strategy(name), make_fleet(toys, world), events=200)
+def busy_clients(loop: Loop) -> set[int]:
+    return {client for client, *_ in loop.strategy.state_dict()["in_flight"]}
+
+
+def nobody_is_forgotten(name: str, world: dict, loop: Loop) -> None:
+    """Whenever no deadline is due, as many clients are busy as may be."""
+    fleet = loop.fleet
+    due = loop.strategy.next_deadline()
+    if due is not None:
+        assert due >= fleet.now()
+        return
+    there = world["clients"] + world["newcomers"] - len(fleet.away)
+    busy = len(busy_clients(loop))
+    if name.startswith(ROUNDS):
+        assert (busy > 0) == (there > 0)
+    else:
+        assert busy == min(there, LIMITS.get(name, there))
+
+
+def each_upload_is_applied_once_or_rejected_or_still_waits(loop: Loop, trace) -> None:
     applied = Counter(update.key for aggregation in trace.aggregations for update in aggregation.updates)
     assert max(applied.values(), default=1) == 1
     rejected = [rejection.update for rejection in trace.rejections]
@@ -120,14 +176,12 @@ def test_every_upload_is_applied_once_or_rejected_or_still_waits(toys, name: str
     assert Counter(map(id, settled)) == Counter(map(id, trace.received))
     assert all(rejection.reason for rejection in trace.rejections)
     assert loop.strategy.ledger.total == len(applied)
+    assert loop.strategy.ledger.aggregated == Counter(key.client for key in applied)
 
 
-@every_scheduler
-@settings(max_examples=12, deadline=None)
-@given(world=worlds())
-def test_versions_rise_by_one_and_no_update_is_from_the_future(toys, name: str, world: dict) -> None:
-    _, trace = toys.run(make_strategy(name), make_fleet(toys, world), events=200)
+def versions_rise_by_one_and_no_update_is_from_the_future(loop: Loop, trace) -> None:
     assert [aggregation.version for aggregation in trace.aggregations] == list(range(1, len(trace.aggregations) + 1))
+    assert loop.strategy.model.version == len(trace.aggregations)
     for aggregation in trace.aggregations:
         assert aggregation.updates
         assert aggregation.trigger in {"full", "rest", "all", "single", "enough", "deadline", "flush"}
@@ -138,33 +192,34 @@ def test_versions_rise_by_one_and_no_update_is_from_the_future(toys, name: str, 
     assert all(torch.isfinite(vector).all() for vector in trace.vectors)
 
 
+def steps_are_in_bounds(name: str, orders: Sequence[TrainOrder]) -> None:
+    low, high = STEPS.get(name, (1, math.inf))
+    for order in orders:
+        assert (order.steps is not None) == (name in STEPS) or name == "synchronous, steps to fit"
+        assert order.steps is None or low <= order.steps <= high
+
+
 @every_scheduler
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=FLEETS, deadline=None)
 @given(world=worlds())
-def test_nobody_is_forgotten_and_nothing_hangs(toys, name: str, world: dict) -> None:
-    """Whenever no deadline is due, as many clients are busy as may be; a run ends only when all are gone for good."""
-    fleet = make_fleet(toys, world)
-
-    def check(loop) -> None:
-        due = loop.strategy.next_deadline()
-        if due is not None:
-            assert due >= fleet.now()
-            return
-        there = world["clients"] - len(fleet.away)
-        busy = len(loop.strategy.state_dict()["in_flight"])
-        if name.startswith(ROUNDS):
-            assert (busy > 0) == (there > 0)
-        else:
-            assert busy == min(there, LIMITS.get(name, there))
-
-    loop, _ = toys.run(make_strategy(name), fleet, events=200, check=check)
+def test_whatever_happens_every_upload_counts_once_and_nobody_is_forgotten(toys, name: str, world: dict) -> None:
+    """A run ends only when all are gone for good, and then nothing waits."""
+    fleet, orders = make_fleet(toys, world), []
+    send = fleet.send
+    fleet.send = lambda batch: (orders.extend(batch), send(batch))
+    loop, trace = toys.run(
+        make_strategy(name), fleet, events=200, check=lambda loop: nobody_is_forgotten(name, world, loop)
+    )
+    each_upload_is_applied_once_or_rejected_or_still_waits(loop, trace)
+    versions_rise_by_one_and_no_update_is_from_the_future(loop, trace)
+    steps_are_in_bounds(name, orders)
     if loop.ended != "events":
-        assert len(fleet.away) == world["clients"]
+        assert len(fleet.away) == world["clients"] + world["newcomers"]
         assert loop.strategy.waiting == 0
 
 
 @every_scheduler
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=FLEETS // 2, deadline=None)
 @given(world=worlds(), moment=st.integers(1, 120), model=st.booleans())
 def test_a_run_cut_at_any_event_goes_on_to_the_same_bits(
     toys, name: str, world: dict, moment: int, model: bool
@@ -179,7 +234,8 @@ def test_a_run_cut_at_any_event_goes_on_to_the_same_bits(
     second = Loop(rest, make_fleet(toys, world), [trace])
     second.load_state_dict(toys.through_json(first.state_dict()))
     left = len(seen.events) - min(moment, len(seen.events))
-    second.run(lambda loop: "events" if len(trace.events) >= left else None)
+    second.run(lambda loop: "events" if len(trace.events) >= left and whole.ended == "events" else None)
+    assert second.ended == whole.ended
     assert torch.equal(rest.model.vector, whole.strategy.model.vector)
     (plain, tensors), (wanted, wanted_tensors) = split(second.state_dict()), split(whole.state_dict())
     assert json.dumps(plain) == json.dumps(wanted)  # as text, where what is not a number equals itself
