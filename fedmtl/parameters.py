@@ -7,7 +7,7 @@ no part of it: they are never averaged and never sent.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -103,15 +103,26 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
     return dict(model.named_parameters()) | dict(model.named_buffers())
 
 
+_BLOCK = 1 << 20
+"""Entries of a sum that are finished before the next ones are begun: 4 MB, which a processor's last cache holds."""
+
+
 def weighted_sum(vectors: Sequence[Tensor], weights: Sequence[float], start: Tensor) -> Tensor:
     """``start + sum_k weights[k] * vectors[k]`` as a new vector, in one pass over the K vectors of P floats.
 
-    The sum is taken block by block, so that the block of the result stays in the cache while the K vectors stream by.
+    The sum is taken block by block, so that the block of the result stays in the cache while the K vectors stream by;
+    the vectors are added in their order, whatever the blocks.
     """
-    result = start.clone()
-    block = 1 << 18
-    for first in range(0, result.numel(), block):
-        part = result[first : first + block]
-        for vector, weight in zip(vectors, weights, strict=True):
-            part.add_(vector[first : first + block], alpha=weight)
+    if not vectors and not weights:
+        return start.clone()
+    result = torch.empty_like(start)
+    whole = (result, start, *vectors)
+    blocks: Iterable[tuple[Tensor, ...]] = [whole]
+    if start.numel() > _BLOCK:
+        blocks = zip(*(torch.split(vector, _BLOCK) for vector in whole), strict=True)
+    for part, base, *pieces in blocks:
+        for piece, weight in zip(pieces, weights, strict=True):
+            # The first one is added on the way from `start`, which saves a copy.
+            torch.add(base, piece, alpha=weight, out=part)
+            base = part
     return result

@@ -124,7 +124,7 @@ def test_what_a_client_needs_is_the_backbone_its_heads_and_the_buffers():
 
 
 @given(
-    size=st.sampled_from([0, 1, 7, (1 << 16) - 1, 1 << 16, (1 << 16) + 3]),
+    size=st.sampled_from([0, 1, 7, 1000, 1 << 20, (1 << 20) + 3]),
     weights=st.lists(st.floats(-4, 4, width=32), max_size=5),
     seed=st.integers(0, 1000),
 )
@@ -140,6 +140,14 @@ def test_a_weighted_sum_is_the_sum_and_leaves_its_terms_alone(size, weights, see
     # Six float32 roundings of terms below 20.
     torch.testing.assert_close(result, exact.float(), rtol=0, atol=2e-5)
     assert all(torch.equal(one, other) for one, other in zip((start, *vectors), copies, strict=True))
+
+
+def test_a_weighted_sum_adds_its_terms_in_their_order_whatever_the_blocks():
+    vectors = list(torch.randn(3, (1 << 21) + 5, generator=torch.Generator().manual_seed(0)))
+    in_order = torch.zeros_like(vectors[0])
+    for vector, weight in zip(vectors, (0.3, -1.7, 0.01), strict=True):
+        in_order.add_(vector, alpha=weight)
+    assert torch.equal(weighted_sum(vectors, (0.3, -1.7, 0.01), torch.zeros_like(in_order)), in_order)
 
 
 def test_a_weighted_sum_needs_a_weight_for_each_vector():
