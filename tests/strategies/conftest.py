@@ -61,8 +61,14 @@ class Quirks:
     """What goes wrong, as functions of client and job; nothing by default."""
 
     outage: Callable[[int, int], tuple[float, float | None] | None] = lambda client, job: None
+    stroll: Callable[[int, int], tuple[float, float | None] | None] = lambda client, job: None
+    """As an outage, but after the job was delivered: the client waits, or has its next order, when it goes away."""
+    newcomers: Sequence[float] = ()
+    """When clients that nobody knew join; they have the numbers from the fleet's size on."""
     fault: Callable[[int, int], str] = lambda client, job: ""
     tasks: Callable[[int], tuple[int, ...]] = lambda client: (0, 1)
+    aim: Callable[[int], int] = lambda client: client
+    """Whose point it is that a client pulls towards."""
 
 
 class ToyFleet(Fleet):
@@ -82,6 +88,9 @@ class ToyFleet(Fleet):
         self.states: dict[int, dict[str, Any]] = {}
         self.extra: list[list[int]] = []  # updates that nobody asked for, to be sent next
         self.away: set[int] = set()
+        for client, time in enumerate(self.quirks.newcomers, start=count):
+            self.away.add(client)
+            self._push(time, _JOINED, client, 0)
 
     def clients(self) -> Sequence[int]:
         return range(self.count)
@@ -93,11 +102,7 @@ class ToyFleet(Fleet):
         for order in orders:
             client, job = order.client, order.job
             assert client not in self.away, "an order for a client that is away"
-            outage = self.quirks.outage(client, job)
-            if outage is not None:
-                self._push(self.time + outage[0], _LOST, client, job)
-                if outage[1] is not None:
-                    self._push(self.time + outage[0] + outage[1], _JOINED, client, job)
+            if self._absent(client, job, self.quirks.outage(client, job)):
                 continue
             observed = adaptation(order.policy).observe(order, self.states.setdefault(client, {}))
             self.pending[order.key] = (order, observed, self.time)
@@ -107,19 +112,32 @@ class ToyFleet(Fleet):
     def next_event(self, until: float | None) -> Event | None:
         if self.extra:
             return Arrival(self.time, make_update(*self.extra.pop()))
-        if not self.heap or (until is not None and until < self.heap[0][0]):
-            if until is None:
-                return None
-            self.time = max(self.time, until)
-            return Deadline(self.time)
-        self.time, kind, _, client, job = heapq.heappop(self.heap)
-        if kind == _LOST:
-            self.away.add(client)
-            return Lost(self.time, client, "it went away")
-        if kind == _JOINED:
-            self.away.discard(client)
-            return Joined(self.time, client)
-        return Arrival(self.time, self._train(JobKey(client, job)))
+        while self.heap and (until is None or self.heap[0][0] <= until):
+            self.time, kind, _, client, job = heapq.heappop(self.heap)
+            if kind == _LOST and client not in self.away:
+                self.away.add(client)
+                for key in [key for key in self.pending if key.client == client]:
+                    del self.pending[key]
+                return Lost(self.time, client, "it went away")
+            if kind == _JOINED and client in self.away:
+                self.away.discard(client)
+                return Joined(self.time, client)
+            if kind == _ARRIVAL and (client, job) in self.pending:
+                self._absent(client, job, self.quirks.stroll(client, job))
+                return Arrival(self.time, self._train(JobKey(client, job)))
+        if until is None:
+            return None
+        self.time = max(self.time, until)
+        return Deadline(self.time)
+
+    def _absent(self, client: int, job: int, plan: tuple[float, float | None] | None) -> bool:
+        """Plan the client's absence, if there is one: after how long it goes, and how long it stays away."""
+        if plan is None:
+            return False
+        self._push(self.time + plan[0], _LOST, client, job)
+        if plan[1] is not None:
+            self._push(self.time + plan[0] + plan[1], _JOINED, client, job)
+        return True
 
     def _train(self, key: JobKey) -> Update:
         order, observed, sent = self.pending.pop(key)
@@ -127,14 +145,17 @@ class ToyFleet(Fleet):
         accuracy = ClassAccuracy((draw % 21, 10), (20, 20))
         half = adaptation(order.policy)
         plan = half.plan(order, observed, lambda: accuracy)
-        aim, base = _aim(key.client), order.base.vector
+        aim, base = _aim(self.quirks.aim(key.client)), order.base.vector
         start = base if plan.start is None else plan.start
-        rate = plan.settings.learning_rate * (1.0 + plan.settings.momentum)
+        rate = plan.settings.learning_rate * (1.0 + plan.settings.momentum) / (1.0 + plan.settings.proximal)
+        delta = rate * (aim - start) + (start - base)
+        if plan.correction is not None:
+            delta -= plan.settings.learning_rate * (order.steps or 2) * plan.correction
         update = Update(
             key.client,
             key.job,
             order.base.version,
-            rate * (aim - start) + (start - base),
+            delta,
             examples=10 + key.client,
             steps=order.steps or 2,
             tasks=self.quirks.tasks(key.client),
@@ -165,7 +186,7 @@ class ToyFleet(Fleet):
         elif fault == "duplicate":
             self.extra.append([update.client, update.job, update.base_version])
         elif fault == "stranger":
-            self.extra.append([self.count + 5, 0, 0])
+            self.extra.append([self.count + 100, 0, 0])
         elif fault == "similarity":
             update.similarity = float("nan")
 

@@ -87,7 +87,7 @@ STEPS = {  # the bounds of an order's steps; where a scheduler is not named, the
     "queued": (1, 200),
     "queued, hasty": (1, 200),
 }
-FLEETS = int(os.environ.get("FEDMTL_FLEETS", "30"))
+FLEETS = int(os.environ.get("FEDMTL_FLEETS", "60"))
 """Random fleets for each scheduler and property; more for a thorough search."""
 FAULTS = ("nan", "length", "version", "failure", "duplicate", "stranger", "similarity")
 
