@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fedmtl.errors import RunDirectoryError
+from fedmtl.metrics import mean_ranks
 from fedmtl.plots.metrics import draw_runs
 from fedmtl.plots.run_tables import RunTables
 from fedmtl.plots.style import save
+from fedmtl.records.single_task import SINGLE_TASK, finals_of, metrics_of, percent
 from fedmtl.records.summary import first_reached
+
+MEAN_RANK = "mean rank over the tasks, among these runs (equals share the mean of their ranks)"
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,8 @@ def compare(directories: Sequence[Path], out: Path, targets: Mapping[str, float]
             rows.append(
                 (f"{name}: time to {goals[name]:.4g}", *(_time_to(run, task, goals[name]) for run in runs.values()))
             )
-    rows.append(("mean rank over the tasks", *(f"{rank:.2f}" for rank in _mean_ranks(runs))))
+    rows += _against_single_task(runs)
+    rows.append((MEAN_RANK, *(f"{rank:.2f}" for rank in _mean_ranks(runs).values())))
     return Comparison(("", *runs), tuple(rows), tuple(_draw(runs, out)))
 
 
@@ -135,18 +140,23 @@ def _finals(runs: Mapping[str, RunTables], task: str) -> list[str]:
     return [_number(_task(run, task)["mean_of_last"]) for run in runs.values()]
 
 
-def _mean_ranks(runs: Mapping[str, RunTables]) -> list[float]:
-    """Each run's mean rank by final metric: 1 is best in every task; equals share the better rank, and none is last."""
-    ranks = []
-    for run in runs.values():
-        better = 0
-        for task in run.tasks:
-            sign = -1.0 if task["higher_is_better"] else 1.0
-            finals = [_task(other, task["name"])["mean_of_last"] for other in runs.values()]
-            mine = task["mean_of_last"]
-            better += sum(final is not None and (mine is None or sign * final < sign * mine) for final in finals)
-        ranks.append(1 + better / len(run.tasks))
-    return ranks
+def _mean_ranks(runs: Mapping[str, RunTables]) -> dict[str, float]:
+    metrics = metrics_of(next(iter(runs.values())).summary)
+    return mean_ranks({label: finals_of(run.summary) for label, run in runs.items()}, metrics)
+
+
+def _against_single_task(runs: Mapping[str, RunTables]) -> Iterator[tuple[str, ...]]:
+    """Each task's change from single-task models and delta-m, where a run has them."""
+    found = [run.summary.get(SINGLE_TASK) for run in runs.values()]
+    if not any(found):
+        return
+    for task in next(iter(runs.values())).tasks:
+        name = task["name"]
+        cells = (percent(None if one is None else one["tasks"][name]["change"]) for one in found)
+        yield (f"{name}: change from the task alone (+ is worse)", *cells)
+    for key, what in (("delta_m", "metric"), ("delta_m_by_task", "task")):
+        cells = (percent(None if one is None else one[key]) for one in found)
+        yield (f"delta-m by {what} (lower is better)", *cells)
 
 
 def _time_to(run: RunTables, task: Mapping[str, Any], value: float) -> str:

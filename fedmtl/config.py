@@ -54,6 +54,7 @@ class TasksSection(_Section):
 
     names: list[str] | None = None
     ownership: Literal["all", "random", "disjoint", "skewed"] = "all"
+    only: str | None = None  # learn this one of them alone, on the clients that own it among all; others sit idle
 
 
 class ModelSection(_ComponentSection):
@@ -137,6 +138,7 @@ class RecordsSection(_Section):
     evaluate_every: Positive = 10
     checkpoint_every: Positive = 50
     ntk_every: Annotated[int, Field(ge=0)] = 0  # versions between measurements of the model's kernels; 0 for none
+    baselines: bool = False  # train single-task models, too, and compare with them
 
 
 class ExperimentConfig(_Section):

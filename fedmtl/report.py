@@ -12,6 +12,7 @@ from fedmtl.errors import RunDirectoryError
 from fedmtl.files import replacing
 from fedmtl.plots import PLOTS, make_plots
 from fedmtl.records import read_summary
+from fedmtl.records.single_task import SINGLE_TASK, delta_m_words, percent
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; }
@@ -67,6 +68,7 @@ def _page(summary: Mapping[str, Any], plots: Mapping[str, Path], configuration: 
             f'<h1>{name}</h1><p class="lead">{escape(_lead(summary))}</p>',
             f"<h2>Run</h2>{_table((), _facts(summary))}",
             f"<h2>Final metrics</h2>{_table(*_metrics(summary))}",
+            *_single_task(summary),
             *figures,
             f"<h2>Configuration</h2><pre>{escape(configuration)}</pre>",
             f"<h2>Versions</h2>{_table((), packages)}</body></html>\n",
@@ -111,6 +113,29 @@ def _metrics(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         for task in summary["tasks"]
     ]
     return header, rows
+
+
+def _single_task(summary: Mapping[str, Any]) -> list[str]:
+    """What learning the tasks together changed, where the run has single-task baselines."""
+    found = summary.get(SINGLE_TASK)
+    if found is None:
+        return []
+    rows = [
+        [
+            task["name"],
+            f"{task['metric']} ({'higher' if task['higher_is_better'] else 'lower'} is better)",
+            _number(task["mean_of_last"]),
+            _number(found["tasks"][task["name"]]["value"]),
+            percent(found["tasks"][task["name"]]["change"]),
+        ]
+        for task in summary["tasks"]
+    ]
+    header = ["task", "metric", "all tasks together", "the task alone", "change (+ is worse)"]
+    text = (
+        f"Delta-m: {delta_m_words(found)}. Means of the last 20 evaluated versions; the single-task models learned "
+        "with the same data, devices, strategy, training and limits, each on the clients that own the task."
+    )
+    return [f"<h2>Against single-task models</h2>{_table(header, rows)}<p>{escape(text)}</p>"]
 
 
 def _number(value: float | None) -> str:

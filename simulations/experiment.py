@@ -84,7 +84,9 @@ class Experiment:
     @property
     def digest(self) -> str:
         """A fingerprint of all that determines the result: not where it runs, when it stops or what it is called."""
-        return digest({key: value for key, value in self.tables.items() if key not in ("engine", "stop", "name")})
+        tables = {key: value for key, value in self.tables.items() if key not in ("engine", "stop", "name")}
+        records = {key: value for key, value in tables["records"].items() if key != "baselines"}
+        return digest({**tables, "records": records})
 
     @cached_property
     def data(self) -> FederatedData:

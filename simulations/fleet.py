@@ -60,8 +60,8 @@ class SimulatedFleet(Fleet):
         self._states: dict[int, ClientState] = {}
 
     def clients(self) -> Sequence[int]:
-        """Every client; all are there at the start."""
-        return range(self._data.clients)
+        """Every client that has a task to train; all are there at the start."""
+        return self._data.active
 
     def now(self) -> float:
         """Virtual seconds since the start."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -21,6 +21,7 @@ from fedmtl.evaluation import Evaluator
 from fedmtl.ntk.measure import KernelProbe
 from fedmtl.protocol import Event
 from fedmtl.records import Recorder
+from fedmtl.records.single_task import SINGLE_TASK, against_single_task
 from fedmtl.records.summary import summarise, write_summary
 from fedmtl.report import write_report
 from simulations.directory import MODEL, RunDirectory
@@ -31,6 +32,9 @@ from simulations.workers.inline import InlineWorkers
 from strategies.fleet import Fleet
 from strategies.loop import Loop, Observer
 from strategies.observers import Evaluation, KernelLog, Recording
+
+if TYPE_CHECKING:
+    from simulations.baselines import Watch
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,7 @@ def run(
     fleet: Callable[[Experiment], Fleet] | None = None,
     observers: Sequence[Observer] = (),
     pictures: bool = True,
+    watch_baseline: Watch | None = None,
 ) -> RunResult:
     """Run an experiment from its start, or on from its last checkpoint, and leave tables, plots and a report behind.
 
@@ -95,6 +100,8 @@ def run(
         Further observers, such as a progress display.
     pictures
         Whether to draw plots and the report at the end.
+    watch_baseline
+        Shows the training of single-task baselines, where the configuration asks for them.
 
     Raises
     ------
@@ -106,6 +113,9 @@ def run(
     directory.check(resume=resume, overwrite=overwrite)
     # Built before the directory is touched: bad data must leave nothing behind.
     data, _ = experiment.data, experiment.devices
+    singles = _single_task_values(experiment, directory.path, watch_baseline)
+    if singles is None:
+        return RunResult(directory.path, {}, "", True)
     world = (fleet or simulated_fleet)(experiment)
     try:
         if not resume:
@@ -132,11 +142,24 @@ def run(
     summary = _summary(experiment, recorder, loop, checkpointer.wall_seconds)
     if kernels is not None:
         summary["ntk_seconds"] = kernels.wall_seconds
+    if singles:
+        summary[SINGLE_TASK] = against_single_task(summary, singles)
     if pictures:
         write_report(directory.path, summary)
     # Last, for it marks the run as finished.
     write_summary(directory.path, summary)
     return RunResult(directory.path, summary, loop.ended, False)
+
+
+def _single_task_values(
+    experiment: Experiment, directory: Path, watch: Watch | None
+) -> dict[str, dict[str, Any]] | None:
+    """The single-task baselines that the configuration asks for: none if it does not; None after an interruption."""
+    if not experiment.config.records.baselines:
+        return {}
+    from simulations.baselines import single_task_values  # which runs them, with this module
+
+    return single_task_values(experiment, directory, watch)
 
 
 def _summary(experiment: Experiment, recorder: Recorder, loop: Loop, wall_seconds: float) -> dict[str, Any]:

@@ -75,12 +75,15 @@ def run(
     seed: Seed = None,
     resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Go on with the unfinished run in DIR.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace a run that is already there.")] = False,
+    baselines: Annotated[
+        bool, typer.Option("--baselines", help="Compare with single-task models, trained first where none are kept.")
+    ] = False,
 ) -> None:
     """Run an experiment, or go on with one."""
     from fedmtl.cli.run import resume_run, start_run
 
     if resume is None:
-        done = start_run(experiment, assignments or [], seed, out, overwrite=overwrite)
+        done = start_run(experiment, assignments or [], seed, out, overwrite=overwrite, baselines=baselines)
     else:
         alone = {
             "EXPERIMENT.toml": experiment,
@@ -88,6 +91,7 @@ def run(
             "--out": out,
             "--seed": seed,
             "--overwrite": overwrite,
+            "--baselines": baselines,
         }
         if extra := [name for name, value in alone.items() if value not in (None, False, [])]:
             raise UserError(f"--resume {resume} goes on with the run as it was set up; leave out {', '.join(extra)}")

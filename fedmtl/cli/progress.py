@@ -156,9 +156,10 @@ class LiveDisplay(Display):
         self._metrics = Text("", style="cyan")
         self._live = Live(Group(self._progress, self._metrics), console=console, auto_refresh=False)
 
-    def __enter__(self) -> Self:
+    def on_start(self, loop: Loop) -> None:
+        """Show the bar: not before, for whatever comes first may have a display of its own."""
+        super().on_start(loop)
         self._live.start(refresh=True)
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -45,7 +45,8 @@ def build_data(config: ExperimentConfig) -> FederatedData:
     owners = task_owners(config.tasks.ownership, section.clients, len(pool.tasks), seed)
     parts = PARTITIONS[section.partition](pool, section.clients, seed, **partition_options)
     shards, validation = hold_out(parts, section.validation_fraction, seed)
-    return FederatedData(pool.tasks, pool.train, pool.test, shards, validation, owners)
+    data = FederatedData(pool.tasks, pool.train, pool.test, shards, validation, owners)
+    return data if config.tasks.only is None else data.only(config.tasks.only)
 
 
 def data_options(config: ExperimentConfig) -> dict[str, Any]:

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedmtl.errors import DataError
+from fedmtl.components import did_you_mean
+from fedmtl.errors import ConfigError, DataError
 from fedmtl.tasks import Task
 
 
@@ -88,6 +89,8 @@ class FederatedData:
         For each client the positions in `train` that it trains on, and those it holds out and never trains on.
     owners
         bool [clients, tasks]: which client owns which task.
+    idle
+        Whether there may be clients that own no task; these are never asked.
 
     Raises
     ------
@@ -103,6 +106,8 @@ class FederatedData:
         shards: Shards,
         validation: Shards,
         owners: np.ndarray,
+        *,
+        idle: bool = False,
     ) -> None:
         self.tasks = tuple(tasks)
         self.train = train
@@ -110,6 +115,7 @@ class FederatedData:
         self.shards = shards
         self.validation = validation
         self.owners = owners
+        self.idle = idle
         self._check()
         self._all_tasks = tuple(range(len(self.tasks)))
         self._everyone_owns_all = bool(owners.all())
@@ -118,6 +124,12 @@ class FederatedData:
     def clients(self) -> int:
         """Number of clients."""
         return len(self.shards)
+
+    @property
+    def active(self) -> Sequence[int]:
+        """The clients that own a task, in order."""
+        owning = self.owners.any(axis=1)
+        return range(self.clients) if owning.all() else np.flatnonzero(owning).tolist()
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -130,6 +142,25 @@ class FederatedData:
             return self._all_tasks
         return tuple(int(task) for task in np.flatnonzero(self.owners[client]))
 
+    def only(self, name: str) -> FederatedData:
+        """The same data and clients with one task: clients that do not own it keep their numbers and sit idle.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such task.
+        """
+        names = [task.name for task in self.tasks]
+        if name not in names:
+            raise ConfigError(
+                f"tasks.only = {name!r} is not a task of this experiment{did_you_mean(name, names)}; known: "
+                f"{', '.join(names)}"
+            )
+        at = names.index(name)
+        train, test = (Examples(part.features, (part.targets[at],)) for part in (self.train, self.test))
+        owners = self.owners[:, [at]]
+        return FederatedData((self.tasks[at],), train, test, self.shards, self.validation, owners, idle=True)
+
     def _check(self) -> None:
         if (empty := np.flatnonzero(self.shards.sizes == 0)).size:
             raise DataError(
@@ -138,7 +169,7 @@ class FederatedData:
             )
         if self.owners.shape != (len(self.shards), len(self.tasks)):
             raise DataError(f"owners has shape {self.owners.shape}, expected {(len(self.shards), len(self.tasks))}")
-        if (idle := np.flatnonzero(~self.owners.any(axis=1))).size:
+        if not self.idle and (idle := np.flatnonzero(~self.owners.any(axis=1))).size:
             raise DataError(f"client {idle[0]} owns no task")
         if (orphans := np.flatnonzero(~self.owners.any(axis=0))).size:
             raise DataError(f"task {self.tasks[orphans[0]].name!r} has no owner")

@@ -13,6 +13,7 @@ from flwr.app import Context, UserConfig
 from flwr.serverapp import Grid, ServerApp
 from flwr.superlink.grid import InMemoryGrid
 
+from fedmtl.errors import ConfigError
 from fedmtl.run_config import experiment_config
 from simulations.experiment import Experiment
 from simulations.fleet import SimulatedFleet
@@ -29,13 +30,33 @@ def main(grid: Grid, context: Context) -> None:
     """Run the experiment that the run configuration describes."""
     torch.set_num_threads(1)
     options = context.run_config
+    experiment = Experiment.from_config(experiment_config(options))
+    if not isinstance(grid, InMemoryGrid):
+        _refuse_simulated_only(experiment)
     run(
-        Experiment.from_config(experiment_config(options)),
+        experiment,
         Path(str(options["out"])) if options.get("out") else None,
         overwrite=bool(options.get("overwrite")),
         pictures=bool(options.get("pictures", True)),
         fleet=lambda experiment: fleet_on(grid, experiment, options),
     )
+
+
+def _refuse_simulated_only(experiment: Experiment) -> None:
+    """Refuse what only a simulation can do, before real clients are asked for anything.
+
+    Raises
+    ------
+    ConfigError
+        If the experiment has it.
+    """
+    if experiment.config.records.baselines:
+        raise ConfigError("records.baselines trains single-task models in a simulation; leave it out for real clients")
+    if experiment.data.idle and len(experiment.data.active) < experiment.data.clients:
+        raise ConfigError(
+            f"tasks.only = {experiment.config.tasks.only!r} leaves clients without a task, and real clients cannot be "
+            "told to sit idle: start those that own it, with tasks.names"
+        )
 
 
 def fleet_on(grid: Grid, experiment: Experiment, options: UserConfig) -> Fleet:

@@ -85,6 +85,7 @@ def pack_data(data: FederatedData) -> dict[str, Any]:
         "shards": _pack_shards(data.shards),
         "validation": _pack_shards(data.validation),
         "owners": data.owners,
+        "idle": data.idle,
     }
 
 
@@ -97,6 +98,7 @@ def unpack_data(packed: Mapping[str, Any]) -> FederatedData:
         Shards.of_sizes(*packed["shards"]),
         Shards.of_sizes(*packed["validation"]),
         packed["owners"],
+        idle=packed["idle"],
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fedmtl.compare import Comparison, compare
+from fedmtl.compare import MEAN_RANK, Comparison, compare
 from fedmtl.errors import RunDirectoryError
 from fedmtl.tasks import Task
 
@@ -42,7 +42,7 @@ def test_there_is_a_column_per_run(comparison: Comparison) -> None:
 def test_the_faster_learner_is_better_sooner_and_ranks_first(comparison: Comparison) -> None:
     quick, steady = row(comparison, "digit: accuracy, mean of the last 20 (higher is better)")
     assert float(quick) > float(steady)
-    assert row(comparison, "mean rank over the tasks") == ("1.00", "2.00")
+    assert row(comparison, MEAN_RANK) == ("1.00", "2.00")
 
 
 def test_without_a_target_the_times_are_to_what_every_run_reached(comparison: Comparison) -> None:
