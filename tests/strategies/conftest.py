@@ -61,14 +61,14 @@ class Quirks:
     """What goes wrong, as functions of client and job; nothing by default."""
 
     outage: Callable[[int, int], tuple[float, float | None] | None] = lambda client, job: None
-    stroll: Callable[[int, int], tuple[float, float | None] | None] = lambda client, job: None
-    """As an outage, but after the job was delivered: the client waits, or has its next order, when it goes away."""
-    newcomers: Sequence[float] = ()
-    """When clients that nobody knew join; they have the numbers from the fleet's size on."""
     fault: Callable[[int, int], str] = lambda client, job: ""
     tasks: Callable[[int], tuple[int, ...]] = lambda client: (0, 1)
     aim: Callable[[int], int] = lambda client: client
     """Whose point it is that a client pulls towards."""
+    stroll: Callable[[int, int], tuple[float, float | None] | None] = lambda client, job: None
+    """As an outage, but after the job was delivered: the client waits, or has its next order, when it goes away."""
+    newcomers: Sequence[float] = ()
+    """When clients that nobody knew join; they have the numbers from the fleet's size on."""
 
 
 class ToyFleet(Fleet):
