@@ -7,7 +7,10 @@ from collections import Counter, defaultdict
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from fedmtl.randomness import derive_seed
 from strategies.catalogue import build_strategy
 from strategies.loop import Loop
 
@@ -69,6 +72,45 @@ def test_counts_and_weights_add_up_after_every_step(trace) -> None:
     assert any(len(set(aggregation.weights)) > 1 for aggregation in trace.aggregations)
 
 
+def never(client: int, job: int) -> None:
+    return None
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    clients=st.integers(1, 20),
+    size=st.integers(1, 8),
+    spread=st.integers(1, 30),
+    seed=st.integers(0, 2**32),
+    lost=st.booleans(),
+)
+def test_the_server_counts_k_updates_a_step_and_shares_sum_to_one(
+    toys, clients: int, size: int, spread: int, seed: int, lost: bool
+) -> None:
+    """``sum n(i) = K t``, ``sum f_i = 1`` and fewer than K updates wait, after any event of any fleet."""
+
+    def outage(client: int, job: int) -> tuple[float, float] | None:
+        return (0.5, 2.0) if client and derive_seed(seed, "lost", client, job) % 5 == 0 else None
+
+    def check(loop: Loop) -> None:
+        ledger, t = loop.strategy.ledger, loop.strategy.model.version
+        assert ledger.total == sum(ledger.aggregated.values()) == size * t
+        assert loop.strategy.waiting < size
+        shares = [ledger.frequency(client) for client in range(clients)]
+        assert min(shares) >= 0.0
+        assert math.fsum(shares) == pytest.approx(float(t > 0))
+        if t:
+            active = [share for share in shares if share > 0]
+            assert ledger.mean_frequency == pytest.approx(math.fsum(active) / len(active))
+
+    world = toys.Fleet(
+        clients,
+        lambda client, job: 1.0 + derive_seed(seed, "duration", client, job) % spread,
+        toys.Quirks(outage if lost else never),  # the first client always stays, so that no rest is aggregated
+    )
+    toys.run(build_strategy("fedqs", {"buffer_size": size}), world, events=150, check=check)
+
+
 def test_fast_clients_are_those_with_more_than_the_mean_share(toys) -> None:
     seen = []
 
@@ -85,7 +127,8 @@ def test_fast_clients_are_those_with_more_than_the_mean_share(toys) -> None:
 @pytest.mark.parametrize(
     "options", [{}, {"aggregation": "model"}, {"lg_source": "since_last"}, {"clock": "tick"}], ids=str
 )
-@pytest.mark.parametrize("moment", [1, 7, 63, 150])
+@settings(max_examples=8, deadline=None)
+@given(moment=st.integers(1, 220))
 def test_a_run_cut_after_any_event_goes_on_to_the_same_bits(toys, options: dict, moment: int) -> None:
     """Model, counters, learning rates, similarities and the order of events."""
 

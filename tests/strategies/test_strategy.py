@@ -10,11 +10,11 @@ import torch
 from fedmtl.protocol import Arrival, Joined, Lost, TrainSettings
 from strategies.aggregators import GradientAggregator, ModelAggregator
 from strategies.parts import ClientPolicy
-from strategies.policies import Proximal
+from strategies.policies import FedQSPolicy, Proximal
 from strategies.schedulers import Buffered
 from strategies.strategy import Reaction, Strategy
 from strategies.task_weights import NTKMTL, NTKMTLSR, Equal, LocalBalancing
-from strategies.weightings import Uniform
+from strategies.weightings import FedQSWeights, Uniform
 
 
 @pytest.fixture
@@ -145,7 +145,8 @@ def test_a_queued_update_does_not_change_when_its_client_trains_on(toys) -> None
 
 def test_the_feedback_bit_that_counts_is_the_one_uploaded_with_the_update(toys) -> None:
     """The client is retyped before its first update is aggregated."""
-    strategy = toys.ready(Strategy(Buffered(3), GradientAggregator(Uniform())))
+    weighting = FedQSWeights(Uniform(), phi=0.1)
+    strategy = toys.ready(Strategy(Buffered(3), GradientAggregator(weighting), FedQSPolicy()))
     strategy.orders(strategy.begin(range(3), 0.0).decision.assignments)
     arrive(strategy, toys.make_update(0, 0, feedback=True, similarity=80.0, client_type="FBC"))
     arrive(strategy, toys.make_update(0, 1, feedback=False, similarity=20.0, client_type="FUC"))
@@ -153,6 +154,9 @@ def test_the_feedback_bit_that_counts_is_the_one_uploaded_with_the_update(toys) 
     aggregation = strategy.aggregate(reaction.decision, 1.0)
     assert [(u.feedback, u.similarity) for u in aggregation.updates] == [(True, 80.0), (False, 20.0), (False, None)]
     assert strategy.ledger.similarity[0] == 20.0
+    # f_0 = 2/3 counts both updates, theta_bar = 20 the newest of each client; G = 80 / 20 is capped at 2.
+    raised = (math.e / 2) ** (0.1 - 2 / 3) * (1 + 2**2)
+    assert aggregation.weights == pytest.approx([raised / (raised + 2), 1 / (raised + 2), 1 / (raised + 2)])
 
 
 def test_a_base_vector_is_kept_while_an_order_or_update_needs_it_and_not_longer(toys) -> None:
