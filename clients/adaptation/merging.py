@@ -27,7 +27,7 @@ class MergingAdaptation(Adaptation):
 
     def work(self, order: TrainOrder, steps: int, examples: int) -> float:
         """The steps, and the forward passes of the matching."""
-        if not order.constants["match"]:
+        if order.constants["match"] != "activations":
             return steps
         taken = min(examples, order.constants["examples"])
         return steps + merging_steps(len(order.vectors), taken, order.settings.batch_size)

@@ -6,7 +6,7 @@ to train, and mixes them. What a run calls the global model is the mean of the c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedmtl.protocol import GlobalModel
+from fedmtl.randomness import torch_generator
 from strategies.ledger import Ledger
 from strategies.parts import Aggregator, Step
 from strategies.topologies import Edges, Topology, degrees, mixing, without
@@ -42,23 +43,35 @@ class Gossip(Aggregator):
     mix_order
         ``"after"``: a round trains, then mixes. ``"before"``: it mixes, then trains; the models between rounds are
         those that were not mixed yet. The mean of the models is the same.
+    start
+        ``"one"``: all start from the run's model. ``"own"``: those who are there at the start have models of their own,
+        each tensor's entries in an order of their own, which are draws like the run's model.
     """
 
-    def __init__(self, topology: Topology, steps: int = 1, mix_order: Literal["after", "before"] = "after") -> None:
+    def __init__(
+        self,
+        topology: Topology,
+        steps: int = 1,
+        mix_order: Literal["after", "before"] = "after",
+        start: Literal["one", "own"] = "one",
+    ) -> None:
         self.topology = topology
         self.steps = steps
         self.mix_order = mix_order
+        self.start = start
         self._seed = 0
         self._rows: dict[int, int] = {}
         self._models = torch.empty(0)  # [N, P], as they stand between rounds
         self._bases = torch.empty(0)  # [N, P], to train from; the same, unless mixing comes first
         self._mean = torch.empty(0)
+        self._tensors: list[slice] = []
         self._graph: tuple[int, Graph] | None = None  # of this version
 
     def prepare(self, model: GlobalModel, seed: int) -> None:
         """No client has a model yet; take the seed of the graphs."""
         self._seed = seed
         self._mean = model.vector
+        self._tensors = [slice(entry.start, entry.stop) for entry in model.layout.entries] or [model.layout.trainable]
         self._models = self._bases = model.vector.new_empty(0, model.layout.size)
 
     def aggregate(self, step: Step) -> tuple[Tensor, tuple[float, ...]]:
@@ -105,10 +118,19 @@ class Gossip(Aggregator):
             return
         new = sorted(ledger.known - self._rows.keys())
         self._rows |= {client: len(self._rows) + place for place, client in enumerate(new)}
-        rows = self._mean.expand(len(new), -1)
+        first = not len(self._models)
+        rows = self._own_starts(new) if first and self.start == "own" else self._mean.expand(len(new), -1)
         together = self._bases is self._models
         self._bases = torch.cat([self._bases, rows])
         self._models = self._bases if together else torch.cat([self._models, rows])
+
+    def _own_starts(self, clients: Sequence[int]) -> Tensor:
+        rows = self._mean.repeat(len(clients), 1)
+        for client, row in zip(clients, rows, strict=True):
+            generator = torch_generator(self._seed, "start", client)
+            for tensor in self._tensors:
+                row[tensor] = row[tensor][torch.randperm(tensor.stop - tensor.start, generator=generator)]
+        return rows
 
     def _graph_of(self, version: int, ledger: Ledger) -> Graph:
         self._admit(ledger)

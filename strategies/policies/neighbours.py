@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -11,6 +11,8 @@ from fedmtl.protocol import GlobalModel, TrainSettings
 from strategies.aggregators.gossip import Gossip
 from strategies.ledger import Ledger
 from strategies.parts import ClientPolicy, Instruction
+
+Match = Literal["activations", "weights", "none"]
 
 
 class NeighbourModels(ClientPolicy):
@@ -23,14 +25,14 @@ class NeighbourModels(ClientPolicy):
     gossip
         Has the models and the graph; it takes no gossip steps itself.
     match
-        Whether clients match units.
+        What clients match units by.
     examples
         From how many of their examples, at most.
     """
 
     name = "merging"
 
-    def __init__(self, gossip: Gossip, match: bool, examples: int) -> None:
+    def __init__(self, gossip: Gossip, match: Match, examples: int) -> None:
         self.gossip = gossip
         self.match = match
         self.examples = examples

@@ -89,6 +89,18 @@ def test_a_newcomer_starts_with_the_mean(toys) -> None:
     assert torch.equal(net.gossip.model_for(99, toys.start_model(1), net.ledger).vector, mean)
 
 
+def test_clients_may_start_from_models_of_their_own_which_are_draws_like_the_first(toys) -> None:
+    net = Net(toys, Gossip(Topology("ring"), start="own"))
+    first = toys.start_model()
+    starts = [net.gossip.model_for(c, first, net.ledger).vector for c in range(NODES)]
+    assert len({tuple(start.tolist()) for start in starts}) == NODES
+    part = first.layout.trainable
+    for start in starts:
+        assert torch.equal(start[part].sort().values, first.vector[part].sort().values)
+    again = Net(toys, Gossip(Topology("ring"), start="own"))
+    assert torch.equal(again.gossip.model_for(7, first, again.ledger).vector, starts[7])
+
+
 def test_each_neighbour_costs_a_model_each_way_in_each_gossip_step(toys) -> None:
     net = Net(toys, Gossip(Topology("ring"), 3))
     assert net.gossip.transfers(4, 0, net.ledger) == (6, 6)
