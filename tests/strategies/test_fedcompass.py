@@ -47,6 +47,37 @@ def test_the_golden_coefficients(toys) -> None:
     assert Capped(rule).weights(updates[1:], 3, ledger) == rule.weights(updates[1:], 3, ledger)
 
 
+@pytest.mark.parametrize("aggregation", ["gradient", "model"])
+@pytest.mark.parametrize(
+    ("pace", "last"),
+    [({}, (0.318198, 0.45)), ({(1, 2): 17.8 / 55}, (0.318198, 0.45, 0.45))],
+    ids=["trace", "variant"],
+)
+def test_the_golden_trace_steps_with_these_coefficients(toys, aggregation: str, pace: dict, last: tuple) -> None:
+    """A takes 0.1 s a step; B takes 0.12 s, then 11 s for 66 steps, and in the variant 8.9 s for its next 55."""
+    pace = {(1, 0): 0.24, (1, 1): 22 / 66, (1, 2): 1000.0} | pace
+    trace = compass(
+        toys,
+        {"q_min": 20, "q_max": 100, "latency_factor": 1.2, "aggregation": aggregation},
+        lambda client, job: pace.get((client, job), 0.2),
+        clients=2,
+        events=7,
+    )
+    steps = trace.aggregations[:4]
+    total = sum(last)
+    if aggregation == "model" and total > 1:  # the current model must not weigh less than nothing
+        last = tuple(weight / total for weight in last)
+    wanted = [(0.45,), (0.318198,), (0.318198,), last]
+    assert [a.weights for a in steps] == [pytest.approx(weights, abs=5e-7) for weights in wanted]
+    w = [toys.start_model().vector, *trace.vectors]
+    for t, step in enumerate(steps):
+        moved = w[t].clone()
+        for p, update in zip(step.weights, step.updates, strict=True):
+            pull = w[update.base_version] - w[t] if aggregation == "model" else 0.0
+            moved += p * (update.delta + pull)
+        torch.testing.assert_close(w[t + 1], moved)
+
+
 def test_staleness_functions_of_the_golden_table() -> None:
     assert [polynomial(0.5)(u) for u in (0, 1, 3)] == pytest.approx([1, 0.707107, 0.5], abs=5e-7)
     assert [hinge(0.5, 4)(u) for u in (4, 5, 10)] == pytest.approx([1, 0.666667, 0.25], abs=5e-7)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedmtl.errors import ConfigError
-from fedmtl.protocol import Assignment, Deadline, JobKey
+from fedmtl.protocol import Assignment, Deadline, Decision, JobKey
 from fedmtl.randomness import derive_seed
 from strategies.aggregators import GradientAggregator
 from strategies.loop import Loop
@@ -107,6 +107,49 @@ class TestGoldenTraces:
         assert [update.key for update in last.updates] == [JobKey(B, 1), JobKey(B, 2), JobKey(A, 2)]
         assert last.staleness == (1, 0, 0)
         assert loop.strategy.ledger.total == 6
+
+    def test_call_by_call(self, toys) -> None:
+        """Every figure of the trace: S, Q, T_a and T_max, version numbers being the loop's."""
+        scheduler = Compass(q_min=20, q_max=100, latency_factor=1.2)
+        started, jobs, steps = {A: 0.0, B: 0.0}, {A: 0, B: 0}, {A: 100, B: 100}
+
+        def report(client: int, now: float):
+            times = {"dispatched_at": started[client], "arrived_at": now}
+            decision = scheduler.on_update(toys.make_update(client, jobs[client], steps=steps[client], **times), now)
+            return given(decision, now)
+
+        def given(decision, now: float):
+            for assignment in decision.assignments:
+                jobs[assignment.client] += 1
+                started[assignment.client], steps[assignment.client] = now, assignment.steps
+            return decision
+
+        def group(number: int) -> tuple[float, ...]:
+            return scheduler.groups[number].target, scheduler.groups[number].cutoff
+
+        assert scheduler.begin([A, B], 0.0).assignments == (Assignment(A, 100), Assignment(B, 100))
+        first = report(A, 10.0)
+        assert (first.aggregate, first.assignments) == ((JobKey(A, 0),), (Assignment(A, 100),))
+        assert scheduler.speeds.seconds(A, 1) == pytest.approx(0.1)
+        assert group(0) == pytest.approx((20, 22))
+        second = report(B, 12.0)
+        assert (second.aggregate, second.assignments) == ((JobKey(B, 0),), (Assignment(B, 66),))
+        assert scheduler.speeds.seconds(B, 1) == pytest.approx(0.12)
+        assert group(0) == pytest.approx((20, 22))
+        assert report(A, 20.0) == Decision()
+        assert scheduler.next_deadline() == pytest.approx(22)
+        third = given(scheduler.on_deadline(22.0), 22.0)
+        assert (third.aggregate, third.assignments) == ((JobKey(A, 1),), (Assignment(A, 100),))
+        assert group(1) == pytest.approx((32, 34))
+        late = report(B, 23.0)
+        assert (late.aggregate, late.assignments) == ((), (Assignment(B, 55),))
+        assert scheduler.speeds.seconds(B, 1) == pytest.approx(0.162)
+        assert group(1) == pytest.approx((32, 34))
+        assert report(A, 32.0) == Decision()
+        assert scheduler.next_deadline() == pytest.approx(34)
+        fourth = given(scheduler.on_deadline(34.0), 34.0)
+        assert (fourth.aggregate, fourth.late) == ((JobKey(B, 1), JobKey(A, 2)), {JobKey(B, 1)})
+        assert scheduler.speeds.seconds(A, 1) == pytest.approx(0.1)
 
 
 class Watched(Compass):
@@ -231,6 +274,10 @@ def test_a_change_of_the_unit_of_time_changes_times_only(toys, world: dict, fact
     times = seconds_in(world)
     _, first, seen = run(toys, one, times, world["clients"], events=120)
     _, second, later = run(toys, scaled, lambda *job: factor * times(*job), world["clients"], events=120)
+    for client in range(world["clients"]):
+        assert scaled.speeds.knows(client) == one.speeds.knows(client)
+        if one.speeds.knows(client):
+            assert scaled.speeds.seconds(client, 1) == pytest.approx(factor * one.speeds.seconds(client, 1))
     assert [a.staleness for a in first.aggregations] == [a.staleness for a in second.aggregations]
     for (now, groups, steps), (then, others, same) in zip(seen, later, strict=True):
         assert then == pytest.approx(factor * now)
@@ -266,7 +313,7 @@ def test_one_client_alone_is_its_own_group(toys) -> None:
 
 
 @pytest.mark.parametrize(("late_test", "late"), [("strict", False), ("inclusive", True)])
-@pytest.mark.parametrize("after", [0.0, 0.125])
+@pytest.mark.parametrize("after", [0.0, 1e-9, 0.125])
 def test_an_arrival_at_the_cutoff_is_in_time_and_any_later_one_is_late(
     toys, late_test: str, late: bool, after: float
 ) -> None:

@@ -127,6 +127,13 @@ def test_staleness_never_raises_a_weight(name: str, tau: int) -> None:
     assert 0 < s(tau + 1) <= s(tau)
 
 
+@given(a=st.floats(0.0, 20.0), b=st.integers(0, 20), tau=st.integers(0, 200))
+def test_no_exponent_or_slope_raises_a_stale_weight(a: float, b: int, tau: int) -> None:
+    for s in (polynomial(a), hinge(a, b)):
+        assert s(0) == 1.0
+        assert 0.0 < s(tau + 1) <= s(tau) <= 1.0
+
+
 def test_golden_staleness(toys) -> None:
     assert [hinge(10, 6)(tau) for tau in (6, 7)] == [1.0, 1 / 11]
     rule = Discounted(Uniform(), polynomial(0.5), 0.9)
