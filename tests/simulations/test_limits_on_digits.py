@@ -55,7 +55,7 @@ LIMITS = {
     "oort": Limit(("clients_per_round=4", "over_commit=1"), ("clients_per_round=2",), "data_size", exact=False),
     "heteroselect": Limit(("clients_per_round=4", "mu=0", "beta=0"), ("mu=0.5",), "data_size", exact=False),
     "dfedsam": Limit(("rho=0", "topology=full"), ("rho=0.5",), exact=False),
-    "dimat": Limit(("match=false", "topology=full"), ("match=true",), exact=False),
+    "dimat": Limit(("match=none", "topology=full"), ("start=own",), exact=False),
     "fsmgda": Limit((), ("server_rate=0.5",), exact=False, world=ONE_TASK),
     "fedcmoo": Limit((), ("server_rate=0.5",), world=ONE_TASK),
 }
