@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from strategies.aggregators import GradientAggregator, Optimized
 from strategies.ledger import Ledger
@@ -86,6 +89,29 @@ def test_amsgrad_never_lets_a_step_grow_again(toys) -> None:
         assert (v_hat >= largest).all()
         assert (v_hat >= optimizer.state_dict()["v"]).all()
         largest = v_hat
+
+
+def test_amsgrads_step_is_divided_by_the_largest_second_moment(toys) -> None:
+    """A change of 3, then one of 0: v falls to 0.99 x 0.09, what stands under the root stays 0.09."""
+    optimizer = ready(AMSGrad(0.1, 0.5, 0.99, 1e-3, v0=0.0), toys)
+    wanted = [0.1 * 1.5 / (0.09**0.5 + 1e-3), 0.1 * 0.75 / (0.09**0.5 + 1e-3)]
+    assert moved(optimizer, 3.0, 0.0) == pytest.approx(wanted)
+    corrected = ready(AMSGrad(0.1, 0.5, 0.99, 1e-3, v0=0.0, bias_correction=True), toys)
+    share = 1 - 0.99**2
+    wanted = [0.1 * 3.0 / (3.0 + 1e-3), 0.1 * (0.75 / 0.75) / ((0.09 / share) ** 0.5 + 1e-3)]
+    assert moved(corrected, 3.0, 0.0) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name != "sgd"])
+@given(changes=st.lists(st.sampled_from([0.0, 1e-12, 1e-3, 1.0, -1.0, 1e4]), min_size=1, max_size=12))
+def test_the_second_moment_is_never_negative(toys, name: str, changes: list[float]) -> None:
+    optimizer = ready(OPTIMIZERS[name](), toys)
+    for change in changes:
+        (step,) = moved(optimizer, change)
+        state = optimizer.state_dict()
+        assert state["v"].min() >= 0.0
+        assert state["v"].isfinite().all()
+        assert math.isfinite(step)
 
 
 @every_optimizer

@@ -164,6 +164,17 @@ def test_mgda_of_two_tasks_is_the_closed_form(seed):
     assert weigh("mgda", rows).tolist() == close([first, 1 - first])
 
 
+@given(seed=seeds, tasks=st.integers(2, 6))
+@settings(max_examples=25)
+def test_ntkmtl_of_exponent_one_is_mgda_where_gradients_are_orthogonal(seed, tasks):
+    lengths = 10 ** (torch.rand(tasks, 1, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) - 0.5)
+    rows = orthogonal(seed, tasks) * lengths
+    weights = balanced_weights(rows.square().sum(1), 1.0, w_max=math.inf)
+    found = direction("mgda", rows, iterations=2000, epsilon=1e-9)
+    # Frank and Wolfe come within the root of a gap of order 1 over the steps.
+    assert cosine(weights @ rows, found) == pytest.approx(1, abs=1e-3)
+
+
 @pytest.mark.parametrize(("normalisation", "scale"), [("l2", [5, 1]), ("loss", [2, 3]), ("loss+", [10, 3])])
 def test_mgda_normalises_the_gradients_that_it_weighs(normalisation, scale):
     losses = torch.tensor([2.0, 3.0], dtype=torch.float64)

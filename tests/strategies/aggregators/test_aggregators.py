@@ -72,6 +72,18 @@ def test_fedbuff_step_of_its_golden_case(toys) -> None:
 
 
 @both
+@given(order=st.permutations(range(7)))
+def test_the_order_of_arrivals_does_not_matter_but_for_rounding(toys, aggregator, order: list[int]) -> None:
+    owners = ((0, 1), (0,), (1,))
+    updates = [toys.make_update(client, version=VERSION - client % 3, tasks=owners[client % 3]) for client in range(7)]
+    bases = {version: base_of(version) for version in range(VERSION)}
+    vector, weights = aggregator.aggregate(make_step(toys, updates, bases))
+    shuffled, others = aggregator.aggregate(make_step(toys, [updates[place] for place in order], bases))
+    torch.testing.assert_close(shuffled, vector, rtol=1e-6, atol=1e-6)
+    assert others == tuple(weights[place] for place in order)
+
+
+@both
 def test_the_model_before_is_left_alone(toys, aggregator) -> None:
     step = make_step(toys, [toys.make_update(0, version=VERSION, tasks=(0,)), toys.make_update(1, version=VERSION)])
     before = step.model.vector.clone()

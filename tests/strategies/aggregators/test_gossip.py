@@ -109,6 +109,23 @@ def test_each_neighbour_costs_a_model_each_way_in_each_gossip_step(toys) -> None
     assert merging.gossip.neighbours(4, 0, merging.ledger) == pytest.approx({c: 1 / 12 for c in range(12) if c != 4})
 
 
+@pytest.mark.parametrize("name", ["ring", "full", "random", "expander"])
+def test_the_shares_of_a_clients_neighbours_are_its_row_of_w(toys, name: str) -> None:
+    """What a client keeps for itself is the rest, so that a row sums to 1."""
+    gossip = Net(toys, Gossip(Topology(name), 0)).gossip
+    ledger = Ledger()
+    ledger.met(range(NODES))
+    for version in range(3):
+        w = mixing(Topology(name).edges(NODES, 5, version), NODES)
+        w = w.to_dense() if w.is_sparse else w
+        for client in range(NODES):
+            shares = gossip.neighbours(client, version, ledger)
+            others = {other: float(w[client, other]) for other in range(NODES) if other != client and w[client, other]}
+            assert shares == pytest.approx(others)
+            assert 1.0 - sum(shares.values()) == pytest.approx(float(w[client, client]))
+            assert min(shares.values()) > 0.0
+
+
 def test_what_was_sent_is_never_written_to(toys) -> None:
     net = Net(toys, Gossip(Topology("ring")))
     net.round()
