@@ -15,7 +15,7 @@ from fedmtl.records.summary import SUMMARY
 from simulations.experiment import Experiment
 from simulations.tuning import Choices, Tuning
 
-_KEYS = ("name", "seeds", "base", "axes", "targets", "highlight", "tune")
+_KEYS = ("name", "seeds", "base", "axes", "targets", "highlight", "tune", "baselines")
 
 STUDY = "study.toml"
 
@@ -65,6 +65,9 @@ class Study:
     ``highlight = ["FedQS-SGD"]`` at the top names labels of the first axis whose curves are drawn beside the best ones;
     it changes no experiment, so it may change in a study that has begun.
 
+    ``baselines = true`` has single-task models trained, too, and experiments compared with them
+    (:mod:`simulations.study_baselines`). It changes no experiment, either.
+
     The first axis is what is compared; tables and plots have a part for each combination of the others. A section
     ``[tune]`` (:class:`simulations.tuning.Tuning`) has one setting chosen for each label first.
     """
@@ -76,6 +79,7 @@ class Study:
     targets: Mapping[str, float]
     tuning: Tuning | None = None
     highlight: tuple[str, ...] = ()
+    baselines: bool = False
 
     @classmethod
     def load(cls, path: Path) -> Study:
@@ -99,12 +103,14 @@ class Study:
             raise ConfigError(f"{path}: a study needs at least one axis: [axes.strategy.LABEL.strategy] name = ...")
         tuning = Tuning.parse(tables["tune"], axes, seeds, str(path)) if "tune" in tables else None
         name, base, targets = str(tables.get("name", path.stem)), tables.get("base", {}), tables.get("targets", {})
-        study = cls(name, tuple(seeds), base, axes, targets, tuning, _highlight(path, tables, axes))
+        highlight, baselines = _highlight(path, tables, axes), _baselines(path, tables)
+        study = cls(name, tuple(seeds), base, axes, targets, tuning, highlight, baselines)
         first = {seeds[0], *(tuning.seeds[:1] if tuning is not None else ())}
         for cell in [*itertools.chain.from_iterable(study.trials().values()), *study.cells()]:
             if cell.seed in first:
                 try:
-                    Experiment.load(tables=cell.tables)
+                    if Experiment.load(tables=cell.tables).config.records.baselines:
+                        raise ConfigError("records.baselines is for single runs: write baselines = true at the top")
                 except ConfigError as error:
                     raise ConfigError(f"{path}, {', '.join(cell.labels.values())}: {error}") from None
         return study
@@ -145,6 +151,14 @@ class Study:
         return to_toml(tables | ({"targets": self.targets} if self.targets else {}))
 
 
+def _baselines(path: Path, tables: Mapping[str, Any]) -> bool:
+    """Whether single-task models are trained."""
+    asked = tables.get("baselines", False)
+    if not isinstance(asked, bool):
+        raise ConfigError(f"{path}: baselines = {asked!r}: write true or false")
+    return asked
+
+
 def _highlight(path: Path, tables: Mapping[str, Any], axes: Mapping[str, Any]) -> tuple[str, ...]:
     """The labels that the pictures of a study show for certain."""
     compared, labels = next(iter(axes.items()))
@@ -179,6 +193,7 @@ def run_study(study: Study, out: Path, *, workers: int, progress: Progress) -> l
     RunDirectoryError
         If `out` holds another study.
     """
+    from simulations.study_baselines import StudyBaselines
     from simulations.workers.pool import ray_map
 
     path = out / STUDY
@@ -196,7 +211,12 @@ def run_study(study: Study, out: Path, *, workers: int, progress: Progress) -> l
             progress(cell, fault)
         return failed
 
+    alone = StudyBaselines(study, out) if study.baselines else None
+    trials = [] if alone is None else alone.trials()  # refuses what can have none before anything runs
     failed = run_missing([*itertools.chain.from_iterable(study.trials().values())])
+    if alone is not None:
+        failed += alone.train_missing(trials, workers=workers, progress=progress)
+        failed += alone.train_missing(alone.finals(), workers=workers, progress=progress)
     return failed + run_missing(study.cells(chosen(study, out)))
 
 

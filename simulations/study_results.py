@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from scipy import stats
 
 from fedmtl.files import replacing
 from fedmtl.records.schemas import read_table
 from fedmtl.records.summary import LAST_EVALUATIONS, SUMMARY, read_summary
+from fedmtl.statistics import interval as interval
 from simulations.study import Study, chosen, run_directory
+from simulations.study_tasks import COLUMNS, add_comparisons, task_tables
 
 DROPS = (5, 10)
 """Drops of an accuracy between two evaluations that count as oscillations, percentage points."""
@@ -100,35 +101,40 @@ def _reached(values: np.ndarray, times: np.ndarray, target: float | None, higher
 
 
 def collect(study: Study, out: Path) -> pa.Table:
-    """A row for each task of each finished run of the study; also written to ``results.parquet``."""
+    """A row for each task of each finished run of the study; also written to ``results.parquet``.
+
+    Raises
+    ------
+    RunDirectoryError
+        If a run or a single-task baseline is damaged.
+    """
     rows: list[dict[str, Any]] = []
     for cell in study.cells():
         directory = run_directory(out, cell)
         if (directory / SUMMARY).exists():
             place = {**cell.labels, "seed": cell.seed}
             rows += [place | asdict(outcome) for outcome in outcomes(directory, study.targets)]
+    add_comparisons(study, out, rows)
     axes = [(name, pa.string()) for name in study.axes]
+    further = [(name, pa.float64()) for name in COLUMNS]
     kinds = {"str": pa.string(), "float": pa.float64(), "int": pa.int64()}
-    schema = pa.schema([*axes, ("seed", pa.int64()), *((f.name, kinds[str(f.type)]) for f in fields(Outcome))])
+    own = [(f.name, kinds[str(f.type)]) for f in fields(Outcome)]
+    schema = pa.schema([*axes, ("seed", pa.int64()), *own, *further])
     table = pa.Table.from_pylist(rows, schema=schema)
     with replacing(out / "results.parquet") as temporary:
         pq.write_table(table, temporary)
     return table
 
 
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Mean, and half the width of its 95 % confidence interval (Student's t); not a number for a single value."""
-    numbers = np.asarray(values, dtype=float)
-    if numbers.size < 2:
-        return float(numbers.mean()) if numbers.size else math.nan, math.nan
-    half = stats.t.ppf(0.975, numbers.size - 1) * numbers.std(ddof=1) / math.sqrt(numbers.size)
-    return float(numbers.mean()), float(half)
-
-
 def write_table(study: Study, results: pa.Table, out: Path) -> Path:
-    """Write ``table.md``: a table for each combination of the further axes and each task; the best mean is bold."""
+    """Write ``table.md``: a table for each combination of the further axes and each task; the best mean is bold.
+
+    With several tasks a table of all of them comes first, for each combination.
+    """
     lines = [f"# {study.name}", "", f"Seeds: {', '.join(map(str, study.seeds))}. Mean ± half the 95 % interval.", ""]
     lines += choice_table(study, out)
+    if together := task_tables(study, results):
+        lines += [*together, "# Task by task", ""]
     for place, task, groups in _parts(study, results):
         if not groups:
             continue

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fedmtl.cli.console import new_console
 from simulations.study import Cell, Study, run_directory, run_study
+from simulations.study_baselines import StudyBaselines
 from simulations.study_plots import draw
 from simulations.study_results import collect, write_table
 
@@ -24,9 +25,13 @@ def start_study(path: Path, out: Path | None, workers: int | None) -> bool:
     console = new_console()
     cells = [*itertools.chain.from_iterable(study.trials().values()), *study.cells()]
     done = sum((run_directory(directory, cell) / "summary.json").exists() for cell in cells)
+    total = len(cells)
+    if study.baselines:
+        alone, there = StudyBaselines(study, directory).count()
+        total, done = total + alone, done + there
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
-        task = bar.add_task(study.name, total=len(cells), completed=done)
+        task = bar.add_task(study.name, total=total, completed=done)
 
         def progress(cell: Cell, fault: Exception | None) -> None:
             bar.advance(task)

@@ -1,0 +1,18 @@
+"""How sure a mean over a few seeds is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Mean, and half the width of its 95 % confidence interval (Student's t); not a number for a single value."""
+    numbers = np.asarray(values, dtype=float)
+    if numbers.size < 2:
+        return float(numbers.mean()) if numbers.size else math.nan, math.nan
+    half = stats.t.ppf(0.975, numbers.size - 1) * numbers.std(ddof=1) / math.sqrt(numbers.size)
+    return float(numbers.mean()), float(half)
