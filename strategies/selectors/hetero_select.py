@@ -56,12 +56,15 @@ class HeteroSelect(Selector):
         table["examples"][row] = update.examples
         self._updates[row] = update.delta
 
-    def _rows(self, count: int, generator: np.random.Generator) -> Rows:
+    def _open_round(self) -> None:
         self._compare()
+
+    def _rows(self, count: int, generator: np.random.Generator) -> Rows:
         rows = self.candidates.idle
-        chosen = rows[sample(self.probabilities(rows), count, generator)]
-        self.candidates["chosen"][chosen] = self.round
-        return chosen
+        return rows[sample(self.probabilities(rows), count, generator)]
+
+    def _close_round(self, rows: Rows) -> None:
+        self.candidates["chosen"][rows] = self.round
 
     def probabilities(self, rows: Rows) -> Floats:
         """Probabilities of the first draw from these clients; they sum to 1."""
@@ -73,9 +76,9 @@ class HeteroSelect(Selector):
         """S of these clients."""
         table = self.candidates
         n = table["examples"][rows]
-        known = n > 0
+        known = np.flatnonzero(n > 0)
         V, F = np.ones(len(rows)), np.zeros(len(rows))
-        if known.any():
+        if len(known):
             V[known] = normalised(table["loss"][rows[known]])
             F[known] = np.clip(1.0 - n[known] / n[known].mean(), -1.0, 1.0)
         St = normalised(0.5 * np.log1p(self.round - table["chosen"][rows]))

@@ -25,10 +25,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedmtl.errors import ConfigError
 from fedmtl.protocol import Update
-from strategies.selectors.base import Floats, Rows, Selector, mean_loss, sample
+from strategies.selectors.base import Floats, Rows, Selector, mean_loss, percentile, sample
 
 
 class OortSelector(Selector):
@@ -67,7 +68,7 @@ class OortSelector(Selector):
         clip: float = 98.0,
         blacklist_rounds: int | None = None,
     ) -> None:
-        super().__init__(utility=0.0, duration=0.0, last=0.0, chosen=0.0)
+        super().__init__(utility=0.0, duration=0.0, last=0.0, chosen=0.0, exploits=0.0)
         if exploration_min > exploration:
             raise ConfigError(f"exploration_min = {exploration_min} is above exploration = {exploration}")
         self.exploration = exploration
@@ -92,21 +93,29 @@ class OortSelector(Selector):
         table["duration"][row] = update.duration
         table["last"][row] = max(self.round, 1)
 
-    def _rows(self, count: int, generator: np.random.Generator) -> Rows:
+    def _open_round(self) -> None:
         self._pace()
         self.exploration = max(self.exploration * self.decay, self.exploration_min)
+
+    def _rows(self, count: int, generator: np.random.Generator) -> Rows:
         table, idle = self.candidates, self.candidates.idle
-        barred = self._blacklist()[idle]
-        known, fresh = idle[(table["last"][idle] > 0) & ~barred], idle[(table["last"][idle] == 0) & ~barred]
+        barred = self._blacklist(idle)
+        heard = table["last"][idle] > 0
+        known, fresh = idle[np.flatnonzero(heard & ~barred)], idle[np.flatnonzero(~heard & ~barred)]
         explore = min(count - min(int(count * (1.0 - self.exploration)), len(known)), len(fresh))
         exploit = min(count - explore, len(known))
-        self._exploited = self._exploit(known, exploit, generator)
+        exploited = self._exploit(known, exploit, generator)
+        table["exploits"][:] = 0.0
+        table["exploits"][exploited] = 1.0
         explored = fresh[sample(np.ones(len(fresh)), explore, generator)]
-        rest = idle[barred]
+        rest = idle[np.flatnonzero(barred)]
         rest = rest[sample(np.ones(len(rest)), count - exploit - explore, generator)]
-        chosen = np.concatenate([self._exploited, explored, rest])
-        table["chosen"][chosen] += 1
-        return chosen
+        return np.concatenate([exploited, explored, rest])
+
+    def _close_round(self, rows: Rows) -> None:
+        table = self.candidates
+        table["chosen"][rows] += 1
+        self._exploited = rows[table["exploits"][rows] > 0]
 
     def _exploit(self, rows: Rows, count: int, generator: np.random.Generator) -> Rows:
         """Draw from the clients that are good enough."""
@@ -119,9 +128,9 @@ class OortSelector(Selector):
         """Of clients that reported, those good enough for a draw of `count`, and the first draw's probabilities."""
         scores = self.scores(rows)
         place = len(scores) - 1 - min(count, len(scores) - 1)
-        good = scores >= self.cut_off * np.partition(scores, place)[place]
+        good = np.flatnonzero(scores >= self.cut_off * np.partition(scores, place)[place])
         total = scores[good].sum()
-        weights = scores[good] / total if total > 0 else np.full(good.sum(), 1.0 / good.sum())
+        weights = scores[good] / total if total > 0 else np.full(len(good), 1.0 / len(good))
         return rows[good], weights
 
     def scores(self, rows: Rows) -> Floats:
@@ -129,12 +138,11 @@ class OortSelector(Selector):
         table = self.candidates
         U, t, last = table["utility"][rows], table["duration"][rows], table["last"][rows]
         low, spread = U.min(), np.ptp(U)
-        clipped = np.minimum(U, np.percentile(U, self.clip))
+        clipped = np.minimum(U, percentile(U, self.clip))
         norm = (clipped - low) / spread if spread > 0 else np.ones_like(U)
         score = norm + np.sqrt(0.1 * math.log(self.round) / last)
-        T = self.preferred_duration
-        slow = t > T
-        score[slow] *= (T / t[slow]) ** self.penalty
+        with np.errstate(divide="ignore", invalid="ignore"):
+            score *= np.fmin(self.preferred_duration / t, 1.0) ** self.penalty  # 0 / 0 is no fault, either
         return np.asarray(score)
 
     @property
@@ -160,15 +168,16 @@ class OortSelector(Selector):
                 self.threshold = max(self.pacer_step, self.threshold - self.pacer_step)
         self._last_window, self._window = self._window, 0.0
 
-    def _blacklist(self) -> np.ndarray:
-        """Which rows are left out."""
+    def _blacklist(self, rows: Rows) -> NDArray[np.bool_]:
+        """Which of these rows are left out."""
+        if self.blacklist_rounds is None:
+            return np.zeros(len(rows), dtype=np.bool_)
         chosen = self.candidates["chosen"]
         barred = np.zeros(len(chosen), dtype=np.bool_)
-        if self.blacklist_rounds is not None:
-            tired = np.flatnonzero(chosen > self.blacklist_rounds)
-            most = int(0.3 * len(chosen))
-            barred[tired[np.argsort(-chosen[tired], kind="stable")[:most]]] = True
-        return barred
+        tired = np.flatnonzero(chosen > self.blacklist_rounds)
+        most = int(0.3 * len(chosen))
+        barred[tired[np.argsort(-chosen[tired], kind="stable")[:most]]] = True
+        return barred[rows]
 
     def state_dict(self) -> dict[str, Any]:
         """The table, the rounds, the exploration and the pacer."""

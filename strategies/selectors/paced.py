@@ -14,7 +14,7 @@ import numpy as np
 
 from fedmtl.protocol import Update
 from strategies.policies.pacing import paced
-from strategies.selectors.base import Rows, Selector, mean_loss
+from strategies.selectors.base import Rows, Selector, mean_loss, ranking
 
 
 class PacedSelector(Selector):
@@ -37,8 +37,8 @@ class PacedSelector(Selector):
     def heard(self, update: Update) -> None:
         """Note the loss."""
         loss = mean_loss(update, "loss_mean")
-        table = self.candidates
-        table["loss"][table.row(update.client)] = loss if self.order == "easy_first" else -loss
+        row = self.candidates.row(update.client)  # first, for it may move the column
+        self.candidates["loss"][row] = loss if self.order == "easy_first" else -loss
 
     def _rows(self, count: int, generator: np.random.Generator) -> Rows:
         pool = self.pool(count)
@@ -48,4 +48,4 @@ class PacedSelector(Selector):
         """Rows of the clients that a round of so many is drawn from."""
         idle = self.candidates.idle
         size = max(count, math.ceil(paced(self.round - 1, self.start, self.rounds) * len(idle)))
-        return idle[np.argsort(self.candidates["loss"][idle], kind="stable")[:size]]
+        return idle[ranking(self.candidates["loss"][idle])[:size]]

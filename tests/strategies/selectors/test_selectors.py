@@ -15,13 +15,15 @@ from hypothesis import strategies as st
 from fedmtl.errors import ConfigError
 from fedmtl.state import split
 from strategies.selectors import HeteroSelect, OortSelector
-from strategies.selectors.base import Selector, normalised, sample
+from strategies.selectors.base import Selector, normalised, percentile, ranking, sample
+from strategies.selectors.paced import PacedSelector
 
 SELECTORS = {
     "Oort": OortSelector,
     "Oort, blacklist": lambda: OortSelector(blacklist_rounds=1, pacer_rounds=2),
     "Oort, exploiting": lambda: OortSelector(exploration=0.0, exploration_min=0.0),
     "HeteRo-Select": HeteroSelect,
+    "curriculum": lambda: PacedSelector(order="easy_first", start=0.3, rounds=20),
 }
 every_selector = pytest.mark.parametrize("name", SELECTORS)
 
@@ -82,6 +84,74 @@ def test_a_state_goes_on_to_the_same_choices(toys, name: str) -> None:
     assert json.dumps(plain) == json.dumps(wanted)
     assert all(torch.equal(tensors[key], wanted_tensors[key]) for key in wanted_tensors)
     assert rounds(second, range(5, 12)) == whole[5:]
+
+
+@every_selector
+def test_many_clients_are_scored_once_for_many_rounds(toys, monkeypatch, name: str) -> None:
+    selector, looks = ready(toys, name, 2000), []
+    score = selector._rows
+    monkeypatch.setattr(selector, "_rows", lambda count, generator: looks.append(count) or score(count, generator))
+    busy: list[int] = []
+    seen: Counter[int] = Counter()
+    for _ in range(20):
+        chosen = selector.choose(2)
+        assert len(set(chosen)) == 2
+        assert not set(chosen) & set(busy)
+        for client in chosen:
+            selector.leave(client)
+        for client in busy:
+            selector.heard(report(toys, client, 1.0 + client % 3, 1.0 + client % 5))
+        selector.free(busy)
+        busy = chosen
+        seen.update(chosen)
+    assert looks == [10, 10, 10, 10]  # a two-hundredth of the clients, five rounds of two
+    assert max(seen.values()) <= 4
+    assert selector.round == 20
+
+
+@every_selector
+def test_who_was_chosen_ahead_and_is_gone_is_passed_over(toys, name: str) -> None:
+    selector = ready(toys, name, 1000)
+    selector.choose(1)
+    assert len(selector._ahead) == 4
+    gone = {int(selector.candidates.clients[row]) for row in selector._ahead[1:]}
+    last = int(selector.candidates.clients[selector._ahead[0]])
+    for client in gone:
+        selector.leave(client)
+    assert selector.choose(1) == [last]
+    assert not gone & {*selector.choose(1)}
+
+
+@every_selector
+def test_a_state_with_clients_chosen_ahead_goes_on_to_the_same_choices(toys, name: str) -> None:
+    def rounds(selector: Selector, numbers: range) -> list[list[int]]:
+        choices = []
+        for number in numbers:
+            choices.append(selector.choose(3))
+            for client in choices[-1]:
+                selector.heard(report(toys, client, 1.0 + client % 3, 1.0 + client % 5, job=number))
+        return choices
+
+    whole = rounds(ready(toys, name, 2000), range(9))
+    first = ready(toys, name, 2000)
+    assert rounds(first, range(5)) == whole[:5]
+    assert first._ahead
+    second = SELECTORS[name]()
+    second.prepare(toys.start_model(), 7)
+    second.load_state_dict(toys.through_json(first.state_dict()))
+    assert rounds(second, range(5, 9)) == whole[5:]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    values=st.lists(st.sampled_from([-math.inf, 0.0, 0.5]) | st.floats(-1e6, 1e6), min_size=1, max_size=80),
+    q=st.floats(0, 100),
+)
+def test_fast_percentiles_and_rankings_are_numpys(values: list[float], q: float) -> None:
+    array = np.array(values)
+    assert ranking(array).tolist() == np.argsort(array, kind="stable").tolist()
+    finite = np.nan_to_num(array)
+    assert percentile(finite, q) == np.percentile(finite, q)
 
 
 def test_draws_without_replacement_follow_the_weights() -> None:
