@@ -17,6 +17,9 @@ update itself, or ``1/d_g`` as in the authors' code, which shrinks it to about a
 is far longer than the true one where K_g is much smaller than d_g: by sqrt(1 + d_g / K_g) in the unbiased form. The
 least error for such a form, on average, has the factor ``K_g / (K_g + d_g)`` (``scale = "least-error"``).
 
+A term ``c_s v_s`` that is longer than `clip`, if that is set, is shortened to it. The authors clip the terms of the
+mean of all clients' coordinates, which is the same where none is so long.
+
 Delta points in the direction of progress here, so that it is added, not subtracted. An update of zeros sends zeros.
 """
 
@@ -55,16 +58,18 @@ class SharedRandomness(Compressor):
             Literal["unbiased", "least-error", "dimension"],
             Param("restored update: right on average, nearest on average, or the authors' 1/d_g"),
         ] = "unbiased",
+        clip: Annotated[float, Param("most length of a term c_s v_s; 0: any", ge=0)] = 0.0,
     ) -> None:
         self.coordinates = coordinates
         self.scale = scale
+        self.clip = clip
         self._blocks: OrderedDict[tuple[int, int, int, int], Tensor] = OrderedDict()
         self._kept = 0  # entries
 
     @property
     def options(self) -> Mapping[str, Any]:
-        """K and the scale."""
-        return {"coordinates": self.coordinates, "scale": self.scale}
+        """K, the scale and the clip."""
+        return {"coordinates": self.coordinates, "scale": self.scale, "clip": self.clip}
 
     def compress(self, delta: Tensor, layout: ParameterLayout, seed: int) -> Tensor:
         """The K_g, then each group's coordinates."""
@@ -86,13 +91,21 @@ class SharedRandomness(Compressor):
         for index, (group, count) in enumerate(zip(groups, counts, strict=True)):
             part = delta[group]
             for block in self._vectors(seed, index, part.numel(), count):
-                part += sent[start : start + len(block)] @ block
+                part += self._clipped(sent[start : start + len(block)], block) @ block
                 start += len(block)
         return delta
 
     def most_entries(self, layout: ParameterLayout) -> int:
         """K coordinates and a count for each group."""
         return len(groups_of(layout)) * (1 + self.coordinates)
+
+    def _clipped(self, along: Tensor, block: Tensor) -> Tensor:
+        """Coordinates whose terms are no longer than allowed."""
+        # No v_s is longer than 1.
+        if self.clip == 0 or float(along.abs().max()) <= self.clip:
+            return along
+        lengths = along.abs() * torch.linalg.vector_norm(block, dim=1)
+        return along * (self.clip / lengths).clamp(max=1.0)
 
     def _counts(self, sent: Tensor, groups: int) -> list[int]:
         if sent.dim() != 1 or sent.dtype != torch.float32 or len(sent) < groups:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
@@ -29,6 +31,31 @@ def test_ferret_is_fedavg_with_compressed_updates(toys) -> None:
     fleets = [toys.Fleet(6, lambda client, job: 1.0) for _ in range(2)]
     (_, first), (_, second) = (toys.run(s, f, versions=8) for s, f in zip((ferret, fedavg), fleets, strict=True))
     assert all(map(torch.equal, first.vectors, second.vectors))
+
+
+def test_ferret_with_momentum_is_fedavgm_with_compressed_updates(toys) -> None:
+    ferret = build_strategy("ferret", {"coordinates": 4, "momentum": 0.9})
+    fedavgm = build_strategy("fedavgm", {"weight_base": "uniform", "beta": 0.9})
+    fedavgm.compress(SharedRandomness(coordinates=4))
+    fleets = [toys.Fleet(6, lambda client, job: 1.0) for _ in range(2)]
+    (_, first), (_, second) = (toys.run(s, f, versions=8) for s, f in zip((ferret, fedavgm), fleets, strict=True))
+    for mine, theirs in zip(first.vectors, second.vectors, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_ferrets_rate_falls_to_nothing_in_as_many_rounds_as_are_set(toys) -> None:
+    def steps(**options: object) -> list[torch.Tensor]:
+        strategy = build_strategy("ferret", {"coordinates": 4, "server_rate": 2.0, **options})
+        _, trace = toys.run(strategy, toys.Fleet(6, lambda client, job: 1.0), versions=6)
+        start = toys.start_model().vector
+        moves = [after - before for before, after in itertools.pairwise([start, *trace.vectors])]
+        return [move[toys.LAYOUT.trainable] for move in moves]  # statistics are averaged, whatever the rate
+
+    constant, falling = steps(), steps(decay_rounds=4)
+    torch.testing.assert_close(falling[0], constant[0])
+    assert not torch.allclose(falling[1], constant[1])
+    assert falling[3].abs().max() > 0
+    assert falling[4].abs().max() == falling[5].abs().max() == 0
 
 
 def test_clients_of_one_version_share_the_random_vectors_and_those_of_another_do_not(toys) -> None:

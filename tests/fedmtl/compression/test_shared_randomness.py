@@ -76,6 +76,20 @@ def test_an_update_of_zeros_sends_zeros_and_restores_to_zeros() -> None:
     assert compressor.restore(sent, LAYOUT, 1).abs().max() == 0
 
 
+def test_no_term_of_a_restored_update_is_longer_than_the_clip() -> None:
+    free, clipped = SharedRandomness(), SharedRandomness(clip=0.5)
+    groups = len(groups_of(LAYOUT))
+    sent = torch.zeros(3 * groups)
+    sent[:groups] = 2.0  # two terms for each group
+    sent[groups::2] = torch.linspace(0.2, 40.0, groups)
+    whole, short = free.restore(sent, LAYOUT, 1), clipped.restore(sent, LAYOUT, 1)
+    for group in groups_of(LAYOUT):
+        length = torch.linalg.vector_norm(whole[group])
+        expected = whole[group] * (0.5 / length).clamp(max=1.0)
+        torch.testing.assert_close(short[group], expected)
+    assert torch.equal(SharedRandomness(clip=100.0).restore(sent, LAYOUT, 1), whole)
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_an_update_that_is_not_finite_stays_so(value: float) -> None:
     delta = delta_of(0)
