@@ -1,9 +1,7 @@
-"""What holds for every strategy by its name, over fleets in which everything goes wrong (spec baselines, section 7)."""
+"""Weights, staleness and rubbish, for every strategy by its name; test_random_fleets.py has what else holds for all."""
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from typing import Any
 
 import pytest
@@ -12,11 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedmtl.components import options_of
-from fedmtl.protocol import Arrival
 from fedmtl.randomness import derive_seed
-from fedmtl.state import split
 from strategies.catalogue import STRATEGIES, build_strategy
-from strategies.loop import Loop
 from strategies.strategy import Strategy
 
 SMALL = {"buffer_size": 3, "tiers": 3, "q_max": 10, "round_seconds": 6.0, "first_steps": 2, "coordinates": 4}
@@ -64,20 +59,8 @@ def make_fleet(toys, world: dict):
 @every_strategy
 @settings(max_examples=6, deadline=None)
 @given(world=worlds)
-def test_each_upload_counts_once_or_is_rejected_with_a_reason(toys, name: str, world: dict) -> None:
-    loop, trace = toys.run(make(name), make_fleet(toys, world), events=80)
-    settled = [u for a in trace.aggregations for u in a.updates] + [r.update for r in trace.rejections]
-    settled += loop.strategy.unsettled()
-    assert Counter(map(id, settled)) == Counter(map(id, trace.received))
-    assert all(rejection.reason for rejection in trace.rejections)
-
-
-@every_strategy
-@settings(max_examples=6, deadline=None)
-@given(world=worlds)
-def test_versions_rise_by_one_staleness_is_true_and_weights_are_shares(toys, name: str, world: dict) -> None:
+def test_staleness_is_true_and_weights_are_shares(toys, name: str, world: dict) -> None:
     _, trace = toys.run(make(name), make_fleet(toys, world), events=80)
-    assert [aggregation.version for aggregation in trace.aggregations] == list(range(1, len(trace.aggregations) + 1))
     for aggregation in trace.aggregations:
         for update, tau in zip(aggregation.updates, aggregation.staleness, strict=True):
             assert tau == aggregation.version - 1 - update.base_version >= 0
@@ -101,42 +84,8 @@ def test_an_update_that_is_not_finite_never_changes_the_model(toys, name: str, b
         return update
 
     fleet._train = spoiled
-    before: list[torch.Tensor] = []
-
-    def check(loop: Loop) -> None:
-        event = trace_of(loop).events[-1]
-        if isinstance(event, Arrival) and event.update.client == 1 and loop.strategy.model.version == len(before) - 1:
-            assert torch.equal(loop.strategy.model.vector, before[-1])
-        if loop.strategy.model.version == len(before):
-            before.append(loop.strategy.model.vector.clone())
-
-    _, trace = toys.run(make(name), fleet, events=60, check=check)
-    spoiled_ones = [rejection for rejection in trace.rejections if rejection.update.client == 1]
-    assert spoiled_ones
+    _, trace = toys.run(make(name), fleet, events=60)
+    assert [rejection.reason for rejection in trace.rejections if rejection.update.client == 1]
     assert {update.client for a in trace.aggregations for update in a.updates} <= {0, 2, 3, 4}
     assert all(torch.isfinite(vector).all() for vector in trace.vectors)
     assert len(trace.vectors) > 1
-
-
-def trace_of(loop: Loop):
-    return loop.observers[0]
-
-
-@every_strategy
-@settings(max_examples=4, deadline=None)
-@given(world=worlds, moment=st.integers(1, 60))
-def test_a_run_cut_at_any_event_goes_on_to_the_same_bits(toys, name: str, world: dict, moment: int) -> None:
-    whole, seen = toys.run(make(name), make_fleet(toys, world), events=70)
-    moment = min(moment, len(seen.events))
-    first, _ = toys.run(make(name), make_fleet(toys, world), events=moment, cut=True)
-    rest = make(name)
-    rest.initialise(toys.start_model())
-    trace = toys.Trace()
-    second = Loop(rest, make_fleet(toys, world), [trace])
-    second.load_state_dict(toys.through_json(first.state_dict()))
-    left = len(seen.events) - moment
-    second.run(lambda loop: "events" if len(trace.events) >= left else None)
-    assert torch.equal(rest.model.vector, whole.strategy.model.vector)
-    (plain, tensors), (wanted, wanted_tensors) = split(second.state_dict()), split(whole.state_dict())
-    assert json.dumps(plain) == json.dumps(wanted)
-    assert all(torch.equal(tensors[key].nan_to_num(), wanted_tensors[key].nan_to_num()) for key in wanted_tensors)
