@@ -251,3 +251,16 @@ def test_fedat_averages_the_latest_models_of_the_tiers(toys) -> None:
     vector, weights = aggregator.aggregate(make_step(toys, fast, vector=start))
     torch.testing.assert_close(vector, start + (1 / 3) * 6.0 + (2 / 3) * 2.5)
     assert weights == pytest.approx([1 / 6] * 2)
+
+
+def test_fedat_counts_rounds_of_a_tier_and_not_uploads(toys) -> None:
+    """One fast client and three slow ones: after two rounds to one the slow tier has two thirds."""
+    aggregator = ready(toys, TierModels(Uniform(), lambda client: int(client >= 1), lambda: 2))
+    start = toys.start_model().vector
+    slow = [toys.make_update(c, version=VERSION, delta=torch.full((9,), 3.0)) for c in range(1, 4)]
+    aggregator.aggregate(make_step(toys, slow, vector=start))
+    for job in range(2):
+        fast = toys.make_update(0, job, VERSION, delta=torch.full((9,), 6.0))
+        vector, weights = aggregator.aggregate(make_step(toys, [fast], vector=start))
+    torch.testing.assert_close(vector, start + (1 / 3) * 6.0 + (2 / 3) * 3.0)
+    assert weights == pytest.approx([1 / 3])
