@@ -163,6 +163,7 @@ class Watched(Compass):
             q = math.floor((group.target - now) / S + 1e-9)
             if self._q_min <= q <= self._join_limit:
                 fits[group.number] = q
+        steps_to_create = self._steps_to_create(S, now)
         out = super()._assign(client, now)
         group = self.groups[self.group_of[client]]
         assert client in group.members
@@ -177,12 +178,23 @@ class Watched(Compass):
         else:
             assert group not in open_before
             assert self._q_min <= out.steps <= self._q_max
+            assert out.steps == steps_to_create
             assert group.target == pytest.approx(now + out.steps * S)
             assert now <= group.target <= group.cutoff
             expected = self._latency_factor * (group.target - now)
             assert group.cutoff - now == pytest.approx(expected, rel=1e-9, abs=1e-9)
             assert open_before or out.steps == self._q_max
         return out
+
+    def _steps_to_create(self, S: float, now: float) -> int:
+        """Steps until the latest return of some group's fastest client from one more full task."""
+        counts = [-1]
+        for group in self.groups.values():
+            if now < group.cutoff:
+                S_f = min(self.speeds.seconds(other, 1) for other in group.clients)
+                counts.append(math.floor((group.cutoff + S_f * self._q_max - now) / S + 1e-9))
+        most = max(count for count in counts if count <= self._q_max)
+        return self._q_max if most < 0 else max(most, self._q_min)
 
 
 @st.composite
