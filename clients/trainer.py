@@ -119,6 +119,8 @@ class LocalTrainer:
             if (chosen := technique.start(bench)) is not None:
                 shard = shard[chosen.cpu()]
             step_of = functools.partial(technique.gradients, gradients, network)
+        if type(balancer).prepare is not Balancer.prepare:
+            balancer.prepare(network, *self._examples(tasks, shard))
         for inputs, targets in self._minibatches(order, tasks, shard, steps):
             step = step_of(inputs, targets)
             descent.step([*step.shared, *itertools.chain.from_iterable(step.heads)])
@@ -132,9 +134,7 @@ class LocalTrainer:
         return trace
 
     def _workbench(self, network: TaskNetwork, tasks: tuple[int, ...], shard: Tensor) -> Workbench:
-        index = shard.to(self.device)
-        features = self._train.features.index_select(0, index)
-        targets = [self._train.targets[task].index_select(0, index) for task in tasks]
+        features, targets = self._examples(tasks, shard)
 
         def losses() -> Tensor:
             with self._judging():
@@ -147,6 +147,12 @@ class LocalTrainer:
                 ).sum(0)
 
         return Workbench(network, self._vector, self.layout, features, targets, losses)
+
+    def _examples(self, tasks: tuple[int, ...], index: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Features and the tasks' targets at these positions, on the device."""
+        index = index.to(self.device)
+        targets = [self._train.targets[task].index_select(0, index) for task in tasks]
+        return self._train.features.index_select(0, index), targets
 
     @contextlib.contextmanager
     def _judging(self) -> Iterator[None]:
@@ -166,9 +172,8 @@ class LocalTrainer:
         size, examples = order.settings.batch_size, len(shard)
         remaining = steps
         while remaining > 0:
-            index = shard[torch.randperm(examples, generator=generator)].to(self.device)
-            features = self._train.features.index_select(0, index)
-            targets = [self._train.targets[task].index_select(0, index) for task in tasks]
+            shuffled = shard[torch.randperm(examples, generator=generator)]
+            features, targets = self._examples(tasks, shuffled)
             if examples <= size:
                 yield features, targets
                 remaining -= 1

@@ -54,6 +54,19 @@ class Balancer(ABC):
     def start_job(self, generator: torch.Generator) -> None:
         """A job begins: forget what was learned in the last; `generator` gives the job's random draws."""
 
+    def prepare(self, network: TaskNetwork, inputs: Tensor, targets: Sequence[Tensor]) -> None:
+        """Before the first step of a job, at the model that was sent; may move the network's heads.
+
+        Parameters
+        ----------
+        network
+            The model, seen from the client's tasks.
+        inputs
+            All examples that the job trains on, shape [n, ...].
+        targets
+            For each task its targets, shape [n].
+        """
+
     @abstractmethod
     def gradients(
         self, network: TaskNetwork, inputs: Tensor, targets: Sequence[Tensor], task_weights: Sequence[float] | None

@@ -6,6 +6,11 @@ point, before any drift, so that what different clients measure of one version c
 
     S_i = sum_j ||grad_theta l_i(batch_j)||^2  over the job's first m batches     (sr: ||dl_i/dz||^2)
 
+Before that the heads can be aligned (`align`): some damped Newton steps of the heads alone, on all examples of the job
+at the backbone that was sent (:mod:`fedmtl.balancing.heads`). The kernels are then those of heads that fit, and not of
+heads that were left behind by the backbone. With ``head_step = "newton"`` the joint steps, too, move the heads in that
+metric, ``dl/dV (G + rho I)^-1 / h`` in place of ``dl/dV``, so that heads of all scales converge at the learning rate.
+
 The batches are those that the job trains on, so that probing changes none of them. The first is met at the downloaded
 point anyway; for the others the parameters are put back for the length of the probe.
 """
@@ -21,6 +26,7 @@ from torch import Tensor
 from fedmtl.balancing.base import Balancer, StepGradients
 from fedmtl.balancing.equal import Equal
 from fedmtl.balancing.gradients import clipped
+from fedmtl.balancing.heads import HeadMetric, align_heads, reach
 from fedmtl.balancing.network import TaskNetwork
 from fedmtl.balancing.options import HeadWeight
 from fedmtl.balancing.weights import Statistic, gram, kernel_statistic
@@ -29,6 +35,9 @@ from fedmtl.errors import ConfigError
 
 ProbePoint = Literal["full", "sr"]
 """Kernels of gradients with respect to the backbone's parameters, or to the shared representation."""
+
+HeadStep = Literal["gradient", "newton"]
+"""Whether a head follows its gradient, or its damped Newton step."""
 
 
 class EqualProbed(Balancer):
@@ -47,7 +56,17 @@ class EqualProbed(Balancer):
         head_weight: Annotated[HeadWeight, Param("whether the server's factors scale the heads")] = "unweighted",
         clip: Annotated[float, Param("upper bound of the shared gradient's L2 norm; 0 for none", ge=0)] = 0.0,
         head_clip: Annotated[float, Param("upper bound of each head's gradient's L2 norm; 0 for none", ge=0)] = 0.0,
+        align: Annotated[int, Param("Newton steps of the heads alone before a job; 0 for none", ge=0)] = 0,
+        damping: Annotated[float, Param("of Newton steps, relative to the mean eigenvalue", gt=0)] = 0.3,
+        head_step: Annotated[
+            HeadStep, Param("what heads follow in joint steps; head_clip is for gradients")
+        ] = "gradient",
     ) -> None:
+        if head_step == "newton" and head_weight == "weighted":
+            raise ConfigError(
+                "balancing.head_weight = 'weighted' with balancing.head_step = 'newton': a Newton step is the same for "
+                "a loss of any weight; set balancing.head_weight = 'unweighted' or balancing.head_step = 'gradient'"
+            )
         if statistic == "denoised" and (batches < 2 or probe == "sr"):
             raise ConfigError(
                 "balancing.statistic = 'denoised' compares the backbone's gradients of different batches: set "
@@ -57,15 +76,27 @@ class EqualProbed(Balancer):
         self.probe = probe
         self.batches = batches
         self.head_clip = head_clip
+        self.align = align
+        self.damping = damping
+        self.head_step = head_step
         self._equal = Equal(head_weight=head_weight, clip=clip)
+        self._metric: HeadMetric | None = None
         self._probed = 0
         self._base: list[Tensor] = []
         self._rows: list[Tensor] = []  # gradients of the batches so far, shape [tasks, shared parameters] each
         self._size: Tensor | None = None  # the statistic of the batches so far, shape [tasks]
 
     def start_job(self, generator: torch.Generator) -> None:
-        """Nothing is probed yet."""
+        """Nothing is aligned or probed yet."""
+        self._metric = None
         self._probed, self._base, self._rows, self._size = 0, [], [], None
+
+    def prepare(self, network: TaskNetwork, inputs: Tensor, targets: Sequence[Tensor]) -> None:
+        """Align the heads."""
+        if self.align or self.head_step == "newton":
+            representation = network.predicted_representation(inputs)
+            self._metric = HeadMetric(representation, self.damping)
+            align_heads(network, representation, targets, self._metric, self.align)
 
     def gradients(
         self, network: TaskNetwork, inputs: Tensor, targets: Sequence[Tensor], task_weights: Sequence[float] | None
@@ -74,9 +105,18 @@ class EqualProbed(Balancer):
         statistics = self._probe(network, inputs, targets) if self._probed < self.batches else None
         step = self._equal.gradients(network, inputs, targets, task_weights)
         step.statistics = statistics
-        if self.head_clip:
+        if self.head_step == "newton":
+            step.heads = self._newton(network, step)
+        elif self.head_clip:
             step.heads = [clipped(head, self.head_clip) for head in step.heads]
         return step
+
+    def _newton(self, network: TaskNetwork, step: StepGradients) -> list[Sequence[Tensor]]:
+        """The heads' steps in the metric of the job's examples."""
+        if self._metric is None:
+            raise RuntimeError("head_step = 'newton' needs a call of prepare() before a job's first step")
+        reaches = map(reach, network.tasks, step.losses.tolist())
+        return [self._metric.step(head, far) for head, far in zip(step.heads, reaches, strict=True)]
 
     def _probe(self, network: TaskNetwork, inputs: Tensor, targets: Sequence[Tensor]) -> Tensor:
         """A number for each task; the mean of these numbers is the statistic of all batches so far, shape [tasks]."""

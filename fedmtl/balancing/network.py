@@ -95,6 +95,16 @@ class TaskNetwork:
             representation, self.shared, gradient, retain_graph=True
         )
 
+    def predicted_representation(self, inputs: Tensor, batch: int = 1000) -> Tensor:
+        """The representation of many examples as the model predicts (dropout off, statistics as they are), no graph."""
+        mode = self.backbone.training
+        self.backbone.eval()
+        try:
+            with torch.no_grad():
+                return torch.cat([self.backbone(part) for part in inputs.split(batch)])
+        finally:
+            self.backbone.train(mode)
+
     def head_pass(self, representation: Tensor, targets: Sequence[Tensor]) -> HeadPass:
         """Each task's loss on a representation, and its derivatives.
 
