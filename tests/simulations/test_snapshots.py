@@ -69,3 +69,19 @@ def test_the_trainers_own_tensors_are_not_what_it_hands_out() -> None:
             parameter.fill_(100.0)
     trainer._vector.fill_(-100.0)
     assert torch.equal(event.update.delta, before)
+
+
+def test_in_this_process_nothing_is_copied_on_the_way_to_a_worker_and_back() -> None:
+    """The simulator's own path does not serialise: an order holds the very vector of the model."""
+    experiment = Experiment.load(None, SMALL)
+    fleet, strategy = simulated_fleet(experiment), experiment.new_strategy()
+    workers = fleet._workers
+    submitted, results, submit, result = [], [], workers.submit, workers.result
+    workers.submit = lambda jobs: (submitted.extend(jobs), submit(jobs))  # type: ignore[method-assign]
+    workers.result = lambda key: results.append(result(key)) or results[-1]  # type: ignore[method-assign]
+    fleet.send(strategy.orders(strategy.begin(fleet.clients(), 0.0).decision.assignments))
+    assert len(submitted) == 9
+    assert all(job.order.base.vector is strategy.model.vector for job in submitted)
+    event = fleet.next_event(None)
+    assert isinstance(event, Arrival)
+    assert event.update is results[0]
