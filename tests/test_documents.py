@@ -87,3 +87,19 @@ def test_the_lock_file_pins_every_package_and_names_no_place() -> None:
     assert all(re.fullmatch(r"[a-z0-9-]+==[\w.]+( ; .+)?", line) for line in lines)
     assert "torch==2.13.0" in lines
     assert not [line for line in lines if line.startswith(("nvidia", "triton"))]
+
+
+def test_every_test_that_the_page_of_properties_names_exists() -> None:
+    page = (ROOT / "docs/properties.md").read_text()
+    named = re.findall(r"`(tests/[\w/]+\.py)::([\w:]+)`", page)
+    assert len(named) == page.count("::test_") > 200
+    missing = []
+    for file, path in named:
+        lines = (ROOT / file).read_text().splitlines() if (ROOT / file).is_file() else []
+        for name in path.split("::"):
+            start = next((n for n, line in enumerate(lines) if re.match(rf"\s*(def|class) {name}\b", line)), None)
+            lines = [] if start is None else lines[start + 1 :]
+            if start is None:
+                missing.append(f"{file}::{path}")
+                break
+    assert not missing
