@@ -4,22 +4,27 @@ arXiv 2508.06692. Selection, its formulas and its differences from the authors' 
 :mod:`strategies.selectors.hetero_select`. As there, clients are held near the global model (mu) and the server's step
 has momentum (beta); clients report the mean loss of their first 8 batches (8 bytes). With vectors of shape [P]:
 
-    D = sum_i (n_i / n) Delta_i,     v <- beta v + D,     w[t+1] = w[t] + v
+    D = sum_i p_i Delta_i,     v <- beta v + D,     w[t+1] = w[t] + v
+
+with ``p_i = n_i / n``, or by the scores S_i, scaled to 0..1, ``p_i = S_i / sum S``; these may also set a client's
+learning rate, ``min(eta (1 + S_i), cap)``, for which `eta` is 0.05 and the cap 0.15 in the authors' code. Their
+compression, where an update keeps a share of its entries that follows the score and the bandwidth, is not offered.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fedmtl.components import Param
 from strategies.aggregators import ModelAggregator, Optimized
 from strategies.methods import method
-from strategies.options import WeightBase, base_weighting
+from strategies.options import base_weighting
 from strategies.parts import TaskWeights
 from strategies.policies import LossReports
 from strategies.round_options import Late, OverCommit, StepBudget, Timeout
 from strategies.schedulers import Synchronous
 from strategies.selectors import HeteroSelect
+from strategies.selectors.hetero_select import FairBy, ScoreWeights
 from strategies.server_optimizers import SGD
 from strategies.strategy import Strategy
 
@@ -33,6 +38,9 @@ def heteroselect(
     clients_per_round: Annotated[int, Param("clients whose answers make a round", ge=1, source=_CODE)] = 10,
     diversity: Annotated[float, Param("factor of the diversity in a score", ge=0, source=_CODE)] = 0.3,
     fairness: Annotated[float, Param("factor of the fairness in a score", ge=0, source=_CODE)] = 0.2,
+    fair_by: Annotated[
+        FairBy, Param("fairness: for those chosen rarely, or with few examples", source=_CODE)
+    ] = "choices",
     staleness: Annotated[float, Param("factor of the time since the last choice", ge=0, source=_CODE)] = 0.2,
     temperature: Annotated[float, Param("temperature of the softmax", gt=0, source=_CODE)] = 1.0,
     batches: Annotated[int, Param("batches whose mean loss a client reports; 0: an epoch", ge=0, source=_CODE)] = 8,
@@ -42,10 +50,16 @@ def heteroselect(
     timeout: Timeout = None,
     late: Late = "reject",
     step_budget: StepBudget = None,
-    weight_base: WeightBase = "data_size",
+    score_rate: Annotated[bool, Param("learning rates that grow with the score", source=_CODE)] = False,
+    rate_cap: Annotated[float, Param("largest learning rate that a score makes", gt=0, source=_CODE)] = 0.15,
+    weight_base: Annotated[
+        Literal["uniform", "data_size", "score"], Param("updates count the same, by examples, or by their score")
+    ] = "data_size",
 ) -> Strategy:
     """HeteRo-Select: rounds of clients drawn by a score."""
-    selector = HeteroSelect(diversity=diversity, fairness=fairness, staleness=staleness, temperature=temperature)
+    selector = HeteroSelect(
+        diversity=diversity, fairness=fairness, staleness=staleness, temperature=temperature, fair_by=fair_by
+    )
     scheduler = Synchronous(
         clients_per_round,
         selector=selector,
@@ -54,5 +68,11 @@ def heteroselect(
         late=late,
         step_budget=step_budget,
     )
-    aggregator = Optimized(ModelAggregator(base_weighting(weight_base)), SGD(momentum=beta))
-    return Strategy(scheduler, aggregator, LossReports(batches, mu), task_weights, name="heteroselect")
+    weighting = ScoreWeights(selector) if weight_base == "score" else base_weighting(weight_base)
+    aggregator = Optimized(ModelAggregator(weighting), SGD(momentum=beta))
+
+    def scaled(client: int, rate: float) -> float:
+        return min(rate * (1.0 + selector.score_of(client)), rate_cap)
+
+    policy = LossReports(batches, mu, scaled if score_rate else None)
+    return Strategy(scheduler, aggregator, policy, task_weights, name="heteroselect")

@@ -105,7 +105,7 @@ class SharedRandomness(Compressor):
         if self.clip == 0 or float(along.abs().max()) <= self.clip:
             return along
         lengths = along.abs() * torch.linalg.vector_norm(block, dim=1)
-        return along * (self.clip / lengths).clamp(max=1.0)
+        return along.mul((self.clip / lengths).clamp(max=1.0))
 
     def _counts(self, sent: Tensor, groups: int) -> list[int]:
         if sent.dim() != 1 or sent.dtype != torch.float32 or len(sent) < groups:

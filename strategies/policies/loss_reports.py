@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fedmtl.protocol import GlobalModel, TrainSettings
@@ -20,13 +20,18 @@ class LossReports(ClientPolicy):
         Over how many steps; 0 for those of the first epoch.
     mu
         Factor of a proximal term; None for that of the run's settings.
+    rate
+        A client's learning rate from the run's; None for the run's itself.
     """
 
     name = "losses"
 
-    def __init__(self, steps: int = 0, mu: float | None = None) -> None:
+    def __init__(
+        self, steps: int = 0, mu: float | None = None, rate: Callable[[int, float], float] | None = None
+    ) -> None:
         self.steps = steps
         self.mu = mu
+        self._rate = rate
 
     @property
     def constants(self) -> Mapping[str, Any]:
@@ -36,4 +41,6 @@ class LossReports(ClientPolicy):
     def instruct(self, client: int, settings: TrainSettings, model: GlobalModel, ledger: Ledger) -> Instruction:
         """The settings, with the proximal term."""
         told = settings if self.mu is None else dataclasses.replace(settings, proximal=self.mu)
+        if self._rate is not None:
+            told = dataclasses.replace(told, learning_rate=self._rate(client, settings.learning_rate))
         return Instruction(told, {}, {})

@@ -5,26 +5,32 @@ with probabilities proportional to ``exp(S_i / temperature)``:
 
     S_i  = norm(V_i) + 0.3 D_i + 0.2 F_i + 0.2 St_i          norm(x) = (x - min x) / (max x - min x)
     V_i  : mean loss on the client's first batches           D_i  = clip(1 - cos(g_i, g_bar), 0, 1)
-    F_i  = clip(1 - n_i / mean n, -1, 1)                     St_i = norm(ln(1 + rounds since the last choice) / 2)
+    F_i  = clip(1 - c_i / mean c, -1, 1)                     St_i = norm(ln(1 + rounds since the last choice) / 2)
 
 g_i is the client's last update, shape [P], and g_bar the mean of the updates that came in the same round. A client of
-which nothing is known yet has norm(V) = 1, so that it is tried, and D = F = 0.
+which nothing is known yet has norm(V) = 1, so that it is tried, and D = 0. c_i is how often i was chosen, as in the
+authors' code, or its number of examples. norm(S_i) also serves :class:`ScoreWeights` and learning rates.
 
-Differences from the authors' code: the score selects, and that is all; there it can also set a compression, the
-learning rate and the weights.
+Differences from the authors' code: g_bar there is a running mean of the server's steps, a client of which nothing is
+known has D = 0.5, S is divided by its range before the softmax, and the temperature falls to a half during the run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fedmtl.protocol import Update
+from strategies.ledger import Ledger
+from strategies.parts import Weighting
 from strategies.selectors.base import Floats, Rows, Selector, mean_loss, normalised, sample
+
+FairBy = Literal["choices", "examples"]
 
 
 class HeteroSelect(Selector):
@@ -36,12 +42,21 @@ class HeteroSelect(Selector):
         Factors of D, F and St.
     temperature
         Of the softmax.
+    fair_by
+        What c counts: ``"choices"`` or ``"examples"``.
     """
 
     def __init__(
-        self, *, diversity: float = 0.3, fairness: float = 0.2, staleness: float = 0.2, temperature: float = 1.0
+        self,
+        *,
+        diversity: float = 0.3,
+        fairness: float = 0.2,
+        staleness: float = 0.2,
+        temperature: float = 1.0,
+        fair_by: FairBy = "choices",
     ) -> None:
-        super().__init__(loss=0.0, diversity=0.0, examples=0.0, chosen=0.0)
+        super().__init__(loss=0.0, diversity=0.0, examples=0.0, chosen=0.0, choices=0.0, score=1.0)
+        self.fair_by = fair_by
         self.diversity = diversity
         self.fairness = fairness
         self.staleness = staleness
@@ -65,25 +80,41 @@ class HeteroSelect(Selector):
 
     def _close_round(self, rows: Rows) -> None:
         self.candidates["chosen"][rows] = self.round
+        self.candidates["choices"][rows] += 1
 
     def probabilities(self, rows: Rows) -> Floats:
         """Probabilities of the first draw from these clients; they sum to 1."""
-        scores = self.scores(rows) / self.temperature
+        S = self.scores(rows)
+        self.candidates["score"][rows] = normalised(S) if np.ptp(S) > 0 else 1.0
+        scores = S / self.temperature
         weights = np.exp(scores - scores.max(initial=-np.inf))
         return np.asarray(weights / weights.sum())
 
     def scores(self, rows: Rows) -> Floats:
         """S of these clients."""
         table = self.candidates
-        n = table["examples"][rows]
-        known = np.flatnonzero(n > 0)
-        V, F = np.ones(len(rows)), np.zeros(len(rows))
+        known = np.flatnonzero(table["examples"][rows] > 0)
+        V = np.ones(len(rows))
         if len(known):
             V[known] = normalised(table["loss"][rows[known]])
-            F[known] = np.clip(1.0 - n[known] / n[known].mean(), -1.0, 1.0)
+        F = self._fairness(rows, known)
         St = normalised(0.5 * np.log1p(self.round - table["chosen"][rows]))
         D = table["diversity"][rows]
         return V + self.diversity * D + self.fairness * F + self.staleness * St
+
+    def _fairness(self, rows: Rows, known: Rows) -> Floats:
+        F = np.zeros(len(rows))
+        if self.fair_by == "examples":
+            c = self.candidates["examples"][rows[known]]
+            F[known] = np.clip(1.0 - c / c.mean(), -1.0, 1.0) if len(known) else 0.0
+            return F
+        c = self.candidates["choices"][rows]
+        mean = self.candidates["choices"].mean()
+        return np.clip(1.0 - c / mean, -1.0, 1.0) if mean > 0 else F
+
+    def score_of(self, client: int) -> float:
+        """The client's score when it could last be chosen, scaled to 0..1 over those that could be."""
+        return float(self.candidates["score"][self.candidates.row(client)])
 
     def _compare(self) -> None:
         """D of the clients of this round."""
@@ -105,3 +136,22 @@ class HeteroSelect(Selector):
         """Restore a state that `state_dict` returned."""
         super().load_state_dict(state)
         self._updates = {int(row): delta for row, delta in state["updates"]}
+
+
+class ScoreWeights(Weighting):
+    """``p_i = S_i / sum S`` with the scores, scaled to 0..1, by which the clients were chosen.
+
+    Parameters
+    ----------
+    selector
+        Has the scores.
+    """
+
+    def __init__(self, selector: HeteroSelect) -> None:
+        self.selector = selector
+
+    def weights(self, updates: Sequence[Update], version: int, ledger: Ledger) -> tuple[float, ...]:
+        """The scores over their sum; equal weights if all are 0."""
+        scores = [self.selector.score_of(update.client) for update in updates]
+        total = math.fsum(scores)
+        return tuple(score / total if total > 0 else 1.0 / len(scores) for score in scores)

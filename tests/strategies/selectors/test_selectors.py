@@ -13,9 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedmtl.errors import ConfigError
+from fedmtl.protocol import TrainSettings
 from fedmtl.state import split
+from strategies.catalogue import build_strategy
+from strategies.ledger import Ledger
 from strategies.selectors import HeteroSelect, OortSelector
 from strategies.selectors.base import Selector, normalised, percentile, ranking, sample
+from strategies.selectors.hetero_select import FairBy, ScoreWeights
 from strategies.selectors.paced import PacedSelector
 
 SELECTORS = {
@@ -275,8 +279,11 @@ def test_oorts_exploration_cannot_grow() -> None:
         OortSelector(exploration=0.3, exploration_min=0.5)
 
 
-def test_heteroselects_score_is_the_papers(toys) -> None:
-    selector = HeteroSelect()
+@pytest.mark.parametrize(
+    ("fair_by", "F"), [("choices", [1 / 3, -1 / 3, -1.0, 1.0]), ("examples", [0.5, 0.0, -0.5, 0.0])]
+)
+def test_heteroselects_score_is_the_papers(toys, fair_by: FairBy, F: list[float]) -> None:
+    selector = HeteroSelect(fair_by=fair_by)
     selector.prepare(toys.start_model(), 0)
     selector.free(range(4))
     east, north = torch.zeros(toys.LAYOUT.size), torch.zeros(toys.LAYOUT.size)
@@ -285,16 +292,49 @@ def test_heteroselects_score_is_the_papers(toys) -> None:
     for client, (loss, examples, delta) in enumerate([(1.0, 10, east), (2.0, 20, east), (5.0, 30, north)]):
         selector.heard(report(toys, client, loss, 1.0, examples, delta=delta))
     selector.candidates["chosen"][:] = [1, 1, 1, 0]
+    selector.candidates["choices"][:] = [1, 2, 3, 0]  # 1.5 on average
     selector._compare()
     selector.round = 3
     # g_bar is (2/3, 1/3): its cosines are 2/sqrt(5) with east and 1/sqrt(5) with north; the mean of n is 20.
     V, D = [0.0, 0.25, 1.0, 1.0], [1 - 2 / math.sqrt(5), 1 - 2 / math.sqrt(5), 1 - 1 / math.sqrt(5), 0.0]
-    F, St = [0.5, 0.0, -0.5, 0.0], [0.0, 0.0, 0.0, 1.0]
+    St = [0.0, 0.0, 0.0, 1.0]
     expected = [v + 0.3 * d + 0.2 * f + 0.2 * s for v, d, f, s in zip(V, D, F, St, strict=True)]
     assert selector.scores(np.arange(4)) == pytest.approx(expected, abs=1e-6)
     probabilities = selector.probabilities(np.arange(4))
     assert probabilities == pytest.approx(np.exp(expected) / np.exp(expected).sum(), abs=1e-6)
     assert probabilities.sum() == pytest.approx(1.0)
+    scaled = (np.array(expected) - min(expected)) / (max(expected) - min(expected))
+    assert [selector.score_of(client) for client in range(4)] == pytest.approx(scaled, abs=1e-6)
+    updates = [report(toys, client, 1.0, 1.0) for client in (3, 1, 2)]
+    weights = ScoreWeights(selector).weights(updates, 0, Ledger())
+    assert weights == pytest.approx(scaled[[3, 1, 2]] / scaled[[3, 1, 2]].sum(), abs=1e-6)
+
+
+def test_heteroselect_counts_how_often_each_client_was_chosen(toys) -> None:
+    selector = HeteroSelect()
+    selector.prepare(toys.start_model(), 0)
+    selector.free(range(6))
+    chosen = [client for _ in range(5) for client in selector.choose(2)]
+    assert selector.candidates["choices"].tolist() == [chosen.count(client) for client in range(6)]
+
+
+def test_scores_of_zero_weigh_the_same(toys) -> None:
+    selector = HeteroSelect()
+    selector.prepare(toys.start_model(), 0)
+    selector.free(range(2))
+    selector.candidates["score"][:] = 0.0
+    updates = [report(toys, client, 1.0, 1.0) for client in range(2)]
+    assert ScoreWeights(selector).weights(updates, 0, Ledger()) == (0.5, 0.5)
+
+
+def test_heteroselects_scores_may_set_learning_rates(toys) -> None:
+    strategy = toys.ready(build_strategy("heteroselect", {"clients_per_round": 2, "score_rate": True}))
+    scheduler = strategy.scheduler
+    strategy.begin(range(6), 0.0)
+    scheduler.selector.candidates["score"][:] = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    told = [strategy.policy.instruct(c, TrainSettings(), toys.start_model(), Ledger()) for c in range(6)]
+    rates = [instruction.settings.learning_rate for instruction in told]
+    assert rates == pytest.approx([0.1, 0.12, 0.14, 0.15, 0.15, 0.15])
 
 
 def test_updates_of_zero_have_no_direction_and_no_diversity(toys) -> None:
