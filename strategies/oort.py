@@ -16,7 +16,7 @@ from strategies.methods import method
 from strategies.options import WeightBase, base_weighting
 from strategies.parts import TaskWeights
 from strategies.policies import LossReports
-from strategies.round_options import Late, OverCommit, StepBudget, Timeout
+from strategies.round_options import Late, StepBudget, Timeout
 from strategies.schedulers import Synchronous
 from strategies.selectors import OortSelector
 from strategies.strategy import Strategy
@@ -43,7 +43,9 @@ def oort(
     blacklist_rounds: Annotated[
         int | None, Param("clients chosen more often are left out; none if not set", ge=1, source=_CODE)
     ] = None,
-    over_commit: OverCommit = 1.1,
+    over_commit: Annotated[
+        float, Param("clients asked for each answer that a round needs; the slowest are late", ge=1, source=_CODE)
+    ] = 1.1,
     timeout: Timeout = None,
     late: Late = "reject",
     step_budget: StepBudget = None,
