@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import csv
 
 from fedmtl.files import replacing
 from fedmtl.records.schemas import read_table
 from fedmtl.records.summary import LAST_EVALUATIONS, SUMMARY, read_summary
 from fedmtl.statistics import interval as interval
 from simulations.study import Study, chosen, run_directory
+from simulations.study_overview import overview_lines
 from simulations.study_tasks import COLUMNS, add_comparisons, task_tables
 
 DROPS = (5, 10)
@@ -123,6 +125,8 @@ def collect(study: Study, out: Path) -> pa.Table:
     table = pa.Table.from_pylist(rows, schema=schema)
     with replacing(out / "results.parquet") as temporary:
         pq.write_table(table, temporary)
+    with replacing(out / "results.csv") as temporary:
+        csv.write_csv(table, temporary)
     return table
 
 
@@ -132,7 +136,7 @@ def write_table(study: Study, results: pa.Table, out: Path) -> Path:
     With several tasks a table of all of them comes first, for each combination.
     """
     lines = [f"# {study.name}", "", f"Seeds: {', '.join(map(str, study.seeds))}. Mean ± half the 95 % interval.", ""]
-    lines += choice_table(study, out)
+    lines += [*overview_lines(study, results), *choice_table(study, out)]
     if together := task_tables(study, results):
         lines += [*together, "# Task by task", ""]
     for place, task, groups in _parts(study, results):

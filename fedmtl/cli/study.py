@@ -41,6 +41,6 @@ def start_study(path: Path, out: Path | None, workers: int | None) -> bool:
         failed = run_study(study, directory, workers=workers or os.cpu_count() or 1, progress=progress)
     results = collect(study, directory)
     console.print(f"table: {write_table(study, results, directory)}", markup=False, soft_wrap=True)
-    for plot in draw(study, directory):
-        console.print(f"plot: {plot}", markup=False, soft_wrap=True)
+    for picture in draw(study, results, directory):
+        console.print(f"plot: {picture.path}", markup=False, soft_wrap=True)
     return not failed
