@@ -9,6 +9,8 @@ import pytest
 
 from fedmtl.compare import MEAN_RANK, Comparison, compare
 from fedmtl.errors import RunDirectoryError
+from fedmtl.records import read_summary, write_summary
+from fedmtl.records.single_task import SINGLE_TASK, against_single_task
 from fedmtl.tasks import Task
 
 MakeRun = Callable[..., Path]
@@ -72,6 +74,25 @@ def test_runs_of_the_same_name_are_told_apart_by_their_paths(
 ) -> None:
     again = make_run("quick", versions=12)
     assert compare([runs[0], again], tmp_path).header == ("", str(runs[0]), str(again))
+
+
+def test_delta_m_is_shown_where_a_run_has_single_task_baselines(
+    runs: list[Path], make_run: MakeRun, tmp_path: Path
+) -> None:
+    alone = make_run("alone", versions=60, rate=30.0)
+    summary = read_summary(alone)
+    singles = {task["name"]: {"value": task["mean_of_last"], "directory": ""} for task in summary["tasks"]}
+    write_summary(alone, {**summary, SINGLE_TASK: against_single_task(summary, singles)})
+    found = compare([runs[0], alone], tmp_path)
+    assert row(found, "delta-m by metric (lower is better)") == ("-", "+0.00 %")
+    assert row(found, "delta-m by task (lower is better)") == ("-", "+0.00 %")
+    assert row(found, "ink: change from the task alone (+ is worse)") == ("-", "+0.00 %")
+    assert not any("delta-m" in cells[0] for cells in compare(runs, tmp_path).rows)
+
+
+def test_equals_share_the_mean_of_their_ranks(make_run: MakeRun, tmp_path: Path) -> None:
+    twins = [make_run(f"twin{number}", versions=12) for number in range(2)]
+    assert row(compare(twins, tmp_path), MEAN_RANK) == ("1.50", "1.50")
 
 
 def test_what_cannot_be_compared_is_refused_and_nothing_is_written(

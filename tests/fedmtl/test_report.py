@@ -14,6 +14,8 @@ import pytest
 
 from fedmtl.errors import RunDirectoryError
 from fedmtl.plots import PLOTS
+from fedmtl.records import read_summary
+from fedmtl.records.single_task import SINGLE_TASK, against_single_task
 from fedmtl.report import write_report
 
 MakeRun = Callable[..., Path]
@@ -105,3 +107,27 @@ def test_a_browser_opens_the_page_and_decodes_every_image(directory: Path, tmp_p
     command = [browser, *flags, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", copy.as_uri()]
     page = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     assert f"<title>complete {len(PLOTS)} of {len(PLOTS)}</title>" in page
+
+
+def test_single_task_models_are_told_of_where_the_run_has_them(make_run: MakeRun) -> None:
+    run = make_run("balanced", versions=12)
+    summary = read_summary(run)
+    assert "single-task" not in write_report(run).read_text(encoding="utf-8")
+    singles = {task["name"]: {"value": task["mean_of_last"] / 2, "directory": ""} for task in summary["tasks"]}
+    summary[SINGLE_TASK] = against_single_task(summary, singles)
+    page = write_report(run, summary).read_text(encoding="utf-8")
+    assert "<h2>Against single-task models</h2>" in page
+    # Twice the accuracy is 100 % better, twice the error 100 % worse: two of each make nothing.
+    assert page.count("-100.00 %") == page.count("+100.00 %") == 2
+    assert "Delta-m: +0.00 % by metric, +0.00 % by task" in page
+
+
+def test_a_single_task_value_of_nothing_is_a_problem_that_is_told(make_run: MakeRun) -> None:
+    run = make_run("none", versions=12)
+    summary = read_summary(run)
+    singles = {task["name"]: {"value": float(task["name"] != "ink"), "directory": ""} for task in summary["tasks"]}
+    found = against_single_task(summary, singles)
+    assert found["delta_m"] is found["delta_m_by_task"] is found["tasks"]["ink"]["change"] is None
+    assert found["tasks"]["digit"]["change"] is not None
+    page = write_report(run, summary | {SINGLE_TASK: found}).read_text(encoding="utf-8")
+    assert "no delta-m: ink, mse: the baseline is 0.0" in page

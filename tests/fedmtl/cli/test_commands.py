@@ -237,3 +237,22 @@ def test_the_version_is_printed() -> None:
     result = fedmtl("--version")
     assert result.exit_code == 0
     assert re.fullmatch(r"fedmtl \d+\.\d+\.\d+\n", result.stdout)
+
+
+def test_baselines_are_trained_with_the_run_and_shown_beside_it(here: Path) -> None:
+    few = ["--set", 'tasks.names=["digit", "ink"]']
+    result = fedmtl("run", *SMALL, *few, "--baselines", "--out", "runs/both")
+    assert result.exit_code == 0, result.output
+    for place, task in enumerate(("digit", "ink"), start=1):
+        assert f"single-task baseline {place} of 2: {task}" in result.stdout
+        assert re.search(rf"^ +{task} .*\d\.\d{{4}} +[+-][\d.]+ %", result.stdout, re.MULTILINE)
+    assert re.search(r"delta-m [+-][\d.]+ % by metric, [+-][\d.]+ % by task \(lower is better\)", result.stdout)
+    assert "Against single-task models" in (here / "runs/both/report.html").read_text()
+    again = fedmtl("run", *SMALL, *few, "--set", "balancing.name=equal", "--baselines", "--out", "runs/equal")
+    assert "single-task baseline" not in again.stdout
+    assert "delta-m by metric" in fedmtl("compare", "runs/both", "runs/equal").stdout
+
+
+def test_what_can_have_no_baselines_is_refused(here: Path) -> None:
+    assert_refused(["run", *SMALL, "--set", 'tasks.names=["ink"]', "--baselines"], here, "one task, 'ink'")
+    assert_refused(["run", "--resume", "x", "--baselines"], here, "leave out --baselines")

@@ -178,3 +178,21 @@ for name in ("natural", "iid", "dirichlet", "quantity", "dual-dirichlet", "class
 import fedmtl.data.build
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_one_task_alone_keeps_everything_else_as_it_is():
+    whole, alone = build("tasks.ownership=disjoint"), build("tasks.ownership=disjoint", "tasks.only=ink")
+    assert [task.name for task in alone.tasks] == ["ink"]
+    assert torch.equal(alone.train.targets[0], whole.train.targets[2])
+    assert torch.equal(alone.shards.indices, whole.shards.indices)
+    assert torch.equal(alone.validation.indices, whole.validation.indices)
+    assert list(alone.active) == np.flatnonzero(whole.owners[:, 2]).tolist()
+    assert alone.tasks_of(alone.active[0]) == (0,)
+    assert list(whole.active) == list(range(100))
+
+
+def test_a_task_to_learn_alone_must_be_one_of_the_experiments():
+    with pytest.raises(ConfigError, match=r"tasks\.only = 'inc'.*did you mean 'ink'.*known: digit, parity, ink"):
+        build("tasks.only=inc")
+    with pytest.raises(ConfigError, match="known: digit, parity"):
+        build('tasks.names=["digit", "parity"]', "tasks.only=ink")
