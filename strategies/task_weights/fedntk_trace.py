@@ -29,7 +29,7 @@ from typing import Annotated, Any, Literal
 import torch
 
 from fedmtl.balancing import build_balancer
-from fedmtl.balancing.equal_probed import ProbePoint
+from fedmtl.balancing.equal_probed import HeadStep, ProbePoint
 from fedmtl.balancing.options import HeadWeight
 from fedmtl.balancing.weights import Statistic, balanced_weights
 from fedmtl.components import Param
@@ -62,6 +62,11 @@ class FedNTKTrace(TaskWeights):
         ] = "none",
         clip: Annotated[float, Param("upper bound of the shared gradient's L2 norm; 0 for none", ge=0)] = 1.0,
         head_clip: Annotated[float, Param("upper bound of each head's gradient's L2 norm; 0 for none", ge=0)] = 1.0,
+        align: Annotated[int, Param("Newton steps of the heads alone before a job; 0 for none", ge=0)] = 2,
+        damping: Annotated[float, Param("of Newton steps, relative to the mean eigenvalue", gt=0)] = 0.3,
+        head_step: Annotated[
+            HeadStep, Param("what heads follow in joint steps; head_clip is for gradients")
+        ] = "newton",
         eps: Annotated[float, Param("added to lambda", gt=0)] = 1e-12,
     ) -> None:
         options = {
@@ -71,6 +76,9 @@ class FedNTKTrace(TaskWeights):
             "head_weight": head_weight,
             "clip": clip,
             "head_clip": head_clip,
+            "align": align,
+            "damping": damping,
+            "head_step": head_step,
         }
         self._balancing = Balancing("equal-probed", options)
         build_balancer(self._balancing)  # refuses here, and not on the clients, what does not fit together

@@ -116,13 +116,14 @@ def test_without_exponent_and_coverage_it_is_fedbuff_to_the_bit(ownership: str) 
         "strategy.a=0.5",
         "balancing.clip=1.0",
     ]
-    neutral = ("balancing.exponent=0.0", "balancing.coverage=false", "balancing.head_clip=0.0")
+    spec = ("balancing.head_clip=0.0", "balancing.align=0", "balancing.head_step=gradient")
+    neutral = ("balancing.exponent=0.0", "balancing.coverage=false", *spec)
     ours = run(*common, *neutral)
     plain = run(*common, "balancing.name=equal")
     assert not torch.equal(ours.models[0].vector, ours.models[-1].vector)
     for one, other in itertools.zip_longest(ours.models, plain.models):
         assert torch.equal(one.vector, other.vector)
-    weighted = run(*common, "balancing.head_clip=0.0")
+    weighted = run(*common, *spec)
     assert not torch.equal(weighted.models[-1].vector, plain.models[-1].vector)
 
 
@@ -167,12 +168,18 @@ def test_a_run_cut_after_any_flush_goes_on_to_the_same_bits(strategy: str, versi
         ("balancing.statistic=top_eig", "balancing.batches=3"),
         ("balancing.probe=sr",),
         ("balancing.coverage=false",),
-        ("balancing.head_weight=weighted",),
         ("balancing.omega_norm=sum_K",),
+        ("balancing.align=0",),
+        ("balancing.damping=1.0",),
+        ("balancing.head_step=gradient",),
+        ("balancing.head_step=gradient", "balancing.head_weight=weighted"),
+        ("balancing.head_step=gradient", "balancing.head_clip=0.1"),
     ],
 )
 def test_every_switch_does_something_and_trains(options: tuple[str, ...]) -> None:
-    plain, switched = (run(*APART["skewed"], "strategy.name=fedbuff", *more) for more in ((), options))
+    """The last of the options against the same run without it."""
+    common = (*APART["skewed"], "strategy.name=fedbuff")
+    plain, switched = (run(*common, *more) for more in (options[:-1], options))
     assert torch.isfinite(switched.models[-1].vector).all()
     assert not torch.equal(plain.models[-1].vector, switched.models[-1].vector)
 

@@ -5,6 +5,8 @@ import torch
 from torch import Tensor
 
 from fedmtl.balancing import TaskNetwork, build_balancer
+from fedmtl.balancing.heads import HeadMetric, reach
+from fedmtl.errors import ConfigError
 from fedmtl.protocol import Balancing
 
 # Sums of squares over up to 10^4 float32 entries, taken in another order.
@@ -134,3 +136,63 @@ def test_each_head_is_clipped_by_itself(make_step) -> None:
         for clipped, gradient in zip(one, other, strict=True):
             torch.testing.assert_close(clipped, gradient * factor)
     assert all(torch.equal(one, other) for one, other in zip(cut.shared, raw.shared, strict=True))
+
+
+def prepared(step, **options):
+    """A balancer of which a job begins on all of the step's examples."""
+    balancer = build_balancer(Balancing("equal-probed", options))
+    balancer.start_job(torch.Generator())
+    balancer.prepare(step.network, step.inputs, step.targets)
+    return balancer
+
+
+def test_kernels_are_those_of_aligned_heads(step) -> None:
+    """And only the heads have moved, each to a loss that is no higher."""
+    shared = [value.clone() for value in step.network.values[: len(step.network.shared)]]
+    before = [loss.item() for loss in step.losses()]
+    balancer = prepared(step, align=2, batches=1)
+    after = [loss.item() for loss in step.losses()]
+    # Token ids and pixels alike: whatever the representation, a step that raises a loss is taken back.
+    assert all(new <= old * (1 + 1e-5) for new, old in zip(after, before, strict=True))
+    assert after != before
+    assert all(torch.equal(old, new) for old, new in zip(shared, step.network.values, strict=False))
+    of = step.shared_gradients if step.network.shared else step.representation_gradients
+    expected = of().square().sum(1)
+    found = balancer.gradients(step.network, step.inputs, step.targets, None).statistics
+    torch.testing.assert_close(found, expected, **CLOSE)
+
+
+def test_without_alignment_a_job_begins_where_it_was_sent(make_step) -> None:
+    step = make_step("mlp")
+    before = [value.clone() for value in step.network.values]
+    prepared(step)
+    prepared(step, head_step="newton")
+    assert all(torch.equal(old, new) for old, new in zip(before, step.network.values, strict=True))
+
+
+def test_newton_steps_of_heads_leave_the_shared_gradient_as_it_is(make_step) -> None:
+    plain = make_step("mlp").run("equal-probed")
+    step = make_step("mlp")
+    balancer = prepared(step, head_step="newton", head_clip=1e-3, damping=0.7)
+    found = balancer.gradients(step.network, step.inputs, step.targets, None)
+    assert all(torch.equal(one, other) for one, other in zip(found.shared, plain.shared, strict=True))
+    metric = HeadMetric(step.network.predicted_representation(step.inputs), 0.7)
+    for head, gradient, task, loss in zip(found.heads, plain.heads, step.network.tasks, plain.losses, strict=True):
+        for one, other in zip(head, metric.step(gradient, reach(task, loss.item())), strict=True):
+            assert torch.equal(one, other)
+
+
+def test_newton_steps_need_a_prepared_job_and_heads_without_weights(make_step) -> None:
+    with pytest.raises(ConfigError, match=r"set balancing\.head_weight = 'unweighted'"):
+        build_balancer(Balancing("equal-probed", {"head_step": "newton", "head_weight": "weighted"}))
+    with pytest.raises(RuntimeError, match=r"prepare\(\)"):
+        make_step("mlp").run("equal-probed", head_step="newton")
+
+
+def test_dropout_and_the_mode_of_the_model_are_left_alone(make_step) -> None:
+    step = make_step("mlp")
+    step.model.train()
+    step.network.predicted_representation(step.inputs, batch=7)
+    assert step.network.backbone.training
+    together, apart = (step.network.predicted_representation(step.inputs, batch=size) for size in (1000, 7))
+    torch.testing.assert_close(together, apart)
