@@ -13,7 +13,7 @@ from fedmtl.errors import ConfigError, RunDirectoryError
 from fedmtl.files import replacing
 from fedmtl.records.summary import SUMMARY
 from simulations.experiment import Experiment
-from simulations.tuning import Choices, Tuning
+from simulations.tuning import Choices, Tuning, best_value
 
 _KEYS = ("name", "seeds", "base", "axes", "targets", "highlight", "tune", "baselines")
 
@@ -129,7 +129,8 @@ class Study:
         for name, label in labels.items():
             tables = merged(tables, self.axes[name][label])
         if self.tuning is not None and choices is not None:
-            tables = merged(tables, self.tuning.tables(choices[self.tuning.place(labels)]))
+            value = choices[self.tuning.place(labels)]
+            tables = merged(tables, self.tuning.candidates(labels).tables(value))
         return Cell(labels, seed, merged(tables, {"seed": seed}))
 
     def trials(self) -> dict[tuple[tuple[str, ...], Any], list[Cell]]:
@@ -137,10 +138,12 @@ class Study:
         tuning, found = self.tuning, {}
         if tuning is not None:
             places = [c for c in self._combinations() if all(c[axis] == label for axis, label in tuning.at.items())]
-            for labels, value in itertools.product(places, tuning.values):
-                cells = [self._cell(labels, seed, {tuning.place(labels): value}) for seed in tuning.seeds]
-                named = [replace(cell, labels={**labels, tuning.key: str(value)}) for cell in cells]
-                found[tuning.place(labels), value] = named
+            for labels in places:
+                candidates = tuning.candidates(labels)
+                for value in candidates.values:
+                    cells = [self._cell(labels, seed, {tuning.place(labels): value}) for seed in tuning.seeds]
+                    named = [replace(cell, labels={**labels, candidates.key: str(value)}) for cell in cells]
+                    found[tuning.place(labels), value] = named
         return found
 
     def toml(self) -> str:
@@ -204,7 +207,9 @@ def run_study(study: Study, out: Path, *, workers: int, progress: Progress) -> l
 
     def run_missing(cells: Sequence[Cell]) -> list[tuple[Cell, Exception]]:
         missing = [cell for cell in cells if not (run_directory(out, cell) / SUMMARY).exists()]
-        failed = []
+        failed: list[tuple[Cell, Exception]] = []
+        if not missing:
+            return failed
         for (cell, _), _, fault in ray_map(run_cell, [(cell, str(out)) for cell in missing], workers=workers):
             if fault is not None:
                 failed.append((cell, fault))
@@ -234,7 +239,13 @@ def chosen(study: Study, out: Path) -> Choices | None:
     for (place, value), cells in study.trials().items():
         ended = [path for cell in cells if ((path := run_directory(out, cell)) / SUMMARY).exists()]
         by_place.setdefault(place, {})[value] = ended if len(ended) == len(cells) else []
-    return {place: study.tuning.choose(paths, place) for place, paths in by_place.items()}
+    choices = {}
+    for place, directories in by_place.items():
+        try:
+            choices[place] = best_value(directories)
+        except ConfigError as error:
+            raise ConfigError(f"tune, {', '.join(place)}: {error}") from None
+    return choices
 
 
 def run_directory(out: Path, cell: Cell) -> Path:

@@ -12,6 +12,7 @@ from fedmtl.errors import ConfigError
 from simulations.baselines import FOLDER, Baseline, baselines, is_there, read_value, train
 from simulations.experiment import Experiment
 from simulations.study import Cell, Progress, Study, merged
+from simulations.tuning import best_value
 
 
 class StudyBaselines:
@@ -82,13 +83,16 @@ class StudyBaselines:
         if tuning is None:
             return plain
         found = []
-        for index, baseline in enumerate(plain):
-            where = (f"{baseline.task} alone", *tuning.place(cell.labels))
+        for index in range(len(plain)):
             try:
-                value = self._choice(self._trials_of(cell, index), where)
+                value = self._choice(self._trials_of(cell, index))
             except ConfigError:
                 return None
-            found.append(self._plain(replace(cell, tables=merged(cell.tables, tuning.tables(value))))[index])
+            found.append(
+                self._plain(replace(cell, tables=merged(cell.tables, tuning.candidates(cell.labels).tables(value))))[
+                    index
+                ]
+            )
         return found
 
     def values(self, cell: Cell) -> dict[str, float] | None:
@@ -117,7 +121,9 @@ class StudyBaselines:
         from simulations.workers.pool import ray_map
 
         work = [(b.task, b.tables, str(self.folder)) for b in wanted if not is_there(b, self.folder)]
-        failed = []
+        failed: list[tuple[Cell, Exception]] = []
+        if not work:
+            return failed
         for (task, tables, _), _, fault in ray_map(train_one, work, workers=workers):
             cell = _as_cell(task, tables)
             if fault is not None:
@@ -130,17 +136,16 @@ class StudyBaselines:
         tuning = self._study.tuning
         if tuning is None:
             return {}
-        place = tuning.place(cell.labels)
-        return {value: [self._plain(trial)[index] for trial in self._trials[place, value]] for value in tuning.values}
+        place, values = tuning.place(cell.labels), tuning.candidates(cell.labels).values
+        return {value: [self._plain(trial)[index] for trial in self._trials[place, value]] for value in values}
 
-    def _choice(self, trials: Mapping[Any, list[Baseline]], where: tuple[str, ...]) -> Any:
+    def _choice(self, trials: Mapping[Any, list[Baseline]]) -> Any:
         """The best value of the tuned setting for one baseline."""
-        assert self._study.tuning is not None
         name = tuple(baseline.key for every in trials.values() for baseline in every)
         if name not in self._chosen:
             paths = {value: [self.folder / baseline.key for baseline in every] for value, every in trials.items()}
             ended = {value: found if all(path.exists() for path in found) else [] for value, found in paths.items()}
-            self._chosen[name] = self._study.tuning.choose(ended, where)
+            self._chosen[name] = best_value(ended)
         return self._chosen[name]
 
     def _plain(self, cell: Cell) -> list[Baseline]:

@@ -156,10 +156,13 @@ def choice_table(study: Study, out: Path) -> list[str]:
     if choices is None or tuning is None:
         return []
     columns = list(dict.fromkeys(place[1:] for place in choices))
-    lines = [f"## Chosen: {tuning.key}", "", f"Of {', '.join(map(str, tuning.values))}, by {tuning.judged_by()}.", ""]
+    values = ", ".join(map(str, tuning.usual.values))
+    lines = ["## Chosen beforehand", "", f"{tuning.usual.key}, of {values}, unless said, by {tuning.judged_by()}.", ""]
     lines += [f"| | {' | '.join(', '.join(column) for column in columns)} |", "|---|" + "---:|" * len(columns)]
     for label in dict.fromkeys(place[0] for place in choices):
-        lines.append(f"| {label} | {' | '.join(str(choices[(label, *column)]) for column in columns)} |")
+        other = tuning.instead.get(label)
+        name = label if other is None else f"{label}: {other.key}, of {', '.join(map(str, other.values))}"
+        lines.append(f"| {name} | {' | '.join(str(choices[(label, *column)]) for column in columns)} |")
     return [*lines, ""]
 
 

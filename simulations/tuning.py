@@ -22,6 +22,44 @@ _KEYS = ("key", "values", "seeds", "per", "at")
 
 
 @dataclass(frozen=True)
+class Candidates:
+    """The values that a key may be given."""
+
+    section: str
+    option: str
+    values: tuple[Any, ...]
+
+    @classmethod
+    def parse(cls, given: Mapping[str, Any], where: str) -> Self:
+        """Check ``key`` and ``values``.
+
+        Raises
+        ------
+        ConfigError
+            If they are not a key and a list of values; names the place.
+        """
+        section, _, option = str(given["key"]).partition(".")
+        if not section or not option:
+            raise ConfigError(f"{where}.key = {given['key']!r}: write section.key, such as 'training.learning_rate'")
+        if not isinstance(given["values"], list) or len(given["values"]) < 2:
+            raise ConfigError(f"{where}.values = {given['values']!r}: a choice needs a list of at least two")
+        return cls(section, option, tuple(given["values"]))
+
+    @property
+    def key(self) -> str:
+        """``section.option``."""
+        return f"{self.section}.{self.option}"
+
+    def tables(self, value: Any) -> dict[str, dict[str, Any]]:
+        """A value, to be laid over a configuration."""
+        return {self.section: {self.option: value}}
+
+    def toml(self) -> dict[str, Any]:
+        """As it is written."""
+        return {"key": self.key, "values": list(self.values)}
+
+
+@dataclass(frozen=True)
 class Tuning:
     """The section ``[tune]`` of a study: which key takes which values, and for whom it is chosen.
 
@@ -33,15 +71,17 @@ class Tuning:
         seeds = [100]                        # none of the study's
         per = ["strategy", "partition"]      # a choice for each combination of these axes,
         at = { speed = "1:10" }              # made with these labels on the others
+        [tune.instead.FedAdam]               # a label of the first axis for which another key is chosen
+        key = "strategy.server_rate"
+        values = [0.01, 0.1]
 
     Of the values, the one with the best mean rank over the tasks is taken; on a tie, the first of the list. What is
     ranked is a task's metric on the clients' held-out examples, the mean over the last 20 evaluated versions and over
     the seeds.
     """
 
-    section: str
-    option: str
-    values: tuple[Any, ...]
+    usual: Candidates
+    instead: Mapping[str, Candidates]
     seeds: tuple[int, ...]
     per: tuple[str, ...]
     at: Mapping[str, str]
@@ -59,14 +99,9 @@ class Tuning:
         def refuse(what: str) -> ConfigError:
             return ConfigError(f"{where}: tune.{what}")
 
-        if not isinstance(given, dict) or set(given) != set(_KEYS):
-            raise ConfigError(f"{where}: [tune] needs exactly the keys {', '.join(_KEYS)}")
-        section, _, option = str(given["key"]).partition(".")
-        if not section or not option:
-            raise refuse(f"key = {given['key']!r}: write section.key, such as 'training.learning_rate'")
-        values, own, per, at = given["values"], given["seeds"], given["per"], given["at"]
-        if not isinstance(values, list) or len(values) < 2:
-            raise refuse(f"values = {values!r}: a choice needs a list of at least two")
+        if not isinstance(given, dict) or set(given) - {"instead"} != set(_KEYS):
+            raise ConfigError(f"{where}: [tune] needs the keys {', '.join(_KEYS)}, and may have instead; no others")
+        own, per, at = given["seeds"], given["per"], given["at"]
         if not isinstance(own, list) or not own or not all(type(seed) is int and seed >= 0 for seed in own):
             raise refuse(f"seeds = {own!r}: write a list of seeds")
         if both := set(own) & set(seeds):
@@ -78,20 +113,24 @@ class Tuning:
         for axis, label in at.items():
             if label not in axes[axis]:
                 raise refuse(f"at.{axis} = {label!r} is not a label of that axis; known: {', '.join(axes[axis])}")
-        return cls(section, option, tuple(values), tuple(own), tuple(per), at)
+        instead = given.get("instead", {})
+        compared = next(iter(axes))
+        if not isinstance(instead, dict) or (instead and compared not in per):
+            raise refuse(f"instead needs tables by label of the axis {compared!r}, which per must name")
+        for label, table in instead.items():
+            if label not in axes[compared] or not isinstance(table, dict) or set(table) != {"key", "values"}:
+                raise refuse(f"instead.{label}: needs a label of the axis {compared!r}, with key and values")
+        others = {label: Candidates.parse(table, f"{where}: tune.instead.{label}") for label, table in instead.items()}
+        return cls(Candidates.parse(given, f"{where}: tune"), others, tuple(own), tuple(per), at)
 
-    @property
-    def key(self) -> str:
-        """``section.option``."""
-        return f"{self.section}.{self.option}"
+    def candidates(self, labels: Mapping[str, str]) -> Candidates:
+        """What may be chosen for these labels."""
+        compared = next(iter(labels.values()))
+        return self.instead.get(compared, self.usual)
 
     def place(self, labels: Mapping[str, str]) -> tuple[str, ...]:
         """The labels that a choice depends on."""
         return tuple(labels[axis] for axis in self.per)
-
-    def tables(self, value: Any) -> dict[str, dict[str, Any]]:
-        """The value, to be laid over a configuration."""
-        return {self.section: {self.option: value}}
 
     def judged_by(self) -> str:
         """How a value is chosen, in words."""
@@ -101,31 +140,32 @@ class Tuning:
 
     def toml(self) -> dict[str, Any]:
         """The section as it is written."""
-        lists = {"values": list(self.values), "seeds": list(self.seeds), "per": list(self.per)}
-        return {"key": self.key, **lists, "at": dict(self.at)}
+        tables = {**self.usual.toml(), "seeds": list(self.seeds), "per": list(self.per), "at": dict(self.at)}
+        if self.instead:
+            tables["instead"] = {label: candidates.toml() for label, candidates in self.instead.items()}
+        return tables
 
-    def choose(self, directories: Mapping[Any, Sequence[Path]], place: Sequence[str]) -> Any:
-        """The best value.
 
-        Parameters
-        ----------
-        directories
-            For each value its runs, one for each seed; none for a value whose runs failed, which is not chosen.
-        place
-            For whom, to be named in an error.
+def best_value(directories: Mapping[Any, Sequence[Path]]) -> Any:
+    """The value with the best mean rank over the tasks; on a tie, the first.
 
-        Raises
-        ------
-        ConfigError
-            If no run of any value ended.
-        """
-        results = {str(value): [held_out(path) for path in paths] for value, paths in directories.items() if paths}
-        if not results:
-            raise ConfigError(f"tune: no run of {', '.join(place)} ended, from which {self.key} could be chosen")
-        metrics = next(iter(results.values()))[0][0]
-        scores = {name: np.mean([values for _, values in runs], axis=0) for name, runs in results.items()}
-        ranks = mean_ranks({name: list(row) for name, row in scores.items()}, metrics)
-        return min((value for value in self.values if str(value) in ranks), key=lambda value: ranks[str(value)])
+    Parameters
+    ----------
+    directories
+        For each value its runs, one for each seed; none for a value whose runs failed, which is not chosen.
+
+    Raises
+    ------
+    ConfigError
+        If there is no run, or the clients held out nothing.
+    """
+    results = {value: [held_out(path) for path in paths] for value, paths in directories.items() if paths}
+    if not results:
+        raise ConfigError("no run ended")
+    metrics = next(iter(results.values()))[0][0]
+    scores = {value: np.mean([values for _, values in runs], axis=0).tolist() for value, runs in results.items()}
+    ranks = mean_ranks(scores, metrics)
+    return min(ranks, key=ranks.__getitem__)
 
 
 def held_out(directory: Path) -> tuple[list[Metric], list[float]]:

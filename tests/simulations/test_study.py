@@ -12,7 +12,7 @@ from fedmtl.errors import ConfigError, RunDirectoryError
 from simulations.study import Study, chosen, merged, run_cell, run_directory, run_study
 from simulations.study_plots import draw
 from simulations.study_results import _reached, collect, interval, write_table
-from simulations.tuning import Tuning
+from simulations.tuning import best_value
 
 TINY = """
 name = "tiny"
@@ -170,7 +170,7 @@ def test_a_setting_is_chosen_for_each_label_on_seeds_of_its_own_and_then_used(tm
         ("values = [1e-4, 0.1]", "values = [0.1]", "at least two"),
         ('per = ["strategy"]', "per = []", "name each axis in just one"),
         ('"1:9"', '"1:8"', r"tune\.at\.speed = '1:8' is not a label"),
-        ("at = {", "on = {", "exactly the keys"),
+        ("at = {", "on = {", "needs the keys"),
         ("training.learning_rate", "learning_rate", "section.key"),
         ("training.learning_rate", "training.rate", "training.rate"),
     ],
@@ -181,11 +181,22 @@ def test_a_mistake_in_what_is_to_be_chosen_is_named(tmp_path: Path, old: str, ne
 
 
 def test_the_first_value_wins_a_tie_and_a_value_whose_runs_failed_is_not_chosen(tmp_path: Path) -> None:
-    tuning = Tuning("training", "momentum", (0.0, 0.5, 0.9), (100,), ("strategy",), {})
     study = Study.load(write(tmp_path, TINY.replace("seeds = 2", "seeds = [0]")))
     cell = study.cells()[0]
     run_cell((cell, str(tmp_path)))
     run = run_directory(tmp_path, cell)
-    assert tuning.choose({0.0: [], 0.5: [run], 0.9: [run]}, ("a",)) == 0.5
-    with pytest.raises(ConfigError, match=r"no run of a ended, from which training\.momentum"):
-        tuning.choose({0.0: [], 0.5: [], 0.9: []}, ("a",))
+    assert best_value({0.0: [], 0.5: [run], 0.9: [run]}) == 0.5
+    with pytest.raises(ConfigError, match="no run ended"):
+        best_value({0.0: [], 0.5: [], 0.9: []})
+
+
+def test_a_label_may_have_another_key_chosen(tmp_path: Path) -> None:
+    instead = '[tune.instead.buffered]\nkey = "strategy.server_rate"\nvalues = [0.5, 1.0]\n'
+    study = Study.load(write(tmp_path, TINY + TUNE + instead))
+    values = [(place, value) for place, value in study.trials()]
+    assert values == [(("buffered",), 0.5), (("buffered",), 1.0), (("synchronous",), 1e-4), (("synchronous",), 0.1)]
+    cells = study.cells({("buffered",): 0.5, ("synchronous",): 0.1})
+    assert cells[0].tables["strategy"] == {"name": "fedbuff", "buffer_size": 3, "server_rate": 0.5}
+    assert cells[-1].tables["training"] == {"learning_rate": 0.1}
+    with pytest.raises(ConfigError, match=r"instead\.synchronus: needs a label of the axis 'strategy'"):
+        Study.load(write(tmp_path, TINY + TUNE + instead.replace("buffered", "synchronus")))
