@@ -89,6 +89,7 @@ class LocalTrainer:
             task_losses=losses,
             task_weights=_means(trace.weights) or factors,
             task_traces=_means(trace.statistics),
+            task_sketches=torch.stack(trace.sketches).mean(0).cpu() if trace.sketches else None,
             learning_rate=plan.settings.learning_rate,
             momentum=plan.settings.momentum,
             client_type=plan.client_type,
@@ -108,14 +109,14 @@ class LocalTrainer:
         balancer = self._balancer(order)
         descent = _Descent(network, plan, self.layout, tasks, base)
         factors = None if order.task_weights is None else [order.task_weights[task] for task in tasks]
-        trace = _Trace([], [], [])
+        trace = _Trace([], [], [], [])
 
         def gradients(inputs: Tensor, targets: Sequence[Tensor]) -> StepGradients:
             return balancer.gradients(network, inputs, targets, factors)
 
         step_of: Compute = gradients
         if (technique := plan.technique) is not None:
-            bench = self._workbench(network, tasks, shard)
+            bench = self._workbench(network, tasks, shard, factors)
             if (chosen := technique.start(bench)) is not None:
                 shard = shard[chosen.cpu()]
             step_of = functools.partial(technique.gradients, gradients, network)
@@ -129,11 +130,15 @@ class LocalTrainer:
                 trace.weights.append(step.weights)
             if step.statistics is not None:
                 trace.statistics.append(step.statistics)
+            if step.sketches is not None:
+                trace.sketches.append(step.sketches)
         if technique is not None:
             technique.finish(bench)
         return trace
 
-    def _workbench(self, network: TaskNetwork, tasks: tuple[int, ...], shard: Tensor) -> Workbench:
+    def _workbench(
+        self, network: TaskNetwork, tasks: tuple[int, ...], shard: Tensor, factors: list[float] | None = None
+    ) -> Workbench:
         features, targets = self._examples(tasks, shard)
 
         def losses() -> Tensor:
@@ -146,7 +151,7 @@ class LocalTrainer:
                     ]
                 ).sum(0)
 
-        return Workbench(network, self._vector, self.layout, features, targets, losses)
+        return Workbench(network, self._vector, self.layout, features, targets, losses, factors)
 
     def _examples(self, tasks: tuple[int, ...], index: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Features and the tasks' targets at these positions, on the device."""
@@ -225,11 +230,12 @@ class LocalTrainer:
 
 
 class _Trace(NamedTuple):
-    """What the balancer said in each step, shape [tasks] each; empty where it says nothing."""
+    """What the balancer said in each step, shape [tasks] or [tasks, m] each; empty where it says nothing."""
 
     losses: list[Tensor]
     weights: list[Tensor]
     statistics: list[Tensor]
+    sketches: list[Tensor]
 
 
 def _means(steps: list[Tensor]) -> tuple[float, ...]:

@@ -158,6 +158,9 @@ class Update:
     task_losses, task_weights, task_traces
         For each owned task: mean training loss over the job's steps, mean weight that the balancer gave it, and mean
         NTK statistic (empty where the balancer measures none).
+    task_sketches
+        For each owned task a sketch of its mean gradient at the model that was sent (:mod:`fedmtl.balancing.sketch`),
+        shape [tasks, m], float32 on the CPU; None where the balancer makes none.
     learning_rate, momentum, client_type, similarity, feedback
         What the client's half of the policy chose and measured.
     failure
@@ -182,6 +185,7 @@ class Update:
     task_losses: tuple[float, ...] = ()
     task_weights: tuple[float, ...] = ()
     task_traces: tuple[float, ...] = ()
+    task_sketches: Tensor | None = None
     learning_rate: float = 0.0
     momentum: float = 0.0
     client_type: str = ""

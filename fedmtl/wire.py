@@ -173,6 +173,11 @@ def _check_tasks(state: dict[str, Any], tasks: int) -> None:
         values = state[name]
         if not isinstance(values, list) or len(values) not in (0, len(owned)) or not all(map(_is_number, values)):
             raise WireError(f"{name} is {_shown(values)}, expected {len(owned)} numbers or none")
+    sketches = state["task_sketches"]
+    if sketches is not None and not (
+        isinstance(sketches, Tensor) and sketches.dtype == torch.float32 and sketches.shape[:-1] == (len(owned),)
+    ):
+        raise WireError(f"task_sketches is {_shown(sketches)}, expected {len(owned)} rows of float32 or none")
 
 
 def _check_finite(state: dict[str, Any]) -> None:
@@ -184,6 +189,8 @@ def _check_finite(state: dict[str, Any]) -> None:
     for name in ("learning_rate", "momentum"):
         if not math.isfinite(state[name]):
             raise WireError(f"{name} is not finite")
+    if isinstance(state["task_sketches"], Tensor) and not torch.isfinite(state["task_sketches"]).all():
+        raise WireError("task_sketches is not finite")
     for name, vector in state["vectors"].items():
         if isinstance(vector, Tensor) and not torch.isfinite(vector).all():
             raise WireError(f"vector {name!r} is not finite")

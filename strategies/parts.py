@@ -268,8 +268,16 @@ class TaskWeights(Part):
         """How a client balances its tasks within a step."""
         return Balancing()
 
+    def fit(self, aggregator: Aggregator, policy: ClientPolicy) -> tuple[Aggregator, ClientPolicy]:
+        """The parts of the strategy that carries these weights: others, where weighing needs more than a factor."""
+        return aggregator, policy
+
     def weights(self) -> tuple[float, ...] | None:
         """A factor per task that is sent with every order; None for ones."""
+        return None
+
+    def fault(self, update: Update, layout: ParameterLayout) -> str | None:
+        """Why an update lacks what these weights ask of clients, so that it must not be applied, or None."""
         return None
 
     def on_aggregated(self, updates: Sequence[Update], weights: Sequence[float], layout: ParameterLayout) -> None:

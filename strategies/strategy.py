@@ -75,9 +75,8 @@ class Strategy(FlowerMethods):
         name: str = "custom",
     ) -> None:
         self.scheduler = scheduler
-        self.aggregator = aggregator
-        self.policy = policy or ClientPolicy()
         self.task_weights = task_weights or TaskWeights()
+        self.aggregator, self.policy = self.task_weights.fit(aggregator, policy or ClientPolicy())
         refuse_misfits(self._parts.values())
         self.name = name
         self.compressor: Compressor | None = None
@@ -85,7 +84,7 @@ class Strategy(FlowerMethods):
         self.settings = TrainSettings()
         self.seed = 0
         self._model: GlobalModel | None = None
-        self._bases = Bases(aggregator.needs_bases)
+        self._bases = Bases(self.aggregator.needs_bases)
         self._next_job: dict[int, int] = {}
         self._in_flight: dict[int, tuple[int, int]] = {}  # client -> (job, base version)
         self._received: dict[JobKey, Update] = {}
@@ -270,7 +269,7 @@ class Strategy(FlowerMethods):
         heads = len(self.model.layout.heads)
         if not update.tasks or len(set(update.tasks)) < len(update.tasks) or not set(update.tasks) <= set(range(heads)):
             return f"claims the tasks {update.tasks} of {heads}"
-        return None
+        return self.task_weights.fault(update, self.model.layout)
 
     def _vector_fault(self, name: str, vector: Tensor) -> str | None:
         expected = self.model.vector

@@ -29,6 +29,8 @@ class Workbench:
         All training examples of the client, shape [n, ...], and for each of its tasks their targets, shape [n].
     losses
         Gives, when called, the loss of each example under the present values, summed over the tasks, shape [n].
+    factors
+        The server's factor for each task in the shared gradient; None for ones.
     """
 
     network: TaskNetwork
@@ -37,6 +39,7 @@ class Workbench:
     features: Tensor
     targets: Sequence[Tensor]
     losses: Callable[[], Tensor]
+    factors: Sequence[float] | None = None
 
 
 class Technique:

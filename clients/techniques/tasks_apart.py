@@ -17,8 +17,8 @@ class TasksApart(Technique):
     """From the model that was sent, descends on each task's loss alone; the tasks meet in no step.
 
     With task i's values w_i (backbone and head i), for each batch ``w_i <- w_i - eta clip(grad l_i(w_i))``, with
-    momentum, weight decay and a proximal term as the settings say. The job ends at the start plus the sum of the
-    tasks' changes.
+    momentum, weight decay and a proximal term as the settings say; the server's factors scale the backbone's part of
+    the gradient. The job ends at the start plus the sum of the tasks' changes.
 
     Parameters
     ----------
@@ -37,10 +37,12 @@ class TasksApart(Technique):
         self._start: list[Tensor] = []
         self._values: list[list[Tensor]] = []
         self._velocity: list[list[Tensor]] = []
+        self._factors: Sequence[float] | None = None
 
     def start(self, bench: Workbench) -> Tensor | None:
         """Every task begins at the values that were sent."""
         network = bench.network
+        self._factors = bench.factors
         self._start = [value.clone() for value in network.values]
         self._values = [[value.clone() for value in _of(network, network.values, i)] for i in range(len(network.tasks))]
         self._velocity = [[torch.zeros_like(value) for value in values] for values in self._values]
@@ -55,7 +57,9 @@ class TasksApart(Technique):
             torch._foreach_copy_(_of(network, network.values, task), values)
             representation, pullback = network.represent(inputs)
             heads = network.head_pass(representation, targets)
-            shared = pullback(network.task_gradients(heads.slopes)[task])
+            shared = list(pullback(network.task_gradients(heads.slopes)[task]))
+            if self._factors is not None and shared:
+                shared = list(torch._foreach_mul(shared, self._factors[task]))
             self._step(network, task, [*shared, *heads.gradients[2 * task : 2 * task + 2]])
             losses.append(heads.losses[task])
         idle = [torch.zeros_like(value) for value in network.values]

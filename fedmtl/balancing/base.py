@@ -28,6 +28,8 @@ class StepGradients:
         The weight each task had in the shared gradient, shape [tasks]; None for ones.
     statistics
         The NTK statistic measured for each task, shape [tasks]; None if none was.
+    sketches
+        A sketch of each task's gradient, shape [tasks, m]; None if none was made.
     """
 
     shared: Sequence[Tensor]
@@ -35,6 +37,7 @@ class StepGradients:
     losses: Tensor
     weights: Tensor | None = None
     statistics: Tensor | None = None
+    sketches: Tensor | None = None
 
 
 class Balancer(ABC):

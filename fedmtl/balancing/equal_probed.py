@@ -29,6 +29,7 @@ from fedmtl.balancing.gradients import clipped
 from fedmtl.balancing.heads import HeadMetric, align_heads, reach
 from fedmtl.balancing.network import TaskNetwork
 from fedmtl.balancing.options import HeadWeight
+from fedmtl.balancing.sketch import Projection
 from fedmtl.balancing.weights import Statistic, gram, kernel_statistic
 from fedmtl.components import Param
 from fedmtl.errors import ConfigError
@@ -61,7 +62,14 @@ class EqualProbed(Balancer):
         head_step: Annotated[
             HeadStep, Param("what heads follow in joint steps; head_clip is for gradients")
         ] = "gradient",
+        sketch: Annotated[int, Param("entries of each task's sketched gradient; 0 for no sketches", ge=0)] = 0,
+        sketch_seed: Annotated[int, Param("of the sketches' projection, which all clients share", ge=0)] = 0,
     ) -> None:
+        if sketch and probe == "sr":
+            raise ConfigError(
+                "balancing.probe = 'sr' with sketches: they are of the backbone's gradients, which only the full probe "
+                "takes; set balancing.probe = 'full'"
+            )
         if head_step == "newton" and head_weight == "weighted":
             raise ConfigError(
                 "balancing.head_weight = 'weighted' with balancing.head_step = 'newton': a Newton step is the same for "
@@ -80,6 +88,8 @@ class EqualProbed(Balancer):
         self.damping = damping
         self.head_step = head_step
         self._equal = Equal(head_weight=head_weight, clip=clip)
+        self._projection = Projection(sketch, sketch_seed) if sketch else None
+        self._sketches: Tensor | None = None  # of the latest batch that was probed, shape [tasks, m]
         self._metric: HeadMetric | None = None
         self._probed = 0
         self._base: list[Tensor] = []
@@ -105,6 +115,7 @@ class EqualProbed(Balancer):
         statistics = self._probe(network, inputs, targets) if self._probed < self.batches else None
         step = self._equal.gradients(network, inputs, targets, task_weights)
         step.statistics = statistics
+        step.sketches = None if statistics is None else self._sketches
         if self.head_step == "newton":
             step.heads = self._newton(network, step)
         elif self.head_clip:
@@ -138,12 +149,19 @@ class EqualProbed(Balancer):
         representation, pullback = network.represent(inputs)
         slopes = network.task_gradients(network.head_pass(representation, targets).slopes)
         if self.probe == "sr" or not network.shared:
+            self._sketch(slopes.new_zeros(len(slopes), 0))
             return self._running(slopes.square().sum((1, 2)))
         rows = [torch.cat([part.reshape(-1) for part in pullback(slope)]) for slope in slopes]
+        self._sketch(rows)
         if self.statistic == "trace":
             return self._running(torch.stack([row.dot(row) for row in rows]))
         self._rows.append(torch.stack(rows))
         return kernel_statistic(gram(torch.stack(self._rows, dim=1)), self.statistic)
+
+    def _sketch(self, rows: Sequence[Tensor] | Tensor) -> None:
+        """Sketch the gradients of one batch, one for each task; the mean over a job's batches is the mean's sketch."""
+        if self._projection is not None:
+            self._sketches = self._projection(rows if isinstance(rows, Tensor) else torch.stack(list(rows)))
 
     def _running(self, squares: Tensor) -> Tensor:
         """Where the kernel over batches is taken as diagonal: the mean of its entries so far, or the largest."""

@@ -103,5 +103,11 @@ def check_balancing(balancing: Balancing, batch_size: int) -> None:
 
 
 def bytes_up(balancing: Balancing, tasks: int) -> int:
-    """Bytes that a client with so many tasks sends up because its balancer reports: 8 for each task, and 16."""
-    return 8 * tasks + 16 if getattr(BALANCERS[balancing.name], "reports", False) else 0
+    """Bytes that a client with so many tasks sends up because its balancer reports.
+
+    8 for each task, and 16; and 4 for each entry of a task's sketch, if it makes any.
+    """
+    if not getattr(BALANCERS[balancing.name], "reports", False):
+        return 0
+    sketched: int = balancing.options.get("sketch", 0)
+    return (8 + 4 * sketched) * tasks + 16
