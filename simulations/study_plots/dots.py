@@ -101,10 +101,10 @@ def _finals(whole: Overview, measure: str, places: Sequence[Place], panels: Sequ
             if not values.size:
                 _remark(panel, row, "no run", "left")
                 continue
-            mean, half = interval(values.tolist())
-            if not math.isfinite(mean):
+            if not np.isfinite(values).all():
                 _remark(panel, row, "diverged", "right")
                 continue
+            mean, half = interval(values.tolist())
             seen += [mean, *_worst(panel, row, whole.column(measure, place, label, "worst_clients"))]
             if math.isfinite(half):
                 panel.plot([mean - half, mean + half], [row, row], color=COLOURS[0], linewidth=1.6, alpha=0.5, zorder=2)
@@ -124,12 +124,16 @@ def _worst(panel: Axes, row: int, values: np.ndarray) -> list[float]:
     return [float(values.mean())]
 
 
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if values.size else math.nan
+
+
 def _by_mean(whole: Overview, measure: str) -> list[str]:
     """The labels, the best mean over all places first; where some places are missing, it is over the others.
 
     Means are taken from the median of each place, so that a label does not gain by missing where all are bad.
     """
-    means = np.array([[interval(whole.finals(measure, p, b).tolist())[0] for p in whole.places] for b in whole.labels])
+    means = np.array([[_mean(whole.finals(measure, p, b)) for p in whole.places] for b in whole.labels])
     means[~np.isfinite(means)] = np.nan
     known = [column[np.isfinite(column)] for column in means.T]
     means -= [np.median(column) if column.size else 0.0 for column in known]
