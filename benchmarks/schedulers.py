@@ -86,8 +86,8 @@ class Drive:
         generator = np.random.default_rng(0)
         self.scheduler = scheduler
         self.arrivals = 0
-        self._seconds = generator.uniform(1.0, 50.0, clients).tolist()
-        self._loss = generator.lognormal(size=clients).tolist()
+        self._seconds: list[float] = generator.uniform(1.0, 50.0, clients).tolist()
+        self._loss: list[float] = generator.lognormal(size=clients).tolist()
         self._deltas = torch.from_numpy(generator.normal(size=(64, 10)).astype(np.float32)).unbind()
         self._heap: list[tuple[float, int, int]] = []
         self._version = self._jobs = 0
