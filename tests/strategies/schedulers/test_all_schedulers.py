@@ -87,7 +87,7 @@ STEPS = {  # the bounds of an order's steps; where a scheduler is not named, the
     "queued": (1, 200),
     "queued, hasty": (1, 200),
 }
-FLEETS = int(os.environ.get("FEDMTL_FLEETS", "60"))
+FLEETS = int(os.environ.get("FEDMTL_FLEETS", "45"))
 """Random fleets for each scheduler and property; more for a thorough search."""
 FAULTS = ("nan", "length", "version", "failure", "duplicate", "stranger", "similarity")
 
@@ -153,19 +153,42 @@ def busy_clients(loop: Loop) -> set[int]:
     return {client for client, *_ in loop.strategy.state_dict()["in_flight"]}
 
 
-def nobody_is_forgotten(name: str, world: dict, loop: Loop) -> None:
-    """Whenever no deadline is due, as many clients are busy as may be."""
-    fleet = loop.fleet
-    due = loop.strategy.next_deadline()
-    if due is not None:
-        assert due >= fleet.now()
-        return
-    there = world["clients"] + world["newcomers"] - len(fleet.away)
-    busy = len(busy_clients(loop))
-    if name.startswith(ROUNDS):
-        assert (busy > 0) == (there > 0)
-    else:
-        assert busy == min(there, LIMITS.get(name, there))
+class Attention:
+    """Checks after each event that nobody who is there is forgotten."""
+
+    def __init__(self, name: str, world: dict) -> None:
+        self.name = name
+        self.everybody = set(range(world["clients"] + world["newcomers"]))
+        self.limit = LIMITS.get(name, len(self.everybody))
+        self.idle_since: dict[int, float] = {}
+        self.full, self.then = True, 0.0
+
+    def __call__(self, loop: Loop) -> None:
+        now, due = loop.fleet.now(), loop.strategy.next_deadline()
+        there, busy = self.everybody - loop.fleet.away, busy_clients(loop)
+        assert busy <= there
+        assert due is None or due >= now
+        assert due is not None or (len(busy) > 0) == (len(there) > 0)
+        if self.name.startswith("compass"):
+            groups = loop.strategy.scheduler.groups.values()
+            assert there - busy == {client for group in groups for client in group.waiting}
+        elif self.name.startswith(ROUNDS):
+            self._nobody_waits_long(there - busy, now)
+        else:
+            self._as_many_are_busy_as_may_be(len(busy) == min(len(there), self.limit), now, due)
+
+    def _nobody_waits_long(self, idle: set[int], now: float) -> None:
+        """Where all that are there are asked, a client waits for the end of a round and not for another one."""
+        self.idle_since = {client: self.idle_since.get(client, now) for client in idle}
+        if "a round" not in self.name:
+            longest = 150.0 if self.name == "synchronous, steps to fit" else 25.0
+            assert all(now - since <= longest for since in self.idle_since.values())
+
+    def _as_many_are_busy_as_may_be(self, full: bool, now: float, due: float | None) -> None:
+        """When an instant is over."""
+        assert self.full or now == self.then
+        assert full or due is not None
+        self.full, self.then = full, now
 
 
 def each_upload_is_applied_once_or_rejected_or_still_waits(loop: Loop, trace) -> None:
@@ -207,9 +230,7 @@ def test_whatever_happens_every_upload_counts_once_and_nobody_is_forgotten(toys,
     fleet, orders = make_fleet(toys, world), []
     send = fleet.send
     fleet.send = lambda batch: (orders.extend(batch), send(batch))
-    loop, trace = toys.run(
-        make_strategy(name), fleet, events=200, check=lambda loop: nobody_is_forgotten(name, world, loop)
-    )
+    loop, trace = toys.run(make_strategy(name), fleet, events=200, check=Attention(name, world))
     each_upload_is_applied_once_or_rejected_or_still_waits(loop, trace)
     versions_rise_by_one_and_no_update_is_from_the_future(loop, trace)
     steps_are_in_bounds(name, orders)
