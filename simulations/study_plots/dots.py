@@ -102,7 +102,7 @@ def _finals(whole: Overview, measure: str, places: Sequence[Place], panels: Sequ
                 _remark(panel, row, "no run", "left")
                 continue
             if not np.isfinite(values).all():
-                _remark(panel, row, "diverged", "right")
+                _remark(panel, row, f"diverged ({(~np.isfinite(values)).sum()} of {values.size})", "right")
                 continue
             mean, half = interval(values.tolist())
             seen += [mean, *_worst(panel, row, whole.column(measure, place, label, "worst_clients"))]
@@ -172,7 +172,9 @@ def _time_panel(panel: Axes, rows: Sequence[np.ndarray], seeds: int) -> None:
     edge = low / 1.5 if there.size > positive.size else low  # where times of 0 are shown
     for row, times in enumerate(rows):
         _time_row(panel, row, times, edge, seeds)
-    span = max(high / edge, 2.0)
+    if high < 2 * edge:
+        edge, high = math.sqrt(edge * high / 2), math.sqrt(edge * high * 2)
+    span = high / edge
     # The counts of those that never got there take the right third.
     never = any(times.size and not np.isfinite(times).all() for times in rows)
     right = high * span ** (0.65 if never else 0.06)

@@ -14,7 +14,7 @@ from simulations.study_overview import Overview, overview_lines
 from simulations.study_plots import draw
 from simulations.study_plots.curves import common_times
 
-AXES = {
+AXES: dict[str, dict[str, dict[str, object]]] = {
     "strategy": {"A": {}, "B": {}, "C": {}},
     "partition": {"IID": {}, "skewed": {}},
     "speed": {"equal": {}, "1:50": {}},
