@@ -401,6 +401,25 @@ def test_a_slow_client_opens_a_group_that_the_fast_one_can_merge_into(toys) -> N
     assert any({A, B} <= {u.client for u in a.updates} for a in trace.aggregations[creation:])
 
 
+@pytest.mark.parametrize("targets", [(100.0, 100.25), (100.25, 100.0), (100.0, 100.0)], ids=str)
+def test_of_groups_with_as_many_steps_the_one_created_last_is_joined(toys, targets: tuple[float, float]) -> None:
+    scheduler = Compass(q_max=50)
+    scheduler.load_state_dict(
+        {
+            "speeds": {"seconds": [[client, 1.0] for client in range(3)]},
+            "groups": [
+                {"number": n, "target": t, "cutoff": 150.0 + n, "members": [[n, 0.0]], "waiting": [], "buffer": []}
+                for n, t in enumerate(targets)
+            ],
+            "assigned": [[client, 50] for client in range(3)],
+            "late": [],
+            "next_group": 2,
+        }
+    )
+    assert scheduler.on_idle(2, 80.0).assignments == (Assignment(2, 20),)
+    assert scheduler.group_of[2] == 1
+
+
 @pytest.mark.parametrize(("join_bound", "steps", "groups"), [(1.0, 10, 2), (1.2, 11, 1)])
 def test_a_client_may_join_with_more_than_q_max_steps_if_the_bound_says_so(
     toys, join_bound: float, steps: int, groups: int
