@@ -40,9 +40,14 @@ class SimplexClassifier(ClientPolicy):
         Raises
         ------
         ConfigError
-            If no task has classes, or a task has more classes than the representation has entries.
+            If no task has classes, a task has more classes than the representation has entries, or there is no backbone
+            that could be trained.
         """
         layout, vector = model.layout, model.vector.clone()
+        if layout.shared.start == layout.shared.stop:
+            raise ConfigError(
+                "a model without a backbone has nothing to train beside frozen heads: use another model.name"
+            )
         found = not layout.entries  # a layout without names has no heads to be found
         for task, head in enumerate(layout.heads):
             entries = [entry for entry in layout.entries if head.start <= entry.start < head.stop]

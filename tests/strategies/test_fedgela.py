@@ -52,3 +52,10 @@ def test_more_classes_than_entries_are_refused() -> None:
 def test_tasks_without_classes_are_refused() -> None:
     with pytest.raises(ConfigError, match="needs a task with classes"):
         SimplexClassifier(0.2).initial(start(TASKS[1:2]), 0)
+
+
+def test_a_model_without_a_backbone_is_refused() -> None:
+    model = build_model("linear", {}, (10,), TASKS, 0)
+    layout = ParameterLayout.of(model)
+    with pytest.raises(ConfigError, match="without a backbone"):
+        SimplexClassifier(0.2).initial(GlobalModel(0, layout.pack(model), layout), 0)
