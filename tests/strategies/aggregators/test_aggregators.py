@@ -107,6 +107,23 @@ def test_a_head_is_averaged_over_its_owners(toys, aggregator) -> None:
     close(moved[toys.LAYOUT.heads[1]], deltas[[1, 2, 3], toys.LAYOUT.heads[1]].mean(0))
 
 
+@pytest.mark.parametrize("form", [GradientAggregator, ModelAggregator])
+def test_owners_of_a_head_are_weighed_by_the_rule_as_if_they_were_alone(toys, form) -> None:
+    """By examples 10, 30 and 60, the last without the first head: its owners count 1/4 and 3/4."""
+    examples, owners = (10, 30, 60), ((0, 1), (0,), (1,))
+    updates = [
+        toys.make_update(client, version=VERSION, examples=n, tasks=tasks)
+        for client, (n, tasks) in enumerate(zip(examples, owners, strict=True))
+    ]
+    step = make_step(toys, updates)
+    vector, weights = form(DataSize()).aggregate(step)
+    assert weights == pytest.approx((0.1, 0.3, 0.6))
+    moved, deltas = vector - step.model.vector, [update.delta for update in updates]
+    first, second = toys.LAYOUT.heads
+    torch.testing.assert_close(moved[first], 0.25 * deltas[0][first] + 0.75 * deltas[1][first])
+    torch.testing.assert_close(moved[second], (deltas[0][second] + 6 * deltas[2][second]) / 7)
+
+
 def test_a_stale_head_is_averaged_over_its_owners_models(toys) -> None:
     updates = [toys.make_update(0, version=1, tasks=(0,)), toys.make_update(1, version=VERSION, tasks=(0, 1))]
     step = make_step(toys, updates, {1: base_of(1)})
