@@ -56,12 +56,10 @@ class EqualProbed(Balancer):
         batches: Annotated[int, Param("m, batches that a job probes", ge=1)] = 2,
         head_weight: Annotated[HeadWeight, Param("whether the server's factors scale the heads")] = "unweighted",
         clip: Annotated[float, Param("upper bound of the shared gradient's L2 norm; 0 for none", ge=0)] = 0.0,
-        head_clip: Annotated[float, Param("upper bound of each head's gradient's L2 norm; 0 for none", ge=0)] = 0.0,
+        head_clip: Annotated[float, Param("bound of the L2 norm of what each head follows; 0: none", ge=0)] = 0.0,
         align: Annotated[int, Param("Newton steps of the heads alone before a job; 0 for none", ge=0)] = 0,
         damping: Annotated[float, Param("of Newton steps, relative to the mean eigenvalue", gt=0)] = 0.3,
-        head_step: Annotated[
-            HeadStep, Param("what heads follow in joint steps; head_clip is for gradients")
-        ] = "gradient",
+        head_step: Annotated[HeadStep, Param("what heads follow in joint steps")] = "gradient",
         sketch: Annotated[int, Param("entries of each task's sketched gradient; 0 for no sketches", ge=0)] = 0,
         sketch_seed: Annotated[int, Param("of the sketches' projection, which all clients share", ge=0)] = 0,
     ) -> None:
@@ -118,7 +116,7 @@ class EqualProbed(Balancer):
         step.sketches = None if statistics is None else self._sketches
         if self.head_step == "newton":
             step.heads = self._newton(network, step)
-        elif self.head_clip:
+        if self.head_clip:
             step.heads = [clipped(head, self.head_clip) for head in step.heads]
         return step
 

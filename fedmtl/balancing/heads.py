@@ -70,17 +70,17 @@ class HeadMetric:
         second = z.t() @ z / len(z)
         second.diagonal().add_(damping * second.diagonal().mean())
         # Unlike `cholesky`, this one does not raise where numbers are not finite.
-        self._factor, fault = torch.linalg.cholesky_ex(second)
-        self.sound = bool(fault.item() == 0 and self._factor.isfinite().all())
+        factor, fault = torch.linalg.cholesky_ex(second)
+        self.sound = bool(fault.item() == 0 and factor.isfinite().all())
+        self._inverse = torch.cholesky_inverse(factor) if self.sound else torch.zeros_like(second)
 
     def step(self, gradient: Sequence[Tensor], reach: float) -> list[Tensor]:
         """What to subtract from a head's weight and bias, given the gradients of these."""
         weight, bias = gradient
         if not self.sound:
             return [torch.zeros_like(weight), torch.zeros_like(bias)]
-        both = torch.cat([weight, bias.unsqueeze(1)], 1).t()
-        found = torch.cholesky_solve(both, self._factor).t().mul_(reach)
-        return [found[:, :-1], found[:, -1]]
+        found = torch.cat([weight, bias.unsqueeze(1)], 1) @ self._inverse
+        return [found[:, :-1].mul_(reach), found[:, -1].mul_(reach)]
 
 
 def align_heads(

@@ -101,7 +101,7 @@ class TaskNetwork:
         self.backbone.eval()
         try:
             with torch.no_grad():
-                return torch.cat([self.backbone(part) for part in inputs.split(batch)])
+                return torch.cat([self.backbone(inputs[k : k + batch]) for k in range(0, len(inputs), batch)])
         finally:
             self.backbone.train(mode)
 

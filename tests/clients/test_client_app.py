@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from types import ModuleType
 from typing import Any
 
@@ -14,6 +15,7 @@ from clients.trainer import LocalTrainer
 from fedmtl.protocol import Balancing, GlobalModel, TrainOrder, TrainSettings
 from fedmtl.wire import WireError, pack, pack_order, read_update, unpack
 from strategies.flower.messages import record
+from strategies.task_weights import FedNTKTrace
 
 EXPERIMENT = """
 [data]
@@ -44,12 +46,15 @@ def ask(grid: Any, node: int, packet: Any, kind: str = MessageType.TRAIN) -> Mes
     return reply  # type: ignore[no-any-return]
 
 
-def test_an_order_is_trained_as_the_trainer_trains_it(grid: Any, order: TrainOrder) -> None:
+@pytest.mark.parametrize("balancing", [Balancing(), FedNTKTrace().balancing], ids=lambda b: b.name)
+def test_an_order_is_trained_as_the_trainer_trains_it(grid: Any, order: TrainOrder, balancing: Balancing) -> None:
+    order = dataclasses.replace(order, balancing=balancing)
     arrived = read_update(ask(grid, 102, pack_order(order)).content, order)
     node = node_of(grid.contexts[102])
     expected = LocalTrainer(node.new_model(), node.data).train(order)
     assert torch.equal(arrived.delta, expected.delta)
     assert arrived.task_losses == expected.task_losses
+    assert arrived.task_traces == expected.task_traces
     assert arrived.examples == len(node.data.shards[2])
 
 

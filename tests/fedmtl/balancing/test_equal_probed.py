@@ -173,13 +173,16 @@ def test_without_alignment_a_job_begins_where_it_was_sent(make_step) -> None:
 def test_newton_steps_of_heads_leave_the_shared_gradient_as_it_is(make_step) -> None:
     plain = make_step("mlp").run("equal-probed")
     step = make_step("mlp")
-    balancer = prepared(step, head_step="newton", head_clip=1e-3, damping=0.7)
+    balancer = prepared(step, head_step="newton", damping=0.7)
     found = balancer.gradients(step.network, step.inputs, step.targets, None)
     assert all(torch.equal(one, other) for one, other in zip(found.shared, plain.shared, strict=True))
     metric = HeadMetric(step.network.predicted_representation(step.inputs), 0.7)
     for head, gradient, task, loss in zip(found.heads, plain.heads, step.network.tasks, plain.losses, strict=True):
         for one, other in zip(head, metric.step(gradient, reach(task, loss.item())), strict=True):
             assert torch.equal(one, other)
+    clipped = prepared(step, head_step="newton", damping=0.7, head_clip=1e-3)
+    for head in clipped.gradients(step.network, step.inputs, step.targets, None).heads:
+        assert torch.cat([part.reshape(-1) for part in head]).norm() <= 1e-3 * (1 + 1e-5)
 
 
 def test_newton_steps_need_a_prepared_job_and_heads_without_weights(make_step) -> None:
