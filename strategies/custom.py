@@ -16,7 +16,8 @@ A part is its name alone, or a section with its name and options; parts inside a
 
 or, on the command line, ``--set strategy.scheduler.name=compass --set strategy.scheduler.q_max=20``. The one
 `weighting` goes to whatever aggregator asks for weights, however deep it is. Task weights come from [balancing]. A
-combination that makes no sense is refused with the reason.
+combination that makes no sense is refused with the reason; a part that goes with one scheduler alone (tier-models,
+scaled-rate) is given the composition's.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ Tree = dict[str, Any]
 """A part with every option written out: its name, its options, and the trees of the parts inside it."""
 
 _WEIGHTING = "weighting"
+_IN_ORDER: dict[type[Part], str] = {Scheduler: "scheduler", Aggregator: "aggregator", ClientPolicy: "policy"}
+"""The kinds that stand beside each other in a strategy, in an order in which each may ask for those before it."""
 
 
 @method("free composition")
@@ -50,13 +53,10 @@ def custom(
 ) -> Strategy:
     """Custom: the four parts by name, each with its own options."""
     trees = complete_parts(scheduler=scheduler, aggregator=aggregator, weighting=weighting, policy=policy)
-    weights = trees.get(_WEIGHTING)
-    return Strategy(
-        _build(Scheduler, trees["scheduler"], weights),
-        _build(Aggregator, trees["aggregator"], weights),
-        _build(ClientPolicy, trees["policy"], weights),
-        task_weights,
-    )
+    parts = _Composition(trees.get(_WEIGHTING))
+    for kind, name in _IN_ORDER.items():
+        parts.made[kind] = parts.build(kind, trees[name])
+    return Strategy(parts.made[Scheduler], parts.made[Aggregator], parts.made[ClientPolicy], task_weights)
 
 
 def complete_parts(
@@ -90,6 +90,11 @@ def inner_parts(build: Callable[..., Part]) -> dict[str, type[Part]]:
     return {parameter.name: hints[parameter.name] for parameter in named}
 
 
+def beside(kind: type[Part], other: type[Part]) -> bool:
+    """Whether a part of one kind that asks for another means the one that stands beside it, not one inside it."""
+    return kind is not other and kind in _IN_ORDER and other in _IN_ORDER
+
+
 def _complete(kind: type[Part], given: Section, key: str) -> Tree:
     table, usual = KINDS[kind]
     options = {"name": given} if isinstance(given, str) else dict(given)
@@ -99,7 +104,7 @@ def _complete(kind: type[Part], given: Section, key: str) -> Tree:
     build = choose(table, name, f"{key}.name")
     tree: Tree = {"name": name}
     for inner, inner_kind in inner_parts(build).items():
-        if inner == _WEIGHTING:
+        if inner == _WEIGHTING or beside(kind, inner_kind):
             continue
         section: Any = options.pop(inner, {})
         if not isinstance(section, str | Mapping):
@@ -110,15 +115,26 @@ def _complete(kind: type[Part], given: Section, key: str) -> Tree:
 
 def _asks_for_weights(tree: Tree) -> bool:
     inside = inner_parts(KINDS[Aggregator][0][tree["name"]])
-    return _WEIGHTING in inside or any(_asks_for_weights(tree[inner]) for inner in inside)
+    held = [inner for inner, kind in inside.items() if kind is Aggregator]
+    return _WEIGHTING in inside or any(_asks_for_weights(tree[inner]) for inner in held)
 
 
-def _build(kind: type[Part], tree: Tree, weights: Tree | None) -> Any:
-    build = KINDS[kind][0][tree["name"]]
-    inside = inner_parts(build)
-    parts = []
-    for inner, inner_kind in inside.items():
-        subtree = weights if inner == _WEIGHTING else tree[inner]
+class _Composition:
+    """Builds parts from trees; those that are made already may be asked for by later ones."""
+
+    def __init__(self, weights: Tree | None) -> None:
+        self.weights = weights
+        self.made: dict[type[Part], Any] = {}
+
+    def build(self, kind: type[Part], tree: Tree) -> Any:
+        build = KINDS[kind][0][tree["name"]]
+        inside = inner_parts(build)
+        parts = [self._inner(kind, tree, name, inner) for name, inner in inside.items()]
+        return build(*parts, **{key: value for key, value in tree.items() if key != "name" and key not in inside})
+
+    def _inner(self, kind: type[Part], tree: Tree, name: str, inner: type[Part]) -> Any:
+        if beside(kind, inner):
+            return self.made[inner]
+        subtree = self.weights if name == _WEIGHTING else tree[name]
         assert subtree is not None, "complete_parts makes one wherever weights are asked for"
-        parts.append(_build(inner_kind, subtree, weights))
-    return build(*parts, **{key: value for key, value in tree.items() if key != "name" and key not in inside})
+        return self.build(inner, subtree)

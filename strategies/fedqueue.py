@@ -23,6 +23,16 @@ from strategies.aggregators import GradientAggregator, ModelAggregator
 from strategies.methods import method
 from strategies.parts import Aggregator, TaskWeights
 from strategies.policies import ScaledRate
+from strategies.queue_options import (
+    FirstJob,
+    LeastSteps,
+    MostSteps,
+    RoundSeconds,
+    Safety,
+    Smoothing,
+    Timer,
+    Tolerance,
+)
 from strategies.schedulers import Queued
 from strategies.strategy import Strategy
 from strategies.weightings import LocalSteps
@@ -34,14 +44,14 @@ _CODE = "authors' code"
 def fedqueue(
     task_weights: TaskWeights | None = None,
     *,
-    round_seconds: Annotated[float, Param("T, length of a round, seconds", gt=0)] = 10.0,
-    safety: Annotated[float, Param("kept free at a round's end, seconds", ge=0)] = 0.0,
-    smoothing: Annotated[float, Param("weight of the newest wait in its mean", gt=0, le=1, source=_CODE)] = 0.5,
-    tolerance: Annotated[float, Param("excess wait that is admitted, round lengths", ge=0, source=_CODE)] = 0.2,
-    timer: Annotated[float, Param("longest round, round lengths", gt=0, source=_CODE)] = 1.15,
-    first_steps: Annotated[int, Param("local steps of a client's first job", ge=1, source=_CODE)] = 20,
-    min_steps: Annotated[int, Param("least local steps of a job", ge=1)] = 1,
-    max_steps: Annotated[int, Param("most local steps of a job", ge=1)] = 200,
+    round_seconds: RoundSeconds = 10.0,
+    safety: Safety = 0.0,
+    smoothing: Smoothing = 0.5,
+    tolerance: Tolerance = 0.2,
+    timer: Timer = 1.15,
+    first_steps: FirstJob = 20,
+    min_steps: LeastSteps = 1,
+    max_steps: MostSteps = 200,
     aggregation: Annotated[
         Literal["model", "gradient"], Param("average models, or add updates", source=_CODE)
     ] = "model",

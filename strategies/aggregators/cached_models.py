@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor
@@ -31,6 +32,7 @@ class CachedModels(Aggregator):
     """
 
     needs_bases = True
+    needs = MappingProxyType({"distinct-clients": "of two models of one client in a step, only the last would count"})
 
     def __init__(
         self,

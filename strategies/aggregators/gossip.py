@@ -7,6 +7,7 @@ to train, and mixes them. What a run calls the global model is the mean of the c
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -47,6 +48,13 @@ class Gossip(Aggregator):
         ``"one"``: all start from the run's model. ``"own"``: those who are there at the start have models of their own,
         each tensor's entries in an order of their own, which are draws like the run's model.
     """
+
+    needs = MappingProxyType(
+        {
+            "fresh-updates": "clients mix the models of one round, and an older update is of another model",
+            "distinct-clients": "a client has one model in a round",
+        }
+    )
 
     def __init__(
         self,

@@ -91,6 +91,33 @@ def test_parts_nest_as_they_do_in_python() -> None:
             },
         ),
         ("fedqs", {}, {"weighting": "fedqs", "policy": "fedqs"}),
+        ("safa", {}, {"scheduler": "lag-tolerant", "aggregator": "cached-models"}),
+        (
+            "fedat",
+            {"tiers": 2},
+            {
+                "scheduler": {"name": "tiered", "tiers": 2},
+                "aggregator": "tier-models",
+                "weighting": "data-size",
+                "policy": "proximal",
+            },
+        ),
+        ("defedavg", {"buffer_size": 3}, {"scheduler": {"name": "pooled", "buffer_size": 3}}),
+        ("ca2fl", {}, {"aggregator": "calibrated"}),
+        (
+            "fedqueue",
+            {"aggregation": "gradient"},
+            {"scheduler": "queued", "weighting": "local-steps", "policy": "scaled-rate"},
+        ),
+        (
+            "dfedsam",
+            {},
+            {
+                "scheduler": "synchronous",
+                "aggregator": "gossip",
+                "policy": {"name": "sharpness-aware", "rho": 0.01},
+            },
+        ),
     ],
 )
 def test_a_named_method_is_what_its_parts_are(toys, recipe: str, options: dict, parts: dict) -> None:
@@ -130,6 +157,14 @@ def test_written_out_options_are_complete_and_say_the_same() -> None:
         ({"aggregator": "wkafl", "weighting": "uniform"}, r"'wkafl' weighs updates by itself"),
         ({"weighting": "fedqs"}, r"FedQSWeights .* needs 'feedback'.*take FedQSPolicy"),
         ({"aggregator": "singles-apart"}, r"SinglesApart .* needs 'groups'"),
+        ({"aggregator": "tier-models"}, r"TierModels with Buffered: it needs 'tiers'.*scheduler.name = 'tiered'"),
+        ({"policy": "scaled-rate"}, r"ScaledRate with Buffered: it needs 'step-budgets'.*'queued'"),
+        ({"aggregator": "gossip"}, r"Gossip with Buffered .*: it needs 'fresh-updates'"),
+        ({"aggregator": "cached-models"}, r"CachedModels with Buffered .*: it needs 'distinct-clients'"),
+        (
+            {"scheduler": "synchronous", "policy": "merging"},
+            r"NeighbourModels with GradientAggregator: it needs 'neigh",
+        ),
         (
             {"scheduler": {"name": "buffered", "max_staleness": 2}, "policy": "control-variates"},
             r"ControlVariates .* needs 'every-update'",

@@ -1,0 +1,130 @@
+"""Schedulers, with their options, for free compositions (:mod:`strategies.parts_table`)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fedmtl.components import Param
+from strategies.options import BufferRule, BufferSize, Clock, Concurrency, FlushSeconds, MaxBuffer, Tick
+from strategies.parts import Scheduler
+from strategies.queue_options import (
+    FirstJob,
+    LeastSteps,
+    MostSteps,
+    RoundSeconds,
+    Safety,
+    Smoothing,
+    Timer,
+    Tolerance,
+)
+from strategies.round_options import ClientsPerRound, Late, OverCommit, StepBudget, Timeout
+from strategies.schedulers import Asynchronous, Buffered, LagTolerant, Pooled, Queued, Synchronous, Tiered
+from strategies.selectors import HeteroSelect, OortSelector, Selector
+
+Selection = Annotated[
+    Literal["random", "oort", "heteroselect"], Param("who is next of those who are idle: by chance, or by a score")
+]
+
+
+def synchronous(
+    *,
+    clients_per_round: ClientsPerRound = None,
+    over_commit: OverCommit = 1.0,
+    timeout: Timeout = None,
+    late: Late = "reject",
+    step_budget: StepBudget = None,
+    selection: Selection = "random",
+) -> Scheduler:
+    """Rounds: the server waits for those that it asked."""
+    return Synchronous(
+        clients_per_round,
+        selector=selector_of(selection),
+        over_commit=over_commit,
+        timeout=timeout,
+        late=late,
+        step_budget=step_budget,
+    )
+
+
+def asynchronous(*, concurrency: Concurrency = None) -> Scheduler:
+    """Every arrival is a server step."""
+    return Asynchronous(concurrency)
+
+
+def buffered(
+    *,
+    buffer_size: BufferSize = 10,
+    concurrency: Concurrency = None,
+    max_staleness: Annotated[int | None, Param("staler updates are rejected; none if not set", ge=0)] = None,
+    buffer: BufferRule = "drain",
+    clock: Clock = "event",
+    tick: Tick = 1.0,
+    max_buffer: MaxBuffer = None,
+    flush_seconds: FlushSeconds = None,
+    selection: Selection = "random",
+) -> Scheduler:
+    """K updates make a server step."""
+    return Buffered(
+        buffer_size,
+        concurrency=concurrency,
+        buffer=buffer,
+        clock=clock,
+        tick=tick,
+        max_size=max_buffer,
+        patience=flush_seconds,
+        max_staleness=max_staleness,
+        selector=selector_of(selection),
+    )
+
+
+def pooled(*, buffer_size: BufferSize = 10, concurrency: Concurrency = None, tick: Tick = 1.0) -> Scheduler:
+    """K of the waiting updates, drawn at random, make a server step, at most once per tick (DeFedAvg)."""
+    return Pooled(buffer_size, concurrency=concurrency, tick=tick)
+
+
+def lag_tolerant(
+    *,
+    buffer_size: BufferSize = 10,
+    lag: Annotated[int, Param("versions that a busy client may be behind", ge=0)] = 10,
+    round_limit: Annotated[float | None, Param("longest round, seconds; no limit if not set", gt=0)] = None,
+) -> Scheduler:
+    """Rounds end with a quota of updates, and busy clients train on for a while (SAFA)."""
+    return LagTolerant(buffer_size, lag, round_limit)
+
+
+def tiered(
+    *,
+    tiers: Annotated[int, Param("how many", ge=1)] = 5,
+    clients_per_round: Annotated[int | None, Param("clients of a tier's round; all if not set", ge=1)] = None,
+) -> Scheduler:
+    """Equally fast clients have rounds of their own (FedAT)."""
+    return Tiered(tiers, clients_per_round)
+
+
+def queued(
+    *,
+    round_seconds: RoundSeconds = 10.0,
+    safety: Safety = 0.0,
+    smoothing: Smoothing = 0.5,
+    tolerance: Tolerance = 0.2,
+    timer: Timer = 1.15,
+    first_steps: FirstJob = 20,
+    min_steps: LeastSteps = 1,
+    max_steps: MostSteps = 200,
+) -> Scheduler:
+    """Steps are fitted to rounds of a fixed length beside each client's expected wait (FedQueue)."""
+    return Queued(
+        round_seconds,
+        safety=safety,
+        smoothing=smoothing,
+        tolerance=tolerance,
+        timer=timer,
+        first_steps=first_steps,
+        min_steps=min_steps,
+        max_steps=max_steps,
+    )
+
+
+def selector_of(name: Literal["random", "oort", "heteroselect"]) -> Selector | None:
+    """A new selector with its recipe's defaults; None for chance. The policy `loss-reports` gives it better losses."""
+    return None if name == "random" else OortSelector() if name == "oort" else HeteroSelect()
