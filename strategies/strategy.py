@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from fedmtl.compression import CompressionError, Compressor
 from fedmtl.errors import ConfigError
@@ -36,6 +32,7 @@ from strategies.bases import Bases
 from strategies.flower_methods import FlowerMethods
 from strategies.ledger import Ledger
 from strategies.parts import Aggregator, ClientPolicy, Part, Scheduler, Step, TaskWeights, refuse_misfits
+from strategies.update_checks import content_fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,32 +250,9 @@ class Strategy(FlowerMethods):
                 update.delta = self.compressor.restore(update.delta, self.model.layout, compression.seed)
             except CompressionError as error:
                 return str(error)
-        if (fault := self._vector_fault("delta", update.delta)) is not None:
+        if (fault := content_fault(update, self.model, self.policy.reported)) is not None:
             return fault
-        for name in self.policy.reported:
-            if name not in update.vectors:
-                return f"lacks the vector {name!r}"
-            if (fault := self._vector_fault(name, update.vectors[name])) is not None:
-                return fault
-        if not all(map(math.isfinite, update.terms.values())):
-            return "a term is not finite"
-        if update.examples < 1 or update.steps < 1:
-            return f"trained {update.steps} steps on {update.examples} examples"
-        if not 0.0 <= update.momentum < 1.0 or not 0.0 <= update.learning_rate < math.inf:
-            return f"claims momentum {update.momentum} and learning rate {update.learning_rate}"
-        heads = len(self.model.layout.heads)
-        if not update.tasks or len(set(update.tasks)) < len(update.tasks) or not set(update.tasks) <= set(range(heads)):
-            return f"claims the tasks {update.tasks} of {heads}"
         return self.task_weights.fault(update, self.model.layout)
-
-    def _vector_fault(self, name: str, vector: Tensor) -> str | None:
-        expected = self.model.vector
-        if vector.shape != expected.shape or vector.dtype != expected.dtype:
-            return f"{name} is {_kind(vector)}, expected {_kind(expected)}"
-        # One pass: the squared norm is finite unless an entry is not or it overflows; the exact test tells these apart.
-        if not math.isfinite(torch.dot(vector, vector).item()) and not torch.isfinite(vector).all():
-            return f"{name} is not finite"
-        return None
 
     def _settle(self, decision: Decision, now: float) -> Reaction:
         rejections = tuple(Rejection(now, self._received.pop(key), reason) for key, reason in decision.rejected)
@@ -309,7 +283,3 @@ class Strategy(FlowerMethods):
         self.ledger.load_state_dict(state["ledger"])
         for name, part in self._parts.items():
             part.load_state_dict(state["parts"][name])
-
-
-def _kind(vector: Tensor) -> str:
-    return f"{vector.dtype} of shape {tuple(vector.shape)}"
