@@ -18,6 +18,11 @@ The division by the coverage q_i is there because a task that few updates carry 
 
 A statistic that is not finite, or a job whose probe could not be taken, is left out. With p = 0 and no coverage all
 omega are 1 to the bit.
+
+Rare tasks suffer from heads that lag behind a backbone which all clients move. So a client first aligns the heads of its
+tasks with the backbone that it was sent, by `align` damped Newton steps on all its examples, then probes and trains, and
+in training, too, moves them along that direction (:mod:`fedmtl.balancing.heads`; docs/fedntk-trace.md says what this is
+worth). The specified form is ``align = 0`` with ``head_step = "gradient"``. Nothing more is sent.
 """
 
 from __future__ import annotations
@@ -61,12 +66,10 @@ class FedNTKTrace(TaskWeights):
             Literal["none", "sum_K"], Param("make omega sum to the number of tasks; hurts with SGD clients")
         ] = "none",
         clip: Annotated[float, Param("upper bound of the shared gradient's L2 norm; 0 for none", ge=0)] = 1.0,
-        head_clip: Annotated[float, Param("upper bound of each head's gradient's L2 norm; 0 for none", ge=0)] = 1.0,
+        head_clip: Annotated[float, Param("bound of the L2 norm of what each head follows; 0: none", ge=0)] = 1.0,
         align: Annotated[int, Param("Newton steps of the heads alone before a job; 0 for none", ge=0)] = 2,
         damping: Annotated[float, Param("of Newton steps, relative to the mean eigenvalue", gt=0)] = 0.3,
-        head_step: Annotated[
-            HeadStep, Param("what heads follow in joint steps; head_clip is for gradients")
-        ] = "newton",
+        head_step: Annotated[HeadStep, Param("what heads follow in joint steps")] = "newton",
         eps: Annotated[float, Param("added to lambda", gt=0)] = 1e-12,
     ) -> None:
         options = {
