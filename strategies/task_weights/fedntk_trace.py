@@ -19,10 +19,10 @@ The division by the coverage q_i is there because a task that few updates carry 
 A statistic that is not finite, or a job whose probe could not be taken, is left out. With p = 0 and no coverage all
 omega are 1 to the bit.
 
-Rare tasks suffer from heads that lag behind a backbone which all clients move. So a client first aligns the heads of its
-tasks with the backbone that it was sent, by `align` damped Newton steps on all its examples, then probes and trains, and
-in training, too, moves them along that direction (:mod:`fedmtl.balancing.heads`; docs/fedntk-trace.md says what this is
-worth). The specified form is ``align = 0`` with ``head_step = "gradient"``. Nothing more is sent.
+Rare tasks suffer from heads that lag behind a backbone which all clients move. So a client first aligns the heads of
+its tasks with the backbone that it was sent, by `align` damped Newton steps on all its examples, then probes and trains;
+in training, too, it moves them along that direction (:mod:`fedmtl.balancing.heads`; docs/fedntk-trace.md says what this
+is worth). The specified form is ``align = 0`` with ``head_step = "gradient"``. Nothing more is sent.
 """
 
 from __future__ import annotations
