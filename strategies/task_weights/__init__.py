@@ -3,6 +3,7 @@
 from strategies.task_weights.equal import Equal
 from strategies.task_weights.fedntk_trace import FedNTKTrace
 from strategies.task_weights.local import NTKMTL, NTKMTLSR, LocalBalancing
+from strategies.task_weights.per_task_delta import PerTaskDeltas
 from strategies.task_weights.table import BALANCING, TASK_WEIGHTS, build_task_weights
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     "Equal",
     "FedNTKTrace",
     "LocalBalancing",
+    "PerTaskDeltas",
     "build_task_weights",
 ]

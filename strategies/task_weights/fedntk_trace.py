@@ -23,6 +23,11 @@ Rare tasks suffer from heads that lag behind a backbone which all clients move. 
 its tasks with the backbone that it was sent, by `align` damped Newton steps on all its examples, then probes and trains;
 in training, too, it moves them along that direction (:mod:`fedmtl.balancing.heads`; docs/fedntk-trace.md says what this
 is worth). The specified form is ``align = 0`` with ``head_step = "gradient"``. Nothing more is sent.
+
+``extra = "sketch"``: clients send sketches of their gradients besides, and the server weighs the tasks by the Gram
+matrix of them all (:mod:`strategies.task_weights.sketch`), in place of ``(mean_j lam_j / lam_i)^p``.
+``extra = "per_task_delta"``: clients send a change of the backbone for each task, and the server weighs these
+(:mod:`strategies.task_weights.per_task_delta`); there are no probes then, and no coverage.
 """
 
 from __future__ import annotations
@@ -38,9 +43,11 @@ from fedmtl.balancing.equal_probed import HeadStep, ProbePoint
 from fedmtl.balancing.options import HeadWeight
 from fedmtl.balancing.weights import Statistic, balanced_weights
 from fedmtl.components import Param
+from fedmtl.errors import ConfigError
 from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import Balancing, GlobalModel, Update
-from strategies.parts import TaskWeights
+from strategies.parts import Aggregator, ClientPolicy, TaskWeights
+from strategies.task_weights.sketch import GramName, SketchedGram
 
 
 class FedNTKTrace(TaskWeights):
@@ -71,7 +78,19 @@ class FedNTKTrace(TaskWeights):
         damping: Annotated[float, Param("of Newton steps, relative to the mean eigenvalue", gt=0)] = 0.3,
         head_step: Annotated[HeadStep, Param("what heads follow in joint steps")] = "newton",
         eps: Annotated[float, Param("added to lambda", gt=0)] = 1e-12,
+        extra: Annotated[
+            Literal["none", "sketch", "per_task_delta"],
+            Param("what clients send besides traces, or in their place: sketched gradients, or a change for each task"),
+        ] = "none",
+        sketch_size: Annotated[int, Param("m, entries of a task's sketch; 4 bytes each", ge=1)] = 256,
+        sketch_weighting: Annotated[
+            GramName, Param("how the server weighs tasks by the sketches' products")
+        ] = "nash-mtl",
     ) -> None:
+        if extra == "per_task_delta":
+            raise ConfigError(
+                "balancing.extra = 'per_task_delta' is another part: PerTaskDeltas, by build_task_weights"
+            )
         options = {
             "statistic": statistic,
             "probe": probe,
@@ -83,7 +102,8 @@ class FedNTKTrace(TaskWeights):
             "damping": damping,
             "head_step": head_step,
         }
-        self._balancing = Balancing("equal-probed", options)
+        self._sketch = SketchedGram(sketch_size, sketch_weighting, smoothing) if extra == "sketch" else None
+        self._balancing = Balancing("equal-probed", options | (self._sketch.probe if self._sketch else {}))
         build_balancer(self._balancing)  # refuses here, and not on the clients, what does not fit together
         self.batches = batches
         self.exponent = exponent
@@ -103,6 +123,19 @@ class FedNTKTrace(TaskWeights):
         tasks = len(model.layout.heads)
         self._average, self._seen, self._share = [0.0] * tasks, [0] * tasks, [1.0] * tasks
         self._omega = (1.0,) * tasks
+        if self._sketch is not None:
+            self._sketch.prepare(model, seed)
+            self._balancing = Balancing("equal-probed", {**self._balancing.options, **self._sketch.probe})
+
+    def fit(self, aggregator: Aggregator, policy: ClientPolicy) -> tuple[Aggregator, ClientPolicy]:
+        """Any parts, but for sketches."""
+        if self._sketch is not None:
+            self._sketch.refuse(aggregator)
+        return aggregator, policy
+
+    def fault(self, update: Update, layout: ParameterLayout) -> str | None:
+        """Whether sketches are missing."""
+        return None if self._sketch is None else self._sketch.fault(update)
 
     @property
     def balancing(self) -> Balancing:
@@ -140,16 +173,24 @@ class FedNTKTrace(TaskWeights):
                 pooled = math.fsum(n * trace for n, trace in measured) / batches
                 self._average[task] = self.smoothing * self._average[task] + (1 - self.smoothing) * pooled
                 self._seen[task] += 1
-        if all(self._seen):
-            self._omega = self._balanced()
+        if self._sketch is not None:
+            self._sketch.take(updates, [a * self._probed(update) for update, a in zip(updates, weights, strict=True)])
+        if all(self._seen) and (omega := self._uncovered()) is not None:
+            self._omega = self._balanced(omega)
 
     def _probed(self, update: Update) -> int:
         """N_c: the job's first m batches, or as many as it had."""
         return min(self.batches, update.steps)
 
-    def _balanced(self) -> tuple[float, ...]:
+    def _uncovered(self) -> list[float] | None:
+        """The omega before coverage and clip; None while sketches of a task are still to come."""
+        if self._sketch is not None:
+            return self._sketch.omega()
         lam = torch.tensor(self.traces, dtype=torch.float64)
-        omega = balanced_weights(lam, self.exponent, math.inf, self.eps).tolist()
+        omega: list[float] = balanced_weights(lam, self.exponent, math.inf, self.eps).tolist()
+        return omega
+
+    def _balanced(self, omega: list[float]) -> tuple[float, ...]:
         if self.coverage:
             omega = [weight / max(q, self.coverage_min) for weight, q in zip(omega, self._share, strict=True)]
         if self.omega_norm == "sum_K":
@@ -158,13 +199,14 @@ class FedNTKTrace(TaskWeights):
         return tuple(min(max(weight, 1.0 / self.w_max), self.w_max) for weight in omega)
 
     def state_dict(self) -> dict[str, Any]:
-        """The averages with their counts, the shares and the omega."""
-        return {
+        """The averages with their counts, the shares, the omega, and the sketches if there are any."""
+        state: dict[str, Any] = {
             "average": list(self._average),
             "seen": list(self._seen),
             "share": list(self._share),
             "omega": list(self._omega),
         }
+        return state if self._sketch is None else state | {"sketch": self._sketch.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state that `state_dict` returned."""
@@ -172,6 +214,8 @@ class FedNTKTrace(TaskWeights):
         self._seen = [int(value) for value in state["seen"]]
         self._share = [float(value) for value in state["share"]]
         self._omega = tuple(float(value) for value in state["omega"])
+        if self._sketch is not None:
+            self._sketch.load_state_dict(state["sketch"])
 
 
 def _trace(update: Update, task: int) -> float | None:
