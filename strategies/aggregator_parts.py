@@ -66,8 +66,10 @@ def robust(
     malicious: Annotated[int, Param("updates of a step that may be malicious", ge=0)] = 0,
     selected: Annotated[int, Param("updates that multikrum averages", ge=1)] = 1,
     trim: Annotated[float, Param("share that trimmed-mean leaves out at either end", ge=0, lt=0.5)] = 0.2,
-    clipping_norm: Annotated[float, Param("L2 norm that dp-clip clips to", gt=0)] = 1.0,
-    noise_multiplier: Annotated[float, Param("dp-clip's noise over the clipping norm", ge=0)] = 0.0,
+    clipping_norm: Annotated[float, Param("L2 norm that dp-clip clips to, and dp-adaptive at first", gt=0)] = 1.0,
+    noise_multiplier: Annotated[float, Param("noise over the clipping norm of dp-clip and dp-adaptive", ge=0)] = 0.0,
+    quantile: Annotated[float, Param("dp-adaptive: share of the updates no longer than its norm", ge=0, le=1)] = 0.5,
+    clipping_rate: Annotated[float, Param("dp-adaptive: rate of its norm, per step", gt=0)] = 0.2,
 ) -> Aggregator:
     """Flower's robust rules, or its clipping for differential privacy."""
     return Robust(
@@ -78,6 +80,8 @@ def robust(
         trim=trim,
         clipping_norm=clipping_norm,
         noise_multiplier=noise_multiplier,
+        quantile=quantile,
+        clipping_rate=clipping_rate,
     )
 
 

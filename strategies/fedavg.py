@@ -51,16 +51,24 @@ def fedavg(
     step_budget: StepBudget = None,
     weight_base: WeightBase = "data_size",
     aggregator: Annotated[
-        Literal["mean", "krum", "multikrum", "trimmed-mean", "median", "bulyan", "dp-clip"],
+        Literal["mean", "krum", "multikrum", "trimmed-mean", "median", "bulyan", "dp-clip", "dp-adaptive"],
         Param("what is made of the updates: their mean, or Flower's rule of that name"),
     ] = "mean",
     malicious: Annotated[int, Param("updates of a round that Krum and Bulyan must bear", ge=0, source="paper")] = 0,
     selected: Annotated[int, Param("updates that multikrum averages", ge=1, source="paper")] = 1,
     trim: Annotated[float, Param("share that trimmed-mean drops at either end", ge=0, lt=0.5, source="paper")] = 0.2,
-    clipping_norm: Annotated[float, Param("largest norm of an update under dp-clip", gt=0)] = 1.0,
+    clipping_norm: Annotated[
+        float, Param("largest norm of an update under dp-clip, at first under dp-adaptive", gt=0)
+    ] = 1.0,
     noise_multiplier: Annotated[
         float, Param("deviation of dp-clip's noise per entry, times K over clipping_norm", ge=0)
     ] = 0.0,
+    quantile: Annotated[
+        float, Param("dp-adaptive: share of updates that its norm is to leave as they are", ge=0, le=1, source="paper")
+    ] = 0.5,
+    clipping_rate: Annotated[
+        float, Param("dp-adaptive: rate at which its norm follows the quantile", gt=0, source="paper")
+    ] = 0.2,
 ) -> Strategy:
     """FedAvg: synchronous rounds, models averaged by examples."""
     scheduler = Synchronous(
@@ -77,6 +85,8 @@ def fedavg(
         trim=trim,
         clipping_norm=clipping_norm,
         noise_multiplier=noise_multiplier,
+        quantile=quantile,
+        clipping_rate=clipping_rate,
     )
     if clients_per_round is not None and clients_per_round < robust.least:
         raise ConfigError(

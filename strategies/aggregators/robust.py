@@ -11,19 +11,25 @@ name              rule                                                          
 ``median``        per entry, median                                                               arXiv 1803.01498
 ``bulyan``        Krum selects K - 2f, then per entry the mean of the K - 4f nearest the median   arXiv 1802.07927
 ``dp-clip``       mean of deltas clipped to norm S, plus noise of deviation ``z S / K``           arXiv 1710.06963
+``dp-adaptive``   the same, with an S that follows the quantile gamma of the deltas' norms        arXiv 1905.03871
 ================  ==============================================================================  ===================
 
 The rules translate with the model, so that for fresh updates they give what they would give on the clients' models.
-A head is combined from the updates of its owners, as in every aggregator here; but for ``dp-clip``, whose bound is one
-on the whole delta.
+A head is combined from the updates of its owners, as in every aggregator here; but for ``dp-clip`` and ``dp-adaptive``,
+whose bound is one on the whole delta.
+
+``dp-adaptive``: ``S <- S exp(-eta (b - gamma))`` with the share b of the deltas no longer than S, and noise on it.
+Flower 1.41 takes the share of those that were clipped for b, so that S runs away from the quantile; here it is the
+paper's.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -40,10 +46,12 @@ from strategies.weightings import Uniform
 
 if TYPE_CHECKING:
     from flwr.app import MetricRecord, RecordDict
+    from flwr.serverapp.strategy import DifferentialPrivacyServerSideAdaptiveClipping
     from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
-RuleName = Literal["krum", "multikrum", "trimmed-mean", "median", "bulyan", "dp-clip"]
+RuleName = Literal["krum", "multikrum", "trimmed-mean", "median", "bulyan", "dp-clip", "dp-adaptive"]
 
+_PRIVATE = ("dp-clip", "dp-adaptive")
 _log = logging.getLogger(__name__)
 _DELTA, _PLACE, _WEIGHT = "delta", "place", "weight"
 
@@ -64,12 +72,16 @@ class Robust(Aggregator):
     trim
         Share of the updates that ``trimmed-mean`` leaves out at either end.
     clipping_norm, noise_multiplier
-        S and z of ``dp-clip``. The noise follows from the run's seed: whoever knows that can take it away again.
+        S (of ``dp-adaptive`` at first) and z. The noise follows from the run's seed: whoever knows that can take it away
+        again.
+
+    quantile, clipping_rate
+        gamma and eta of ``dp-adaptive``.
 
     Raises
     ------
     ConfigError
-        If ``dp-clip`` is asked for with weights that are not uniform.
+        If ``dp-clip`` or ``dp-adaptive`` is asked for with weights that are not uniform.
 
     Notes
     -----
@@ -87,12 +99,14 @@ class Robust(Aggregator):
         trim: float = 0.2,
         clipping_norm: float = 1.0,
         noise_multiplier: float = 0.0,
+        quantile: float = 0.5,
+        clipping_rate: float = 0.2,
     ) -> None:
         self.rule = rule
         self.weighting = weighting or Uniform()
-        if rule == "dp-clip" and not isinstance(self.weighting, Uniform):
+        if rule in _PRIVATE and not isinstance(self.weighting, Uniform):
             raise ConfigError(
-                "aggregator = 'dp-clip' needs weight_base = 'uniform': its noise is that of a mean in which all clients"
+                f"aggregator = {rule!r} needs weight_base = 'uniform': its noise is that of a mean in which all clients"
                 " count the same"
             )
         self.needs_bases = self.weighting.needs_bases
@@ -103,12 +117,14 @@ class Robust(Aggregator):
         self.trim = trim
         self.clipping_norm = clipping_norm
         self.noise_multiplier = noise_multiplier
+        self.quantile = quantile
+        self.clipping_rate = clipping_rate
         self._seed = 0
 
     @property
     def least(self) -> int:
         """Updates of a step below which the rule protects nobody."""
-        if self.rule == "dp-clip":
+        if self.rule in _PRIVATE:
             return 1
         return {"krum": 2, "multikrum": 2, "bulyan": 4}.get(self.rule, 0) * self.malicious + 3
 
@@ -129,12 +145,20 @@ class Robust(Aggregator):
                 used.update(shares)
             return current if change is None else current + change
 
-        if self.rule == "dp-clip":
+        if self.rule in _PRIVATE:
             every = self.weighting.weights(step.updates, step.model.version, step.ledger)
             vector = combine(slice(0, step.model.layout.size), step.updates, every)
         else:
             vector, _ = combine_by_owner(step, self.weighting, combine)
         return vector, tuple(used.get(place, 0.0) for place in range(len(step.updates)))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The norm that ``dp-adaptive`` has come to."""
+        return {"clipping_norm": self.clipping_norm} if self.rule == "dp-adaptive" else {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a state that `state_dict` returned."""
+        self.clipping_norm = float(state.get("clipping_norm", self.clipping_norm))
 
     def _apply(
         self, deltas: Sequence[Tensor], weights: Sequence[float], version: int
@@ -153,6 +177,7 @@ class Robust(Aggregator):
         rule, replies = self._flower(note, deltas), _replies(deltas, weights, self.rule)
         with _quiet(), _cheap_collections(), _noise(derive_seed(self._seed, "privacy noise", version)):
             arrays, _ = rule.aggregate_train(version, replies)
+        self.clipping_norm = getattr(rule, "clipping_norm", self.clipping_norm)
         if len(deltas) < self.least:
             outcome = "no step" if arrays is None else "nobody is protected"
             _log.warning("%s needs at least %d updates, has %d: %s", self.rule, self.least, len(deltas), outcome)
@@ -176,11 +201,30 @@ class Robust(Aggregator):
             return flower.FedMedian(**common)
         if self.rule == "bulyan":
             return flower.Bulyan(num_malicious_nodes=self.malicious, **common)
-        clipping = flower.DifferentialPrivacyServerSideFixedClipping(
-            flower.FedAvg(**common), self.noise_multiplier, self.clipping_norm, len(deltas)
+        if self.rule == "dp-adaptive" and self.noise_multiplier >= len(deltas) / 10:
+            raise ConfigError(
+                f"noise_multiplier = {self.noise_multiplier} is too much for 'dp-adaptive' on {len(deltas)} updates: "
+                "it must be less than a tenth of them"
+            )
+        bound = (flower.FedAvg(**common), self.noise_multiplier, len(deltas))
+        clipping = (
+            flower.DifferentialPrivacyServerSideFixedClipping(bound[0], bound[1], self.clipping_norm, bound[2])
+            if self.rule == "dp-clip"
+            else _adaptive()(*bound, self.clipping_norm, self.quantile, self.clipping_rate)
         )
         clipping.current_arrays = ArrayRecord({_DELTA: Array(np.zeros(len(deltas[0]), dtype=np.float32))})
         return clipping
+
+
+@functools.cache
+def _adaptive() -> type[DifferentialPrivacyServerSideAdaptiveClipping]:
+    from flwr.serverapp.strategy import DifferentialPrivacyServerSideAdaptiveClipping
+
+    class TowardsTheQuantile(DifferentialPrivacyServerSideAdaptiveClipping):
+        def _geometric_update(self, clipped_fraction: float) -> None:
+            super()._geometric_update(1.0 - clipped_fraction)
+
+    return TowardsTheQuantile
 
 
 @dataclass(slots=True)
@@ -200,7 +244,7 @@ def _replies(deltas: Sequence[Tensor], weights: Sequence[float], rule: RuleName)
     replies = []
     for place, (delta, weight) in enumerate(zip(deltas, weights, strict=True)):
         array = delta.numpy()
-        if rule == "dp-clip" and not array.any():
+        if rule in _PRIVATE and not array.any():
             # Flower divides by the norm. This one's square is the least that float32 still holds in full.
             array = array.copy()
             array[0] = 2.0**-62

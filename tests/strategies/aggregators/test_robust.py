@@ -15,7 +15,7 @@ from strategies.ledger import Ledger
 from strategies.parts import Step
 from strategies.weightings import DataSize
 
-RULES = ("krum", "multikrum", "trimmed-mean", "median", "bulyan", "dp-clip")
+RULES = ("krum", "multikrum", "trimmed-mean", "median", "bulyan", "dp-clip", "dp-adaptive")
 
 
 def step(toys, deltas: torch.Tensor, **fields) -> Step:
@@ -92,6 +92,26 @@ def test_clipping_bounds_each_update_and_without_noise_and_bound_it_is_the_mean(
     deltas[4] = 1000.0
     moved, _ = change(toys, Robust("dp-clip", clipping_norm=0.5), deltas)
     assert 0.45 < torch.linalg.vector_norm(moved) <= 0.5 + 1e-6
+
+
+@pytest.mark.parametrize("first", [0.05, 200.0])
+def test_the_adaptive_norm_comes_to_the_quantile_of_the_deltas_norms(toys, first: float) -> None:
+    deltas = crowd(toys) * torch.arange(1.0, 12.0)[:, None]
+    norms = torch.linalg.vector_norm(deltas, dim=1).sort().values
+    aggregator = Robust("dp-adaptive", clipping_norm=first, quantile=0.3, clipping_rate=0.5)
+    for _ in range(60):
+        moved, _ = change(toys, aggregator, deltas)
+    # The third of 11 is below the quantile 0.3, the fourth above it; a step of S is a factor of exp(0.5 * 0.7) at most.
+    assert norms[2] / 1.5 < aggregator.clipping_norm < norms[3] * 1.5
+    assert torch.linalg.vector_norm(moved) <= aggregator.clipping_norm * 1.5
+    again = Robust("dp-adaptive")
+    again.load_state_dict(aggregator.state_dict())
+    assert again.clipping_norm == aggregator.clipping_norm
+
+
+def test_noise_that_few_updates_cannot_have_is_refused(toys) -> None:
+    with pytest.raises(ConfigError, match=r"noise_multiplier = 2.0 .* 11 updates.*less than a tenth"):
+        change(toys, Robust("dp-adaptive", noise_multiplier=2.0), crowd(toys))
 
 
 def test_a_delta_of_zero_can_be_clipped(toys) -> None:
