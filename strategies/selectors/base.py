@@ -17,8 +17,8 @@ from strategies.parts import Part
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
 
-_SHARE = 200
-"""Everybody is scored once for the choice of so manieth of the clients: at 100,000 that is a pick in microseconds."""
+_SHARE = 100
+"""Of so many clients one is chosen ahead: a look at 100,000 of them serves 1,000 picks, microseconds for each."""
 
 
 class Candidates:
@@ -109,9 +109,9 @@ class Selector(Part):
     """Chooses among the idle clients. A scheduler's roster tells it who is idle, and the scheduler who reported.
 
     What it chooses in one call is called a round here; with rounds of the server, these are the same. A look at all
-    clients takes milliseconds if they are many. A two-hundredth of them is therefore chosen at a time where that is
-    more than a round: the next rounds take their clients from these, in random order, and there is a new choice when
-    they are used up. Up to 200 clients for each one of a round, every round is chosen by itself.
+    clients takes milliseconds if they are many. A hundredth of them is therefore chosen at a time where that is more
+    than a round: the next rounds take their clients from these, in random order, and there is a new choice when they
+    are used up. With up to 100 clients for each one of a round, every round is chosen by itself.
 
     Attributes
     ----------
