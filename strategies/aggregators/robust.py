@@ -72,8 +72,8 @@ class Robust(Aggregator):
     trim
         Share of the updates that ``trimmed-mean`` leaves out at either end.
     clipping_norm, noise_multiplier
-        S (of ``dp-adaptive`` at first) and z. The noise follows from the run's seed: whoever knows that can take it away
-        again.
+        S (of ``dp-adaptive`` at first) and z. The noise follows from the run's seed: whoever knows that can take it
+        away again.
 
     quantile, clipping_rate
         gamma and eta of ``dp-adaptive``.
