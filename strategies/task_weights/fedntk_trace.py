@@ -20,9 +20,11 @@ A statistic that is not finite, or a job whose probe could not be taken, is left
 omega are 1 to the bit.
 
 Rare tasks suffer from heads that lag behind a backbone which all clients move. So a client first aligns the heads of
-its tasks with the backbone that it was sent, by `align` damped Newton steps on all its examples, then probes and trains;
-in training, too, it moves them along that direction (:mod:`fedmtl.balancing.heads`; docs/fedntk-trace.md says what this
-is worth). The specified form is ``align = 0`` with ``head_step = "gradient"``. Nothing more is sent.
+its tasks with the backbone that it was sent, by `align` damped Newton steps on all its examples, probes, trains, and
+moves them along that direction in training, too (:mod:`fedmtl.balancing.heads`); nothing more is sent. And a mean
+that is one task's lambda alone lifts the other omega to w_max, where a client never comes to rest; so omega is taken
+with the geometric mean of the lambda that are not 0 in place of ``mean_j lam_j``. What this is worth:
+docs/fedntk-trace.md. The specified form is ``align = 0, head_step = "gradient", omega_norm = "none"``.
 
 ``extra = "sketch"``: clients send sketches of their gradients besides, and the server weighs the tasks by the Gram
 matrix of them all (:mod:`strategies.task_weights.sketch`), in place of ``(mean_j lam_j / lam_i)^p``.
@@ -49,6 +51,8 @@ from fedmtl.protocol import Balancing, GlobalModel, Update
 from strategies.parts import Aggregator, ClientPolicy, TaskWeights
 from strategies.task_weights.sketch import GramName, SketchedGram
 
+OmegaNorm = Literal["none", "sum_K", "geometric"]
+
 
 class FedNTKTrace(TaskWeights):
     """FedNTK-trace: tasks balanced across clients by the pooled traces of their kernels."""
@@ -70,8 +74,9 @@ class FedNTKTrace(TaskWeights):
         w_max: Annotated[float, Param("omega stays within 1/w_max and w_max", ge=1)] = 50.0,
         head_weight: Annotated[HeadWeight, Param("whether omega scales the heads")] = "unweighted",
         omega_norm: Annotated[
-            Literal["none", "sum_K"], Param("make omega sum to the number of tasks; hurts with SGD clients")
-        ] = "none",
+            OmegaNorm,
+            Param("geometric mean of 1, before coverage; or sum of K, after it, which hurts with SGD clients"),
+        ] = "geometric",
         clip: Annotated[float, Param("upper bound of the shared gradient's L2 norm; 0 for none", ge=0)] = 1.0,
         head_clip: Annotated[float, Param("bound of the L2 norm of what each head follows; 0: none", ge=0)] = 1.0,
         align: Annotated[int, Param("Newton steps of the heads alone before a job; 0 for none", ge=0)] = 2,
@@ -188,6 +193,10 @@ class FedNTKTrace(TaskWeights):
             return self._sketch.omega()
         lam = torch.tensor(self.traces, dtype=torch.float64)
         omega: list[float] = balanced_weights(lam, self.exponent, math.inf, self.eps).tolist()
+        live = [math.log(weight) for weight, size in zip(omega, self.traces, strict=True) if size > self.eps]
+        if self.omega_norm == "geometric" and live:
+            scale = math.exp(math.fsum(live) / len(live))
+            omega = [weight / scale for weight in omega]
         return omega
 
     def _balanced(self, omega: list[float]) -> tuple[float, ...]:

@@ -169,6 +169,7 @@ def test_a_run_cut_after_any_flush_goes_on_to_the_same_bits(strategy: str, versi
         ("balancing.probe=sr",),
         ("balancing.coverage=false",),
         ("balancing.omega_norm=sum_K",),
+        ("balancing.omega_norm=none",),
         ("balancing.align=0",),
         ("balancing.damping=1.0",),
         ("balancing.head_step=gradient",),

@@ -53,11 +53,22 @@ def test_traces_are_pooled_with_weights_and_batches() -> None:
 
 
 def test_weights_are_those_of_the_formula() -> None:
-    part = make(exponent=0.5, smoothing=0.0, eps=1e-300)
-    part.on_aggregated([update((0, 1), (4.0, 1.0)), update((0, 2), (4.0, 16.0))], (0.25, 0.75), LAYOUT)
+    """The specified form takes the mean of the lambda (7), the default their geometric mean (4)."""
     q = (1.0, 0.9 + 0.1 * 0.25, 0.9 + 0.1 * 0.75)
     lam = (4.0, 1.0, 16.0)
-    assert part.weights() == pytest.approx([math.sqrt(7.0 / size) / share for size, share in zip(lam, q, strict=True)])
+    for norm, mean in (("none", 7.0), ("geometric", 4.0)):
+        part = make(exponent=0.5, smoothing=0.0, eps=1e-300, omega_norm=norm)
+        part.on_aggregated([update((0, 1), (4.0, 1.0)), update((0, 2), (4.0, 16.0))], (0.25, 0.75), LAYOUT)
+        expected = [math.sqrt(mean / size) / share for size, share in zip(lam, q, strict=True)]
+        assert part.weights() == pytest.approx(expected)
+
+
+def test_a_task_without_a_gradient_does_not_count_in_the_geometric_mean() -> None:
+    part, two = make(coverage=False), make(coverage=False, eps=1e-300)
+    part.on_aggregated([update((0, 1, 2), (0.0, 1.0, 16.0))], (1.0,), LAYOUT)
+    assert part.weights() == pytest.approx((50.0, 2.0, 0.5))
+    two.on_aggregated([update((0, 1, 2), (4.0, 1.0, 16.0))], (1.0,), LAYOUT)
+    assert math.prod(two.weights()) == pytest.approx(1.0)
 
 
 @given(st.lists(buffers(), min_size=1, max_size=8), st.sampled_from([0.0, 0.5, 1.0]), st.booleans())
