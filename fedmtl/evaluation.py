@@ -50,8 +50,8 @@ class Evaluator:
 
     The groups are ``"test"``, the server's test set, and over the examples that the clients hold out ``"clients"``, all
     of them, ``"fast"`` and ``"slow"``, the faster and the slower half, and ``"worst"``, the tenth of the clients that
-    the model serves worst. A client counts in a task only if it owns it and holds out examples; groups without clients have no
-    rows.
+    the model serves worst. A client counts in a task only if it owns it and holds out examples; groups without clients
+    have no rows.
 
     Parameters
     ----------
