@@ -34,7 +34,7 @@ from strategies.task_weights import FedNTKTrace
 
 EVERY, LAST = 25, 3
 OURS = "name=fedntk-trace"
-SPEC = (OURS, "align=0", "head_step=gradient")
+SPEC = (OURS, "align=0", "head_step=gradient", "omega_norm=none")
 FORMS: dict[str, tuple[str, ...]] = {
     "equal": ("name=equal",),
     "spec": SPEC,
@@ -56,6 +56,7 @@ FORMS: dict[str, tuple[str, ...]] = {
     "damping 0.1": (OURS, "damping=0.1"),
     "damping 1": (OURS, "damping=1.0"),
     "improved, equal weights": (OURS, "exponent=0.0", "coverage=false"),
+    "improved, mean of lambda": (OURS, "omega_norm=none"),
     "improved, no coverage": (OURS, "coverage=false"),
     "improved, no clip": (OURS, "clip=0.0"),
     "improved, w_max 10": (OURS, "w_max=10.0"),
