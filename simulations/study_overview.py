@@ -52,6 +52,18 @@ class Overview:
         has = "delta_m" in self.results.column_names and self.results["delta_m"].null_count < self.results.num_rows
         return self.tasks | ({DELTA_M: "per cent"} if has else {})
 
+    def tasks_at(self, place: Place) -> dict[str, str]:
+        """The metric of each task that there are results of in a place: data are an axis in some studies."""
+        return {task: metric for task, metric in self.tasks.items() if (task, place) in self._there}
+
+    def measures_at(self, place: Place) -> list[str]:
+        """The measures that there are results of in a place."""
+        return [measure for measure in self.measures if measure == DELTA_M or measure in self.tasks_at(place)]
+
+    @cached_property
+    def _there(self) -> set[tuple[str, Place]]:
+        return {(task, place) for task, place, _ in self._rows}
+
     @cached_property
     def cells(self) -> dict[tuple[str, ...], list[Cell]]:
         """The experiments by their labels on all axes, one for each seed."""
@@ -77,12 +89,12 @@ class Overview:
     def finals(self, measure: str, place: Place, label: str) -> np.ndarray:
         """The final values of a task or of delta-m, one for each finished seed."""
         if measure == DELTA_M:
-            return self.column(next(iter(self.tasks)), place, label, "delta_m")
+            return self.column(next(iter(self.tasks_at(place)), ""), place, label, "delta_m")
         return self.column(measure, place, label, "final")
 
     def runs(self, place: Place, label: str) -> int:
         """How many seeds are finished."""
-        return len(self._rows.get((next(iter(self.tasks)), place, label), [])) if self.tasks else 0
+        return max((len(self._rows.get((task, place, label), [])) for task in self.tasks), default=0)
 
     def ranks(self, task: str, place: Place, name: str = "final", ties: Ties = "average") -> Iterator[dict[str, float]]:
         """For each seed the rank of each label that has finished, 1 for the best, by a task or by delta-m.
@@ -94,7 +106,7 @@ class Overview:
         lower = name in ("time_to_target", "stable_at")
         metric = Metric(task, name, not lower and higher_is_better(self.measures[task]))
         if task == DELTA_M:
-            task, name = next(iter(self.tasks)), "delta_m"
+            task, name = next(iter(self.tasks_at(place)), ""), "delta_m"
         by_seed: dict[int, dict[str, tuple[float]]] = defaultdict(dict)
         for label in self.labels:
             for row in self._rows.get((task, place, label), []):

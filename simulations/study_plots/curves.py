@@ -33,13 +33,13 @@ def draw_curves(whole: Overview, place: Place, out: Path) -> Figure | None:
     curves = {label: found for label in whole.labels if (found := _read(whole, place, label, out))}
     if not curves:
         return None
-    shown = _chosen(whole, place, list(curves))
-    columns = min(2, len(whole.tasks))
-    rows = math.ceil(len(whole.tasks) / columns)
+    shown, tasks = _chosen(whole, place, list(curves)), whole.tasks_at(place)
+    columns = min(2, len(tasks))
+    rows = math.ceil(len(tasks) / columns)
     figure, panels = new_figure(0.6 + 0.25 * math.ceil((len(shown) + 1) / 4) + 3.2 * rows, rows, columns)
-    for panel in panels[len(whole.tasks) :]:
+    for panel in panels[len(tasks) :]:
         panel.set_axis_off()
-    for panel, (task, metric) in zip(panels, whole.tasks.items(), strict=False):
+    for panel, (task, metric) in zip(panels, tasks.items(), strict=False):
         means = _draw_panel(panel, {label: found[task] for label, found in curves.items() if task in found}, shown)
         _finish_panel(panel, task, metric, means)
     handles = [Line2D([], [], label=label, **line_look(index)) for index, label in enumerate(shown)]
@@ -54,7 +54,7 @@ _OTHERS: dict[str, Any] = {"color": GREY, "linewidth": 0.7, "alpha": 0.6}
 
 def _chosen(whole: Overview, place: Place, there: Sequence[str]) -> list[str]:
     """The best and the highlighted labels, by rank; all if they are few."""
-    order = [label for label in whole.by_rank(list(whole.tasks), [place]) if label in there]
+    order = [label for label in whole.by_rank(list(whole.tasks_at(place)), [place]) if label in there]
     if len(order) <= _MOST:
         return order
     wanted = [label for label in whole.study.highlight if label in order and label not in order[:_BEST]]
@@ -72,7 +72,7 @@ def _read(whole: Overview, place: Place, label: str, out: Path) -> dict[str, Cur
             continue
         table = read_table(directory, "evaluations")
         table = table.filter(pc.and_(pc.equal(table["group"], "test"), pc.not_equal(table["metric"], "loss")))
-        for task in whole.tasks:
+        for task in whole.tasks_at(place):
             mine = table.filter(pc.equal(table["task"], task))
             seeds.setdefault(task, []).append((mine["time"].to_numpy(), mine["value"].to_numpy()))
     return {task: curve for task, runs in seeds.items() if (curve := common_times(runs)) is not None}

@@ -56,11 +56,14 @@ def _pages(whole: Overview, measures: Sequence[str]) -> Iterator[tuple[str, list
         inner = [place for place in whole.places if place[:-1] == outer]
         width = math.ceil(len(inner) / math.ceil(len(inner) / _COLUMNS))
         parts = [inner[start : start + width] for start in range(0, len(inner), width)]
-        rows = [(outer, measure, part) for measure in measures for part in parts]
+        here = {measure for place in inner for measure in whole.measures_at(place)}
+        rows = [(outer, measure, part) for measure in measures if measure in here for part in parts]
+        if not rows:
+            continue
         if not apart:
             yield place_name(outer), rows
             continue
-        for measure in measures:
+        for measure in dict.fromkeys(measure for _, measure, _ in rows):
             yield ", ".join([*outer, measure]), [row for row in rows if row[1] == measure]
 
 

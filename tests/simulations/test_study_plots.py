@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -115,3 +116,15 @@ def test_curves_meet_at_all_times_that_the_runs_have_in_common() -> None:
     assert times.tolist() == [0.0, 1.0, 2.0, 3.0]
     assert values.tolist() == [[0.0, 1.0, 2.0, 3.0], [1.0, 1.0, 3.0, 5.0]]
     assert common_times([first, (np.array([9.0]), np.array([1.0]))]) is None
+
+
+def test_places_may_have_tasks_of_their_own_and_targets_may_be_missing(tmp_path: Path) -> None:
+    rows = [row for row in whole() if (row["task"] == "ink") == (row["partition"] == "IID")]
+    study = replace(STUDY, targets={})
+    results = pa.Table.from_pylist(rows)
+    overview = Overview(study, results)
+    assert [list(overview.tasks_at(place)) for place in overview.places] == [["ink"], ["ink"], ["digit"], ["digit"]]
+    assert overview.missing == {}
+    pictures = draw(study, results, tmp_path)
+    assert not any("time-to-target" in picture.path.stem for picture in pictures)
+    assert {"final--IID", "ranks"} <= {picture.path.stem for picture in pictures}
