@@ -27,7 +27,8 @@ with the geometric mean of the lambda that are not 0 in place of ``mean_j lam_j`
 docs/fedntk-trace.md. The specified form is ``align = 0, head_step = "gradient", omega_norm = "none"``.
 
 ``extra = "sketch"``: clients send sketches of their gradients besides, and the server weighs the tasks by the Gram
-matrix of them all (:mod:`strategies.task_weights.sketch`), in place of ``(mean_j lam_j / lam_i)^p``.
+matrix of them all (:mod:`strategies.task_weights.sketch`), in place of ``(mean_j lam_j / lam_i)^p``;
+these have a common length of their own, whatever `exponent` is and whether `omega_norm` is "none" or "geometric".
 ``extra = "per_task_delta"``: clients send a change of the backbone for each task, and the server weighs these
 (:mod:`strategies.task_weights.per_task_delta`); there are no probes then, and no coverage.
 """
