@@ -175,6 +175,7 @@ def _explanation(whole: Overview) -> str:
     parts = [
         f"Mean rank over {over}, 1 is best; equal values share the mean of their ranks, diverged runs come last.",
         "Best: how often it was first, shared or alone.",
+        "Rank, same time: by the metric when the first of them ended, where rank is by the metric at the own end.",
     ]
     if whole.study.targets:
         parts.append("Rank by time to target: runs that never got there share the last place.")
@@ -192,6 +193,7 @@ def _table(whole: Overview) -> Iterator[str]:
     }
     if len(tasks) > 1:
         columns |= {f"rank, {task}": _texts(whole.mean_rank([task], places), 1) for task in tasks}
+    columns["rank, same time"] = _texts(whole.mean_rank(tasks, places, "same_time"), 1)
     columns["rank, worst clients"] = _texts(whole.mean_rank(tasks, places, "worst_clients"), 1)
     if targets := [task for task in tasks if task in whole.study.targets]:
         columns["rank, time to target"] = _texts(whole.mean_rank(targets, places, "time_to_target"), 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -34,6 +35,9 @@ class Outcome:
     ----------
     final
         Mean of the metric on the test set over the last 20 evaluated versions.
+    same_time
+        The metric when the first of the labels that are compared ended, in this place and with this seed: mean over the
+        evaluations of the last tenth of the time until then, or the last before it. Not a number if there is none.
     best
         The best value.
     worst_clients
@@ -47,6 +51,7 @@ class Outcome:
     task: str
     metric: str
     final: float
+    same_time: float
     best: float
     worst_clients: float
     time_to_target: float
@@ -55,8 +60,21 @@ class Outcome:
     drops_10: int
 
 
-def outcomes(directory: Path, targets: Mapping[str, float]) -> list[Outcome]:
-    """The outcomes of a finished run, a task each.
+Curve = tuple[np.ndarray, np.ndarray]
+"""Times of evaluations and a task's metric on the test set, shape [evaluations] each."""
+
+
+def outcomes(directory: Path, targets: Mapping[str, float], curves: dict[str, Curve] | None = None) -> list[Outcome]:
+    """The outcomes of a finished run, a task each; `same_time` is not known yet.
+
+    Parameters
+    ----------
+    directory
+        The run's.
+    targets
+        Values that a task's metric is to reach, by task.
+    curves
+        If given, the tasks' metrics over time are put here.
 
     Raises
     ------
@@ -71,6 +89,8 @@ def outcomes(directory: Path, targets: Mapping[str, float]) -> list[Outcome]:
         test = [row for row in chosen if row["group"] == "test"]
         worst = [row["value"] for row in chosen if row["group"] == "worst"]
         values, times = np.array([row["value"] for row in test]), np.array([row["time"] for row in test])
+        if curves is not None:
+            curves[task] = times, values
         first, stable = _reached(values, times, targets.get(task), higher)
         steps = 100 * -np.diff(values) if test[0]["metric"] == "accuracy" else None
         drops = [-1 if steps is None else int((steps > points).sum()) for points in DROPS]
@@ -79,6 +99,7 @@ def outcomes(directory: Path, targets: Mapping[str, float]) -> list[Outcome]:
                 task=task,
                 metric=test[0]["metric"],
                 final=float(values[-LAST_EVALUATIONS:].mean()),
+                same_time=math.nan,
                 best=float(values.max() if higher else values.min()),
                 worst_clients=float(np.mean(worst[-LAST_EVALUATIONS:])) if worst else math.nan,
                 time_to_target=first,
@@ -102,6 +123,15 @@ def _reached(values: np.ndarray, times: np.ndarray, target: float | None, higher
     return float(times[good.argmax()]), float(times[stable]) if stable < len(times) else math.nan
 
 
+def value_at(curve: Curve, end: float) -> float:
+    """Mean of a metric over the evaluations in the last tenth of the time until `end`, or the last before it."""
+    times, values = curve
+    recent = values[(times > 0.9 * end) & (times <= end)]
+    if not recent.size:
+        recent = values[times <= end][-1:]
+    return float(recent.mean()) if recent.size else math.nan
+
+
 def collect(study: Study, out: Path) -> pa.Table:
     """A row for each task of each finished run of the study; also written to ``results.parquet``.
 
@@ -111,11 +141,21 @@ def collect(study: Study, out: Path) -> pa.Table:
         If a run or a single-task baseline is damaged.
     """
     rows: list[dict[str, Any]] = []
+    contests: dict[tuple[Any, ...], list[tuple[dict[str, Any], Curve]]] = defaultdict(list)
     for cell in study.cells():
         directory = run_directory(out, cell)
         if (directory / SUMMARY).exists():
-            place = {**cell.labels, "seed": cell.seed}
-            rows += [place | asdict(outcome) for outcome in outcomes(directory, study.targets)]
+            place: dict[str, Any] = {**cell.labels, "seed": cell.seed}
+            curves: dict[str, Curve] = {}
+            found = [place | asdict(outcome) for outcome in outcomes(directory, study.targets, curves)]
+            _, *others = place.values()
+            for row in found:
+                contests[(*others, row["task"])].append((row, curves[row["task"]]))
+            rows += found
+    for contest in contests.values():
+        end = min(times[-1] for _, (times, _) in contest)
+        for row, curve in contest:
+            row["same_time"] = value_at(curve, end)
     add_comparisons(study, out, rows)
     axes = [(name, pa.string()) for name in study.axes]
     further = [(name, pa.float64()) for name in COLUMNS]
@@ -174,12 +214,13 @@ def _rows(metric: str, groups: Mapping[str, list[dict[str, Any]]], target: float
     arrow = "↑" if higher else "↓"
     reach = f" time to {target:g} (s) | for good (s) |" if target is not None else ""
     drops = " drops > 5 | > 10 |" if higher else ""
-    yield f"| | {metric} {arrow} | worst clients |{reach}{drops} runs |"
-    yield "|---|" + "---:|" * (3 + 2 * (target is not None) + 2 * higher)
+    yield f"| | {metric} {arrow} | at the same time | worst clients |{reach}{drops} runs |"
+    yield "|---|" + "---:|" * (4 + 2 * (target is not None) + 2 * higher)
     for label, rows in groups.items():
         mean, half = finals[label]
         text = f"{mean:.3f} ± {half:.3f}" if math.isfinite(half) else f"{mean:.3f}"
-        cells = [f"**{text}**" if mean == best else text, f"{np.nanmean([r['worst_clients'] for r in rows]):.3f}"]
+        cells = [f"**{text}**" if mean == best else text]
+        cells += [f"{np.nanmean([r[name] for r in rows]):.3f}" for name in ("same_time", "worst_clients")]
         if target is not None:
             cells += [_times([r[name] for r in rows]) for name in ("time_to_target", "stable_at")]
         if higher:

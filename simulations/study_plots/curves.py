@@ -22,6 +22,7 @@ from simulations.study_overview import Overview, Place, higher_is_better
 _BEST = 5
 _MOST = 8
 _FAR_APART = 5.0
+_FAR_ENDS = 4.0  # times apart, from which on the time axis is logarithmic
 
 Curve = tuple[np.ndarray, np.ndarray]
 """Times, shape [times], and values, shape [seeds, times]."""
@@ -127,6 +128,10 @@ def _draw_panel(panel: Axes, curves: Mapping[str, Curve], shown: Sequence[str]) 
 def _finish_panel(panel: Axes, task: str, metric: str, means: Sequence[Curve]) -> None:
     panel.set_title(task)
     panel.set_xlabel("virtual time (s)")
+    ends = [times[-1] for times, _ in means if times.size]
+    if ends and max(ends) > _FAR_ENDS * min(ends) > 0:
+        panel.set_xscale("log")
+        panel.set_xlim(left=min(ends) / 50)
     higher = higher_is_better(metric)
     panel.set_ylabel(f"{metric} {'↑' if higher else '↓'}")
     panel.margins(x=0.01)

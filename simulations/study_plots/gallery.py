@@ -30,6 +30,10 @@ _RANKS = (
     "Mean rank over the seeds among all labels, 1 is best, of the final metric; the last column is over all that is in "
     "the picture. A grey cell has no finished run."
 )
+_SAME_TIME = (
+    "The same, of the metric when the first of the labels ended in that place: the mean over the evaluations in the "
+    "last tenth of the time until then."
+)
 _FINALS = (
     "Dots are means over the seeds of the final metric, bars their 95 % intervals (one that reaches the edge goes on "
     "beyond it), diamonds means of the worst tenth of the clients. The best over all places is on top. A hollow dot "
@@ -66,6 +70,8 @@ def _figures(whole: Overview, out: Path) -> Iterator[tuple[str, str, str, Figure
     """File name, title, caption and figure."""
     for name, figure in rank_maps(whole):
         yield name, "Ranks by place", _RANKS, figure
+    for name, figure in rank_maps(whole, "same_time"):
+        yield name, "Ranks by place, at the same time", _SAME_TIME, figure
     if len(whole.measures) > 1:
         yield "ranks-by-task", "Ranks by task, over all places", _RANKS, task_ranks(whole)
     for page, figure in final_pages(whole):

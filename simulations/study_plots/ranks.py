@@ -17,15 +17,17 @@ _COLUMNS = 18
 _INCHES_PER_LETTER = 0.075
 
 
-def rank_maps(whole: Overview) -> Iterator[tuple[str, Figure]]:
-    """Labels against places, over all tasks; several pictures if there are very many places."""
+def rank_maps(whole: Overview, measure: str = "final") -> Iterator[tuple[str, Figure]]:
+    """Labels against places, over all tasks, by a column of the results; several pictures if there are many places."""
+    name = "ranks" if measure == "final" else f"ranks-{measure.replace('_', '-')}"
     tasks = list(whole.tasks)
     pages = [whole.places[start : start + _COLUMNS] for start in range(0, len(whole.places), _COLUMNS)]
     for number, places in enumerate(pages, start=1):
-        columns = {"\n".join(place) or "all": whole.mean_rank(tasks, [place]) for place in places}
+        columns = {"\n".join(place) or "all": whole.mean_rank(tasks, [place], measure) for place in places}
         if len(places) > 1:
-            columns["overall"] = whole.mean_rank(tasks, places)
-        yield "ranks" if len(pages) == 1 else f"ranks-{number}", _heat_map(columns, whole.by_rank(tasks, places))
+            columns["overall"] = whole.mean_rank(tasks, places, measure)
+        order = whole.by_rank(tasks, places, measure)
+        yield name if len(pages) == 1 else f"{name}-{number}", _heat_map(columns, order)
 
 
 def task_ranks(whole: Overview) -> Figure:

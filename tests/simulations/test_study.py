@@ -11,7 +11,7 @@ import pytest
 from fedmtl.errors import ConfigError, RunDirectoryError
 from simulations.study import Study, chosen, merged, run_cell, run_directory, run_study
 from simulations.study_plots import draw
-from simulations.study_results import _reached, collect, interval, write_table
+from simulations.study_results import _reached, collect, interval, value_at, write_table
 from simulations.tuning import best_value
 
 TINY = """
@@ -94,7 +94,7 @@ def test_a_study_runs_in_parallel_goes_on_where_it_was_and_leaves_table_and_plot
 
     results = collect(study, out)
     assert results.num_rows == 8 * 4
-    assert not any(math.isnan(value) for value in results["final"].to_pylist())
+    assert not any(math.isnan(value) for name in ("final", "same_time") for value in results[name].to_pylist())
     text = write_table(study, results, out).read_text()
     assert text.count("| buffered |") == text.count("| synchronous |") == 2 * 4
     assert all(picture.path.is_file() for picture in draw(study, results, out))
@@ -109,6 +109,13 @@ def test_an_experiment_that_fails_is_told_and_the_others_go_on(tmp_path: Path) -
     failed = run_study(study, out, workers=2, progress=lambda cell, fault: None)
     assert {cell.labels["speed"] for cell, _ in failed} == {"1:9"}
     assert collect(study, out).num_rows == 2 * 4
+
+
+def test_a_metric_at_a_time_is_the_mean_of_the_last_tenth_or_the_last_before() -> None:
+    curve = np.array([0.0, 5.0, 9.5, 10.0, 11.0]), np.array([0.1, 0.2, 0.4, 0.6, 0.9])
+    assert value_at(curve, 10.0) == pytest.approx(0.5)
+    assert value_at(curve, 9.0) == pytest.approx(0.2)
+    assert math.isnan(value_at((curve[0] + 20, curve[1]), 10.0))
 
 
 def test_times_to_a_target_are_the_first_and_the_last_crossing() -> None:

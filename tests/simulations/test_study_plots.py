@@ -28,8 +28,9 @@ def row(
 ) -> dict[str, object]:
     place = {"strategy": label, "partition": partition, "speed": speed, "seed": seed}
     metric = "accuracy" if task == "digit" else "mse"
-    known = {"best": final, "worst_clients": final, "time_to_target": math.nan, "stable_at": math.nan}
-    return place | {"task": task, "metric": metric, "final": final, "drops_5": 2, "drops_10": 1} | known | others
+    known = {"best": final, "same_time": 1 - final, "worst_clients": final, "drops_5": 2, "drops_10": 1}
+    never = {"time_to_target": math.nan, "stable_at": math.nan}
+    return place | {"task": task, "metric": metric, "final": final} | known | never | others
 
 
 def whole() -> list[dict[str, object]]:
@@ -65,6 +66,7 @@ def test_the_overall_table_ranks_over_tasks_places_and_seeds() -> None:
     # B and C never got there and share ranks 2 and 3.
     assert [entry["rank, time to target"] for entry in found] == ["1.0", "2.5", "2.5"]
     assert [entry["target reached"] for entry in found] == ["8 of 8", "0 of 8", "0 of 8"]
+    assert [entry["rank, same time"] for entry in found] == ["3.0", "2.0", "1.0"]
     assert [entry["drops > 5"] for entry in found] == ["2.0"] * 3
     assert not any("issing" in line for line in lines)
 
@@ -97,7 +99,7 @@ def test_pictures_are_drawn_with_missing_and_diverged_runs(tmp_path: Path, share
     rows[3]["final"], rows[5]["final"] = math.nan, math.inf
     pictures = draw(STUDY, pa.Table.from_pylist(rows[: int(share * len(rows))]), tmp_path)
     names = {picture.path.stem for picture in pictures}
-    assert {"ranks", "ranks-by-task", "final--IID", "time-to-target--IID"} <= names
+    assert {"ranks", "ranks-same-time", "ranks-by-task", "final--IID", "time-to-target--IID"} <= names
     assert all(picture.path.read_bytes().startswith(b"\x89PNG") for picture in pictures)
 
 
