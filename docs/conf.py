@@ -16,7 +16,7 @@ copyright = f"2026, {author}"
 release = version_of("fedmtl")
 html_title = f"FedMTL {release}"
 
-extensions = ["sphinx.ext.apidoc", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "myst_parser"]
+extensions = ["sphinx.ext.apidoc", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "myst_parser"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 
