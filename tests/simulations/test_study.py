@@ -96,7 +96,8 @@ def test_a_study_runs_in_parallel_goes_on_where_it_was_and_leaves_table_and_plot
     assert results.num_rows == 8 * 4
     assert not any(math.isnan(value) for name in ("final", "same_time") for value in results[name].to_pylist())
     text = write_table(study, results, out).read_text()
-    assert text.count("| buffered |") == text.count("| synchronous |") == 2 * 4
+    # The overall table, one for each place, and one for each task of each place.
+    assert text.count("| buffered |") == text.count("| synchronous |") == 1 + 2 + 2 * 4
     assert all(picture.path.is_file() for picture in draw(study, results, out))
     with pytest.raises(RunDirectoryError, match="another study"):
         run_study(Study.load(write(tmp_path, TINY.replace("ratio = 9", "ratio = 8"))), out, workers=1, progress=print)
