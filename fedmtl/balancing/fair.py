@@ -50,17 +50,34 @@ def _newton(a: np.ndarray, b: np.ndarray, power: float) -> np.ndarray:
         ax = a @ x
         pull = b * x**-power
         if np.abs(ax / pull - 1).max() < _EXACT:
-            break
+            return x
         slope = ax - pull
         move = -np.linalg.solve(a + np.diag(power * pull / x), slope)
         shrinking = move < 0
         length = min(1.0, 0.9 * float((x[shrinking] / -move[shrinking]).min())) if shrinking.any() else 1.0
         while (found := _value(a, b, power, x + length * move)) > value + 1e-4 * length * (slope @ move):
             length /= 2
-            if length < 1e-10:  # as near as float64 comes
-                return x
+            if length < 1e-10:  # what is to be least does not tell any more in float64, but the equation still may
+                return _polished(a, b, power, x)
         x, value = x + length * move, found
+    return _polished(a, b, power, x)
+
+
+def _polished(a: np.ndarray, b: np.ndarray, power: float, x: np.ndarray) -> np.ndarray:
+    """Whole Newton steps as long as they bring the equation nearer to holding."""
+    missed = _missed(a, b, power, x)
+    for _ in range(_STEPS):
+        pull = b * x**-power
+        found = x - np.linalg.solve(a + np.diag(power * pull / x), a @ x - pull)
+        if not (found > 0).all() or not (less := _missed(a, b, power, found)) < missed:
+            break
+        x, missed = found, less
     return x
+
+
+def _missed(a: np.ndarray, b: np.ndarray, power: float, x: np.ndarray) -> float:
+    """How far A x is from what it should be, relative to that, at most."""
+    return float(np.abs(a @ x / (b * x**-power) - 1).max())
 
 
 def _value(a: np.ndarray, b: np.ndarray, power: float, x: np.ndarray) -> float:
