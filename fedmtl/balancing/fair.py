@@ -14,6 +14,7 @@ from torch import Tensor
 _RIDGE = 1e-8  # beside a diagonal of 1: below the precision of float32 gradients, and it bounds the weights
 _STEPS = 100
 _EXACT = 1e-10
+_GOOD = 1e-8  # relative error of the equation that is left alone where the objective tells no more
 
 
 def fair_weights(gram: Tensor, alpha: float) -> Tensor:
@@ -64,9 +65,11 @@ def _newton(a: np.ndarray, b: np.ndarray, power: float) -> np.ndarray:
 
 
 def _polished(a: np.ndarray, b: np.ndarray, power: float, x: np.ndarray) -> np.ndarray:
-    """Whole Newton steps as long as they bring the equation nearer to holding."""
+    """Whole Newton steps as long as the equation does not hold, and they bring it nearer to that."""
     missed = _missed(a, b, power, x)
     for _ in range(_STEPS):
+        if missed < _GOOD:
+            break
         pull = b * x**-power
         found = x - np.linalg.solve(a + np.diag(power * pull / x), a @ x - pull)
         if not (found > 0).all() or not (less := _missed(a, b, power, found)) < missed:
