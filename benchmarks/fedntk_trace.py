@@ -34,7 +34,7 @@ from strategies.task_weights import FedNTKTrace
 
 EVERY, LAST = 25, 3
 OURS = "name=fedntk-trace"
-SPEC = (OURS, "align=0", "head_step=gradient", "omega_norm=none")
+SPEC = (OURS, "align=0", "head_step=gradient", "head_aggregation=strategy", "omega_norm=none")
 FORMS: dict[str, tuple[str, ...]] = {
     "equal": ("name=equal",),
     "spec": SPEC,
@@ -51,6 +51,7 @@ FORMS: dict[str, tuple[str, ...]] = {
     "spec, smoothing 0.95": (*SPEC, "smoothing=0.95"),
     "alignment alone": (OURS, "head_step=gradient"),
     "Newton steps alone": (OURS, "align=0"),
+    "improved, heads added": (OURS, "head_aggregation=strategy"),
     "align 1": (OURS, "align=1"),
     "align 5": (OURS, "align=5"),
     "damping 0.1": (OURS, "damping=0.1"),

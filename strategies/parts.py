@@ -176,9 +176,13 @@ class Aggregator(Part, ABC):
     needs_bases
         Whether :attr:`Step.bases` is needed. The strategy then keeps a base vector while an order or a received
         update that started from it exists, and not longer.
+    averages_models
+        Whether models are averaged, so that a stale update pulls the model back to where it started from, or updates
+        are added.
     """
 
     needs_bases: bool = False
+    averages_models: bool = False
 
     @abstractmethod
     def aggregate(self, step: Step) -> tuple[Tensor, tuple[float, ...]]:

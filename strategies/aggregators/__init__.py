@@ -3,6 +3,7 @@
 from strategies.aggregators.cached_models import CachedModels
 from strategies.aggregators.calibrated import CalibratedAggregator
 from strategies.aggregators.gradient import GradientAggregator
+from strategies.aggregators.head_models import HeadModels
 from strategies.aggregators.model import ModelAggregator
 from strategies.aggregators.optimized import Optimized
 from strategies.aggregators.robust import Robust
@@ -15,6 +16,7 @@ __all__ = [
     "CachedModels",
     "CalibratedAggregator",
     "GradientAggregator",
+    "HeadModels",
     "ModelAggregator",
     "Optimized",
     "Robust",

@@ -32,6 +32,7 @@ class CachedModels(Aggregator):
     """
 
     needs_bases = True
+    averages_models = True
     needs = MappingProxyType({"distinct-clients": "of two models of one client in a step, only the last would count"})
 
     def __init__(

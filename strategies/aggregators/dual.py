@@ -37,6 +37,7 @@ class DualAveraged(Aggregator):
     def __init__(self, base: Aggregator) -> None:
         self.base = base
         self.needs_bases = base.needs_bases
+        self.averages_models = base.averages_models
         self._dual: Tensor | None = None
 
     def prepare(self, model: GlobalModel, seed: int) -> None:

@@ -49,6 +49,7 @@ class Gossip(Aggregator):
         each tensor's entries in an order of their own, which are draws like the run's model.
     """
 
+    averages_models = True
     needs = MappingProxyType(
         {
             "fresh-updates": "clients mix the models of one round, and an older update is of another model",

@@ -27,6 +27,7 @@ class ModelAggregator(Aggregator):
     """
 
     needs_bases = True
+    averages_models = True
 
     def __init__(self, weighting: Weighting) -> None:
         self.weighting = weighting

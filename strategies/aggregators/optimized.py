@@ -35,6 +35,7 @@ class Optimized(Aggregator):
         self.optimizer = optimizer
         self.rate = rate
         self.needs_bases = base.needs_bases
+        self.averages_models = base.averages_models
 
     def prepare(self, model: GlobalModel, seed: int) -> None:
         """Prepare both."""

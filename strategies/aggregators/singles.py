@@ -26,6 +26,7 @@ class SinglesApart(Aggregator):
         self.single = single
         self.group = group
         self.needs_bases = single.needs_bases or group.needs_bases
+        self.averages_models = single.averages_models or group.averages_models
 
     def prepare(self, model: GlobalModel, seed: int) -> None:
         """Prepare both."""

@@ -35,6 +35,7 @@ class Statistics(Aggregator):
     def __init__(self, base: Aggregator, rule: Literal["group_mean", "replace_single"]) -> None:
         self.base = base
         self.rule = rule
+        self.averages_models = base.averages_models
 
     def prepare(self, model: GlobalModel, seed: int) -> None:
         """Prepare the base."""

@@ -32,6 +32,7 @@ class TierModels(Aggregator):
     """
 
     needs_bases = True
+    averages_models = True
 
     def __init__(self, weighting: Weighting, tier_of: Callable[[int], int], tiers: Callable[[], int]) -> None:
         self.inside = ModelAggregator(weighting)

@@ -21,10 +21,12 @@ omega are 1 to the bit.
 
 Rare tasks suffer from heads that lag behind a backbone which all clients move. So a client first aligns the heads of
 its tasks with the backbone that it was sent, by `align` damped Newton steps on all its examples, probes, trains, and
-moves them along that direction in training, too (:mod:`fedmtl.balancing.heads`); nothing more is sent. And a mean
-that is one task's lambda alone lifts the other omega to w_max, where a client never comes to rest; so omega is taken
-with the geometric mean of the lambda that are not 0 in place of ``mean_j lam_j``. What this is worth:
-docs/fedntk-trace.md. The specified form is ``align = 0, head_step = "gradient", omega_norm = "none"``.
+moves them along that direction in training, too (:mod:`fedmtl.balancing.heads`); nothing more is sent. The server
+averages these heads instead of adding their updates, which overshoots when they are stale
+(:mod:`strategies.aggregators.head_models`). And a mean that is one task's lambda alone lifts the other omega to w_max,
+where a client never comes to rest; so omega is taken with the geometric mean of the lambda that are not 0 in place of
+``mean_j lam_j``. What this is worth: docs/fedntk-trace.md. The specified form is ``align = 0, head_step = "gradient",
+head_aggregation = "strategy", omega_norm = "none"``.
 
 ``extra = "sketch"``: clients send sketches of their gradients besides, and the server weighs the tasks by the Gram
 matrix of them all (:mod:`strategies.task_weights.sketch`), in place of ``(mean_j lam_j / lam_i)^p``;
@@ -49,6 +51,7 @@ from fedmtl.components import Param
 from fedmtl.errors import ConfigError
 from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import Balancing, GlobalModel, Update
+from strategies.aggregators.head_models import HeadModels
 from strategies.parts import Aggregator, ClientPolicy, TaskWeights
 from strategies.task_weights.sketch import GramName, SketchedGram
 
@@ -83,6 +86,9 @@ class FedNTKTrace(TaskWeights):
         align: Annotated[int, Param("Newton steps of the heads alone before a job; 0 for none", ge=0)] = 2,
         damping: Annotated[float, Param("of Newton steps, relative to the mean eigenvalue", gt=0)] = 0.3,
         head_step: Annotated[HeadStep, Param("what heads follow in joint steps")] = "newton",
+        head_aggregation: Annotated[
+            Literal["model", "strategy"], Param("mean of the owners' heads, or as the strategy aggregates the backbone")
+        ] = "model",
         eps: Annotated[float, Param("added to lambda", gt=0)] = 1e-12,
         extra: Annotated[
             Literal["none", "sketch", "per_task_delta"],
@@ -111,6 +117,7 @@ class FedNTKTrace(TaskWeights):
         self._sketch = SketchedGram(sketch_size, sketch_weighting, smoothing) if extra == "sketch" else None
         self._balancing = Balancing("equal-probed", options | (self._sketch.probe if self._sketch else {}))
         build_balancer(self._balancing)  # refuses here, and not on the clients, what does not fit together
+        self.head_aggregation = head_aggregation
         self.batches = batches
         self.exponent = exponent
         self.smoothing = smoothing
@@ -134,9 +141,11 @@ class FedNTKTrace(TaskWeights):
             self._balancing = Balancing("equal-probed", {**self._balancing.options, **self._sketch.probe})
 
     def fit(self, aggregator: Aggregator, policy: ClientPolicy) -> tuple[Aggregator, ClientPolicy]:
-        """Any parts, but for sketches."""
+        """Any parts, but for sketches; an aggregator that adds updates is made to average heads."""
         if self._sketch is not None:
             self._sketch.refuse(aggregator)
+        if self.head_aggregation == "model" and not aggregator.averages_models:
+            aggregator = HeadModels(aggregator)
         return aggregator, policy
 
     def fault(self, update: Update, layout: ParameterLayout) -> str | None:

@@ -98,6 +98,16 @@ def test_heads_and_traces_move_with_their_owners_and_not_a_bit_without(apart: st
     assert any(weight != 1.0 for update in seen.steps[-1].updates for weight in update.task_weights)
 
 
+def test_averaged_heads_stay_bounded_where_added_ones_diverge() -> None:
+    """FedQS-SGD adds stale updates at full weight: see `strategies.aggregators.head_models`."""
+    common = (*APART["task-disjoint"], *STRATEGIES["fedqs-sgd"])
+    averaged = run(*common, versions=60).models[-1]
+    added = run(*common, "balancing.head_aggregation=strategy", versions=60).models[-1]
+    ink = averaged.layout.heads[2]
+    assert float(averaged.vector[ink].abs().max()) < 10.0
+    assert float(added.vector[ink].abs().max()) > 1000.0
+
+
 def test_orders_weigh_with_ones_until_every_task_was_seen() -> None:
     seen = run(*APART["task-disjoint"], "strategy.name=fedbuff", versions=30)
     first = next(index for index, traces in enumerate(seen.traces, start=1) if not np.isnan(traces).any())
@@ -116,7 +126,12 @@ def test_without_exponent_and_coverage_it_is_fedbuff_to_the_bit(ownership: str) 
         "strategy.a=0.5",
         "balancing.clip=1.0",
     ]
-    spec = ("balancing.head_clip=0.0", "balancing.align=0", "balancing.head_step=gradient")
+    spec = (
+        "balancing.head_clip=0.0",
+        "balancing.align=0",
+        "balancing.head_step=gradient",
+        "balancing.head_aggregation=strategy",
+    )
     neutral = ("balancing.exponent=0.0", "balancing.coverage=false", *spec)
     ours = run(*common, *neutral)
     plain = run(*common, "balancing.name=equal")
@@ -173,6 +188,7 @@ def test_a_run_cut_after_any_flush_goes_on_to_the_same_bits(strategy: str, versi
         ("balancing.align=0",),
         ("balancing.damping=1.0",),
         ("balancing.head_step=gradient",),
+        ("balancing.head_aggregation=strategy",),
         ("balancing.head_step=gradient", "balancing.head_weight=weighted"),
         ("balancing.head_step=gradient", "balancing.head_clip=0.1"),
     ],

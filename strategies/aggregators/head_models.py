@@ -1,0 +1,89 @@
+"""Heads by model aggregation, whatever the aggregator does with the backbone."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from fedmtl.protocol import GlobalModel, Update
+from strategies.ledger import Ledger
+from strategies.parts import Aggregator, Step, parts_within
+
+
+class HeadModels(Aggregator):
+    """Another aggregator that adds updates is given, for heads, what adds up to a mean of the clients' heads.
+
+    With the head V of a task, shape [outputs, width + 1], that client i started from at version s_i, the update's part
+    that moves V is exchanged
+
+        Delta_i  ->  V[s_i] + Delta_i - V[t],    so that    V[t+1] = V[t] + sum_i p_i (V_i - V[t])
+
+    is a mean of heads if the p_i of the owners sum to at most 1. Without staleness nothing changes, to the bit.
+
+    It matters for heads that every client fits to its backbone, so that Delta_i leads all the way from V[s_i] to where
+    the head should be, V*. Where updates are added, the way is then gone again by each update that was sent before the
+    first of them was applied. With weight p in all and a staleness of tau throughout,
+
+        V[t+1] = V[t] + p (V* - V[t-tau])    is stable only for p < 2 sin(pi / (4 tau + 2)),
+        V[t+1] = V[t] + p (V* - V[t])        for all p <= 1
+
+    (the first: S. A. Levin and R. M. May, "A note on difference-delay equations", 1976).
+
+    Parameters
+    ----------
+    base
+        Adds updates to the model.
+    """
+
+    needs_bases = True
+    averages_models = True
+
+    def __init__(self, base: Aggregator) -> None:
+        self.base = base
+        if any("exact-updates" in part.needs for part in parts_within(base)):
+            self.needs = {
+                "fresh-updates": f"{type(base).__name__} counts on updates as they were made, and heads of stale ones "
+                "are exchanged; set balancing.head_aggregation = 'strategy'"
+            }
+
+    def prepare(self, model: GlobalModel, seed: int) -> None:
+        """Prepare the base."""
+        self.base.prepare(model, seed)
+
+    def aggregate(self, step: Step) -> tuple[Tensor, tuple[float, ...]]:
+        """The base's step from updates with exchanged heads."""
+        updates = [_with_head_models(update, step) for update in step.updates]
+        return self.base.aggregate(dataclasses.replace(step, updates=updates))
+
+    def model_for(self, client: int, model: GlobalModel, ledger: Ledger) -> GlobalModel:
+        """As the base has it."""
+        return self.base.model_for(client, model, ledger)
+
+    def transfers(self, client: int, version: int, ledger: Ledger) -> tuple[int, int]:
+        """As the base has it."""
+        return self.base.transfers(client, version, ledger)
+
+    def own_models(self) -> Mapping[int, Tensor]:
+        """As the base has it."""
+        return self.base.own_models()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The base's state."""
+        return self.base.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a state that `state_dict` returned."""
+        self.base.load_state_dict(state)
+
+
+def _with_head_models(update: Update, step: Step) -> Update:
+    if update.base_version == step.model.version:
+        return update
+    base, current, delta = step.bases[update.base_version], step.model.vector, update.delta.clone()
+    for task in update.tasks:
+        head = step.model.layout.heads[task]
+        delta[head] += base[head] - current[head]
+    return dataclasses.replace(update, delta=delta)
