@@ -151,7 +151,8 @@ class LocalTrainer:
                     ]
                 ).sum(0)
 
-        return Workbench(network, self._vector, self.layout, features, targets, losses, factors)
+        pooled = self._train.features
+        return Workbench(network, self._vector, self.layout, features, targets, losses, factors, pooled)
 
     def _examples(self, tasks: tuple[int, ...], index: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Features and the tasks' targets at these positions, on the device."""

@@ -136,8 +136,15 @@ class Experiment:
         return self.devices.nominal_seconds(steps)
 
     def new_strategy(self) -> Strategy:
-        """A fresh strategy, initialised with version 0."""
+        """A fresh strategy, initialised with version 0.
+
+        Raises
+        ------
+        ConfigError
+            If it cannot work with the model or the data.
+        """
         strategy = self._composed()
+        strategy.examine(self.new_model(), self.data.train.features)
         strategy.initialise(self.initial, self.settings, self.config.seed)
         return strategy
 

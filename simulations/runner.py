@@ -111,8 +111,9 @@ def run(
     """
     directory = RunDirectory(Path(out) if out is not None else default_directory(experiment))
     directory.check(resume=resume, overwrite=overwrite)
-    # Built before the directory is touched: bad data must leave nothing behind.
+    # Built before the directory is touched: bad data, or a strategy they do not fit, must leave nothing behind.
     data, _ = experiment.data, experiment.devices
+    strategy = experiment.new_strategy()
     singles = _single_task_values(experiment, directory.path, watch_baseline)
     if singles is None:
         return RunResult(directory.path, {}, "", True)
@@ -127,7 +128,7 @@ def run(
         kernels = kernel_log(experiment, recorder)
         watching = [evaluation, *(() if kernels is None else (kernels,)), *observers]
         checkpointer = Checkpointer(directory.checkpoint, recorder, experiment, kernels)
-        loop = Loop(experiment.new_strategy(), world, [Recording(recorder), *watching, checkpointer])
+        loop = Loop(strategy, world, [Recording(recorder), *watching, checkpointer])
         if resume:
             checkpointer.restore(loop)
         with interruptible(loop):

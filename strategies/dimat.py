@@ -18,8 +18,10 @@ own order of units, so that the mean of the models means nothing: only the group
 Differences from the authors' code: a client's activations are those of its own examples (theirs: of a shared loader of
 the whole data set), and as these are few, no unit moves for a gain within the error of a correlation. Local training
 is the run's descent (theirs: Adam, 2 epochs). ``match = "weights"`` compares with the client's own model (their WM:
-with what was merged so far). Networks with batch norm or branches, for which the authors reset statistics around a
-merge, are refused; ``match = "none"`` averages any model as it is (their WA).
+with what was merged so far). Statistics of batch norm are measured anew around a merge on the client's own examples
+(theirs: on the shared loader, ``bn_data = "shared"``, which no real client could). Units are matched in chains of
+layers; networks with branches are refused before a run, and ``match = "none"`` averages any model as it is (their WA).
+A model without hidden layers has nothing to match, and is averaged.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from strategies.aggregators.gossip import Gossip
 from strategies.methods import method
 from strategies.options import Degree, TopologyOption
 from strategies.parts import TaskWeights
-from strategies.policies.neighbours import Match, NeighbourModels
+from strategies.policies.neighbours import Match, NeighbourModels, NormData
 from strategies.schedulers import Synchronous
 from strategies.strategy import Strategy
 from strategies.topologies import Topology
@@ -47,10 +49,15 @@ def dimat(
     *,
     examples: Annotated[int, Param("a client's examples that activations are taken from, at most", ge=2)] = 256,
     match: Annotated[Match, Param("what units are matched by before averaging", source="paper")] = "activations",
+    bn_data: Annotated[
+        NormData, Param("whose examples statistics of batch norm are measured on after a merge (their code: shared)")
+    ] = "private",
     start: Annotated[Literal["one", "own"], Param("all start from one model, or each from one of its own")] = "one",
     topology: TopologyOption = "ring",
     degree: Degree = 4,
 ) -> Strategy:
     """DIMAT: clients merge with neighbours unit by matching unit, then train."""
     gossip = Gossip(Topology(topology, degree), steps=0, start=start)
-    return Strategy(Synchronous(), gossip, NeighbourModels(gossip, match, examples), task_weights, name="dimat")
+    return Strategy(
+        Synchronous(), gossip, NeighbourModels(gossip, match, examples, bn_data), task_weights, name="dimat"
+    )

@@ -26,6 +26,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from fedmtl.errors import ConfigError
+from fedmtl.models.multitask import MultiTaskModel
 from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import NOTHING, Balancing, Decision, GlobalModel, JobKey, TrainSettings, Update
 from strategies.ledger import Ledger
@@ -61,13 +62,26 @@ class Part:
         What other parts can rely on.
     needs
         What the part relies on, each with the reason, as a clause that stands after a semicolon.
+    only_simulated
+        Why real clients cannot do what the part asks of them; empty if they can.
     """
 
     provides: frozenset[Trait] = frozenset()
     needs: Mapping[Trait, str] = MappingProxyType({})
+    only_simulated: str = ""
 
     def prepare(self, model: GlobalModel, seed: int) -> None:
         """Before anything else: the model that the run starts from, and the run's seed for the part's random draws."""
+        return None
+
+    def examine(self, model: MultiTaskModel, features: Tensor) -> None:
+        """Look at the model and the examples' features, shape [n, ...], before a run.
+
+        Raises
+        ------
+        ConfigError
+            If the part cannot work with them; with the reason.
+        """
         return None
 
     def state_dict(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from fedmtl.errors import ConfigError
 from strategies.aggregators.gossip import Gossip
 from strategies.parts import Aggregator, ClientPolicy, Scheduler
 from strategies.policies import ControlVariates, DecayedRate, LossReports, OwnModel, Proximal, ScaledRate
-from strategies.policies.neighbours import Match, NeighbourModels
+from strategies.policies.neighbours import Match, NeighbourModels, NormData
 from strategies.schedulers import Queued
 
 
@@ -67,6 +67,7 @@ def merging(
     *,
     match: Annotated[Match, Param("what units are matched by before averaging")] = "activations",
     examples: Annotated[int, Param("examples that activations are taken from, at most", ge=2)] = 256,
+    bn_data: Annotated[NormData, Param("whose examples statistics of batch norm are measured on")] = "private",
 ) -> ClientPolicy:
     """Clients merge their neighbours' models before they train (DIMAT)."""
     if not isinstance(aggregator, Gossip) or aggregator.steps > 0:
@@ -74,4 +75,4 @@ def merging(
             f"NeighbourModels with {type(aggregator).__name__}: it needs 'neighbours', which none of them has; take "
             "strategy.aggregator.name = 'gossip' with steps = 0"
         )
-    return NeighbourModels(aggregator, match, examples)
+    return NeighbourModels(aggregator, match, examples, bn_data)

@@ -6,8 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from fedmtl.compression import CompressionError, Compressor
 from fedmtl.errors import ConfigError
+from fedmtl.models.multitask import MultiTaskModel
 from fedmtl.protocol import (
     NOTHING,
     Aggregation,
@@ -31,8 +34,8 @@ from fedmtl.state import update_from_state, update_state
 from strategies.bases import Bases
 from strategies.flower_methods import FlowerMethods
 from strategies.ledger import Ledger
-from strategies.parts import Aggregator, ClientPolicy, Part, Scheduler, Step, TaskWeights, refuse_misfits
-from strategies.update_checks import content_fault
+from strategies.parts import Aggregator, ClientPolicy, Part, Scheduler, Step, TaskWeights, parts_within, refuse_misfits
+from strategies.update_checks import Asked, content_fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,24 @@ class Strategy(FlowerMethods):
         self.seed = seed
         for part in self._parts.values():
             part.prepare(model, seed)
+
+    def examine(self, model: MultiTaskModel, features: Tensor) -> None:
+        """Have every part look at the model and the examples' features, shape [n, ...], before a run.
+
+        Raises
+        ------
+        ConfigError
+            If a part cannot work with them; with the reason.
+        """
+        for part in self._parts.values():
+            for inner in parts_within(part):
+                inner.examine(model, features)
+
+    @property
+    def only_simulated(self) -> str:
+        """Why real clients cannot do what the strategy asks of them; empty if they can."""
+        every = (inner for part in self._parts.values() for inner in parts_within(part))
+        return next((inner.only_simulated for inner in every if inner.only_simulated), "")
 
     def compress(self, compressor: Compressor) -> None:
         """Have clients send compressed updates.

@@ -36,7 +36,7 @@ def adversarial(
 ) -> ClientPolicy:
     """Clients train on adversarial examples (FAL)."""
     attack = {"rho": rho, "attack_steps": attack_steps, "step_size": step_size, "norm": norm}
-    return LocalTechnique("adversarial", attack)
+    return LocalTechnique("adversarial", attack, real_features="tokens have no neighbourhood")
 
 
 def examples_in_order(

@@ -1,8 +1,8 @@
 """The client's half of DIMAT: it merges its neighbours' models with its own, then trains.
 
-The vectors ``neighbour/l`` are the neighbours' models and the terms ``weight/l`` their weights; the constants ``match``
-and ``examples`` say how they are merged (:mod:`clients.techniques.merging`). The proximal term, if the run has one,
-still pulls towards the client's model of before.
+The vectors ``neighbour/l`` are the neighbours' models and the terms ``weight/l`` their weights; the constants
+``match``, ``examples`` and ``bn_data`` say how they are merged (:mod:`clients.techniques.merging`). The proximal term,
+if the run has one, still pulls towards the client's model of before.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ class MergingAdaptation(Adaptation):
             for name, vector in order.vectors.items()
             if name.startswith("neighbour/")
         ]
-        technique = Merging(neighbours, order.constants["match"], order.constants["examples"])
+        constants = order.constants
+        technique = Merging(neighbours, constants["match"], constants["examples"], constants["bn_data"])
         return Plan(order.settings, technique=technique)
 
     def work(self, order: TrainOrder, steps: int, examples: int) -> float:
-        """The steps, and the forward passes of the matching."""
-        if order.constants["match"] != "activations":
-            return steps
+        """The steps, and forward passes: of each model to match them, and of the merged one for its batch norms."""
+        models = 1 + len(order.vectors) if order.constants["match"] == "activations" else 0
+        buffers = order.base.layout.buffers
+        passes = models + int(buffers.stop > buffers.start)
         taken = min(examples, order.constants["examples"])
-        return steps + merging_steps(len(order.vectors), taken, order.settings.batch_size)
+        return steps + merging_steps(passes, taken, order.settings.batch_size) if passes else steps

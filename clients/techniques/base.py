@@ -31,6 +31,8 @@ class Workbench:
         Gives, when called, the loss of each example under the present values, summed over the tasks, shape [n].
     factors
         The server's factor for each task in the shared gradient; None for ones.
+    pooled
+        The features of all clients' examples, shape [N, ...], where they are known.
     """
 
     network: TaskNetwork
@@ -40,6 +42,7 @@ class Workbench:
     targets: Sequence[Tensor]
     losses: Callable[[], Tensor]
     factors: Sequence[float] | None = None
+    pooled: Tensor | None = None
 
 
 class Technique:

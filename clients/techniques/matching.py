@@ -7,39 +7,17 @@ unit by unit: first, the units of one are put in the order of the other's. A cha
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedmtl.errors import ConfigError
-from fedmtl.models.shapes import Flatten
+from fedmtl.models.chain import HiddenLayer
 from fedmtl.parameters import ParameterLayout
 
-_SHAPELESS = (Flatten, nn.Flatten, nn.ReLU, nn.MaxPool2d)
-_LAYERS = (nn.Linear, nn.Conv2d)
 _ROUNDING = 1e-6  # what sums of products must be better by, relative to the largest, for units to move
 _SWEEPS = 100
-
-
-def hidden_layers(backbone: nn.Module) -> list[str]:
-    """The names of the layers with units, in order.
-
-    Raises
-    ------
-    ConfigError
-        If the backbone is no chain of layers, each with a ReLU after it.
-    """
-    modules = list(backbone.named_children()) if isinstance(backbone, nn.Sequential) else [("", backbone)]
-    layers = [name for name, module in modules if isinstance(module, _LAYERS)]
-    strange = next((m for _, m in modules if not isinstance(m, (*_SHAPELESS, *_LAYERS))), None)
-    if strange is not None or len(layers) != sum(isinstance(module, nn.ReLU) for _, module in modules):
-        raise ConfigError(
-            "units can be matched in chains of linear layers and convolutions with ReLU, not in this model "
-            f"({type(strange or backbone).__name__}): use model.name = 'mlp' or 'lenet', or strategy.match = 'none'"
-        )
-    return layers
 
 
 def activations(backbone: nn.Module, features: Tensor) -> list[Tensor]:
@@ -68,7 +46,9 @@ def matched_by_activations(mine: Tensor, theirs: Tensor, examples: int) -> Tenso
     return _assigned(correlations, 1.0 / math.sqrt(examples)).to(mine.device)
 
 
-def matched_by_weights(mine: Tensor, theirs: Tensor, layout: ParameterLayout, layers: Sequence[str]) -> list[Tensor]:
+def matched_by_weights(
+    mine: Tensor, theirs: Tensor, layout: ParameterLayout, layers: Sequence[HiddenLayer]
+) -> list[Tensor]:
     """For each hidden layer the p for which the weights' inner product is largest, given those of the layers beside it.
 
     With each layer's weight W_k, inputs and outputs in order, and its bias b_k, of both models (the other's with '),
@@ -76,21 +56,21 @@ def matched_by_weights(mine: Tensor, theirs: Tensor, layout: ParameterLayout, la
         p_k = argmax_p sum_i A[i, p(i)],    A = W_k W'_k[:, p_{k-1}]^T + b_k b'_k^T + W_{k+1}^T W'_{k+1}[p_{k+1}]
 
     layer by layer, from the orders as they are, until nothing changes: a local optimum (Git Re-Basin's algorithm,
-    arXiv 2209.04836).
+    arXiv 2209.04836). The scale and the offset of a batch norm count as further biases.
     """
     own, other = _tensors(mine, layout), _tensors(theirs, layout)
     heads = [name for name in own if name.startswith("heads.") and name.endswith(".weight")]
-    units = [len(own[f"backbone.{name}.bias"]) for name in layers]
+    units = [len(own[f"backbone.{layer.name}.weight"]) for layer in layers]
     orders = [torch.arange(count, device=mine.device) for count in units]
     for _ in range(_SWEEPS):
         changed = False
-        for k, name in enumerate(layers):
+        for k, layer in enumerate(layers):
             before = orders[k - 1] if k else None
-            bias = f"backbone.{name}.bias"
-            a = own[f"backbone.{name}.weight"].flatten(1)
-            A = a @ in_order(other[f"backbone.{name}.weight"], before).flatten(1).T
-            A += torch.outer(own[bias], other[bias])
-            after = [f"backbone.{layers[k + 1]}.weight"] if k + 1 < len(layers) else heads
+            a = own[f"backbone.{layer.name}.weight"].flatten(1)
+            A = a @ in_order(other[f"backbone.{layer.name}.weight"], before).flatten(1).T
+            for name in _per_unit(layer, own, ("weight", "bias")):
+                A += torch.outer(own[name], other[name])
+            after = [f"backbone.{layers[k + 1].name}.weight"] if k + 1 < len(layers) else heads
             for weight in after:
                 there = other[weight] if weight in heads else other[weight][orders[k + 1]]
                 A += _by_input(own[weight], units[k]) @ _by_input(there, units[k]).T
@@ -103,15 +83,18 @@ def matched_by_weights(mine: Tensor, theirs: Tensor, layout: ParameterLayout, la
     return orders
 
 
-def reordered(vector: Tensor, layout: ParameterLayout, layers: Sequence[str], orders: Sequence[Tensor]) -> Tensor:
+def reordered(
+    vector: Tensor, layout: ParameterLayout, layers: Sequence[HiddenLayer], orders: Sequence[Tensor]
+) -> Tensor:
     """The same network with the units of its hidden layers in these orders."""
     result = vector.clone()
     tensors = _tensors(result, layout)
     before: Tensor | None = None
-    for name, order in zip(layers, orders, strict=True):
-        weight, bias = tensors[f"backbone.{name}.weight"], tensors[f"backbone.{name}.bias"]
+    for layer, order in zip(layers, orders, strict=True):
+        weight = tensors[f"backbone.{layer.name}.weight"]
         weight.copy_(in_order(weight, before)[order])
-        bias.copy_(bias[order])
+        for name in _per_unit(layer, tensors, ("weight", "bias", "running_mean", "running_var")):
+            tensors[name].copy_(tensors[name][order])
         before = order
     for name, tensor in tensors.items():
         if name.startswith("heads.") and name.endswith(".weight"):
@@ -130,6 +113,12 @@ def in_order(weight: Tensor, order: Tensor | None) -> Tensor:
 
 def _tensors(vector: Tensor, layout: ParameterLayout) -> dict[str, Tensor]:
     return {entry.name: vector[entry.start : entry.stop].view(entry.shape) for entry in layout.entries}
+
+
+def _per_unit(layer: HiddenLayer, tensors: Mapping[str, Tensor], of_norms: Sequence[str]) -> list[str]:
+    """The tensors with an entry for each unit: the layer's bias, and these of its norms, where they are there."""
+    names = [f"{layer.name}.bias", *(f"{norm}.{part}" for norm in layer.norms for part in of_norms)]
+    return [f"backbone.{name}" for name in names if f"backbone.{name}" in tensors]
 
 
 def _by_input(weight: Tensor, units: int) -> Tensor:

@@ -10,7 +10,10 @@ every hidden layer k, or by the weights themselves (the authors' WM),
     W_k <- W_k[p_k][:, p_{k-1}], b_k <- b_k[p_k]  the neighbour's model with its units in that order
     x_i <- x_i + sum_l W_il (x_l aligned - x_i)   with the weights of a gossip step
 
-A unit that never changes correlates with nothing, and stays in its place where that costs nothing.
+A unit that never changes correlates with nothing, and stays in its place where that costs nothing. A batch norm goes
+with its units. Its statistics depend on the other weights, so that no mean of them fits the merged model: they are
+measured anew, before a comparison and after the merge, on examples of the client's own, or (the authors' loader) on
+the same ones of all clients' for everybody.
 """
 
 from __future__ import annotations
@@ -19,18 +22,21 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from clients.techniques.base import Technique, Workbench
 from clients.techniques.matching import (
     activations,
-    hidden_layers,
     matched_by_activations,
     matched_by_weights,
     reordered,
 )
+from fedmtl.models.chain import HiddenLayer, hidden_layers
+from fedmtl.models.norms import measure_statistics, norms_in
 
 Match = Literal["activations", "weights", "none"]
+NormData = Literal["private", "shared"]
 
 
 class Merging(Technique):
@@ -44,12 +50,21 @@ class Merging(Technique):
         What units are matched by; ``"none"`` averages models as they are.
     examples
         How many of the client's examples activations are taken from, at most.
+    bn_data
+        Whether statistics of batch norm are measured on the client's own examples or on all clients'.
     """
 
-    def __init__(self, neighbours: Sequence[tuple[float, Tensor]], match: Match, examples: int) -> None:
+    def __init__(
+        self,
+        neighbours: Sequence[tuple[float, Tensor]],
+        match: Match,
+        examples: int,
+        bn_data: NormData = "private",
+    ) -> None:
         self.neighbours = neighbours
         self.match = match
         self.examples = examples
+        self.bn_data = bn_data
 
     def start(self, bench: Workbench) -> None:
         """Merge."""
@@ -64,9 +79,19 @@ class Merging(Technique):
             # As a difference, so that equal models stay as they are, bit for bit.
             merged.add_(theirs - own, alpha=weight)
         bench.vector.copy_(merged)
+        if norms_in(bench.network.backbone):
+            measure_statistics(bench.network.backbone, self._norm_examples(bench))
+
+    def _norm_examples(self, bench: Workbench) -> Tensor:
+        """What statistics are measured on; of all clients' examples as many, evenly spaced."""
+        if self.bn_data == "private":
+            return bench.features[: self.examples]
+        assert bench.pooled is not None, "bn_data = 'shared' is for simulations, where the trainer has all examples"
+        count = min(self.examples, len(bench.pooled))
+        return bench.pooled[torch.arange(count, device=bench.pooled.device) * len(bench.pooled) // count]
 
     def _orders(
-        self, bench: Workbench, own: Tensor, mine: Sequence[Tensor], theirs: Tensor, layers: Sequence[str]
+        self, bench: Workbench, own: Tensor, mine: Sequence[Tensor], theirs: Tensor, layers: Sequence[HiddenLayer]
     ) -> list[Tensor]:
         if self.match == "weights":
             return matched_by_weights(own, theirs, bench.layout, layers)
@@ -75,11 +100,11 @@ class Merging(Technique):
         return [matched_by_activations(a, b, examples) for a, b in pairs]
 
     def _activations(self, bench: Workbench, vector: Tensor) -> list[Tensor]:
-        """Under a model, which is left on the bench."""
+        """Under a model, which is left on the bench, with statistics of batch norm that are those of the examples."""
         bench.vector.copy_(vector)
         return activations(bench.network.backbone, bench.features[: self.examples])
 
 
-def merging_steps(neighbours: int, examples: int, batch_size: int) -> float:
-    """What matching by activations costs, in local steps: a forward pass, a third of a step, for each model."""
-    return (1 + neighbours) * math.ceil(examples / batch_size) / 3
+def merging_steps(passes: int, examples: int, batch_size: int) -> float:
+    """What passes of examples through models cost, in local steps: a third of a step for each batch."""
+    return passes * math.ceil(examples / batch_size) / 3

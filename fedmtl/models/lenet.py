@@ -16,6 +16,7 @@ from torch import nn
 from fedmtl.components import Param
 from fedmtl.errors import ConfigError
 from fedmtl.models.multitask import MultiTaskModel
+from fedmtl.models.norms import HiddenNorm, OutNorm, norm_of_channels, norm_of_rows
 from fedmtl.models.shapes import image_shape, positive
 from fedmtl.tasks import Task
 
@@ -29,6 +30,8 @@ def lenet(
     channels: Annotated[tuple[int, int], Param("channels of the two convolutions", source="paper")] = (32, 64),
     hidden: Annotated[tuple[int, ...], Param("units of the dense layers", source="paper")] = (512,),
     padding: Annotated[int, Param("zeros around each convolution's input, pixels", ge=0, le=2)] = 2,
+    norm: HiddenNorm = "none",
+    out_norm: OutNorm = "none",
 ) -> MultiTaskModel:
     """Two 5x5 convolutions with ReLU and 2x2 max-pooling, then dense layers; for images."""
     depth, height, width = image_shape(input_shape, "lenet", _smallest(padding))
@@ -39,10 +42,12 @@ def lenet(
         raise ConfigError("model.hidden is empty: name at least one dense layer")
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise((depth, first, second)):
-        layers += [nn.Conv2d(inputs, outputs, KERNEL, padding=padding), nn.ReLU(), nn.MaxPool2d(2)]
+        convolution = nn.Conv2d(inputs, outputs, KERNEL, padding=padding)
+        layers += [convolution, *norm_of_channels(norm, outputs), nn.ReLU(), nn.MaxPool2d(2)]
     layers.append(nn.Flatten())
     for inputs, outputs in pairwise(widths):
-        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+        layers += [nn.Linear(inputs, outputs), *norm_of_rows(norm, outputs), nn.ReLU()]
+    layers += norm_of_rows(out_norm, widths[-1])
     return MultiTaskModel(nn.Sequential(*layers), widths[-1], tasks)
 
 

@@ -11,6 +11,7 @@ from torch import nn
 from fedmtl.components import Param
 from fedmtl.errors import ConfigError
 from fedmtl.models.multitask import MultiTaskModel
+from fedmtl.models.norms import HiddenNorm, OutNorm, norm_of_rows
 from fedmtl.models.shapes import Flatten, flat_width, positive
 from fedmtl.tasks import Task
 
@@ -20,6 +21,8 @@ def mlp(
     tasks: Sequence[Task],
     *,
     hidden: Annotated[tuple[int, ...], Param("units of the hidden layers")] = (64, 32),
+    norm: HiddenNorm = "none",
+    out_norm: OutNorm = "none",
 ) -> MultiTaskModel:
     """Multilayer perceptron with ReLU after every hidden layer; the last hidden layer is the representation."""
     widths = (flat_width(input_shape, "mlp"), *positive(hidden, "model.hidden"))
@@ -27,5 +30,6 @@ def mlp(
         raise ConfigError("model.hidden is empty: name at least one layer, or use model.name = 'linear'")
     layers: list[nn.Module] = [Flatten("mlp")]
     for inputs, outputs in pairwise(widths):
-        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+        layers += [nn.Linear(inputs, outputs), *norm_of_rows(norm, outputs), nn.ReLU()]
+    layers += norm_of_rows(out_norm, widths[-1])
     return MultiTaskModel(nn.Sequential(*layers), widths[-1], tasks)

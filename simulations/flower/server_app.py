@@ -52,6 +52,8 @@ def _refuse_simulated_only(experiment: Experiment) -> None:
     """
     if experiment.config.records.baselines:
         raise ConfigError("records.baselines trains single-task models in a simulation; leave it out for real clients")
+    if reason := experiment.new_strategy().only_simulated:
+        raise ConfigError(f"{reason}: real clients cannot be asked for it")
     if experiment.data.idle and len(experiment.data.active) < experiment.data.clients:
         raise ConfigError(
             f"tasks.only = {experiment.config.tasks.only!r} leaves clients without a task, and real clients cannot be "

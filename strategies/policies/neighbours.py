@@ -7,12 +7,17 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from fedmtl.errors import ConfigError
+from fedmtl.models.chain import hidden_layers
+from fedmtl.models.multitask import MultiTaskModel
+from fedmtl.models.norms import norms_in
 from fedmtl.protocol import GlobalModel, TrainSettings
 from strategies.aggregators.gossip import Gossip
 from strategies.ledger import Ledger
 from strategies.parts import ClientPolicy, Instruction
 
 Match = Literal["activations", "weights", "none"]
+NormData = Literal["private", "shared"]
 
 
 class NeighbourModels(ClientPolicy):
@@ -28,20 +33,32 @@ class NeighbourModels(ClientPolicy):
         What clients match units by.
     examples
         From how many of their examples, at most.
+    bn_data
+        Whether statistics of batch norm are measured on a client's own examples, or on some of all clients'.
     """
 
     name = "merging"
 
-    def __init__(self, gossip: Gossip, match: Match, examples: int) -> None:
+    def __init__(self, gossip: Gossip, match: Match, examples: int, bn_data: NormData = "private") -> None:
         self.gossip = gossip
         self.match = match
         self.examples = examples
+        self.bn_data = bn_data
+        if bn_data == "shared":
+            self.only_simulated = "bn_data = 'shared' takes examples of all clients, which no real client has"
         self._models: tuple[int, Mapping[int, Tensor]] | None = None  # of this version
 
     @property
     def constants(self) -> Mapping[str, Any]:
         """How to merge."""
-        return {"match": self.match, "examples": self.examples}
+        return {"match": self.match, "examples": self.examples, "bn_data": self.bn_data}
+
+    def examine(self, model: MultiTaskModel, features: Tensor) -> None:
+        """Refuse a model whose units cannot be matched, and a choice of examples for a batch norm that is not there."""
+        if self.match != "none":
+            hidden_layers(model.backbone)
+        if self.bn_data == "shared" and not norms_in(model.backbone):
+            raise ConfigError("bn_data = 'shared' is for models with batch norm, and this one has none: leave it out")
 
     def instruct(self, client: int, settings: TrainSettings, model: GlobalModel, ledger: Ledger) -> Instruction:
         """The neighbours' models and weights."""

@@ -6,6 +6,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
+
+from fedmtl.errors import ConfigError
+from fedmtl.models.multitask import MultiTaskModel
 from fedmtl.protocol import GlobalModel, TrainSettings
 from strategies.ledger import Ledger
 from strategies.parts import ClientPolicy, Instruction
@@ -22,17 +26,30 @@ class LocalTechnique(ClientPolicy):
         What it needs to know.
     proximal
         Factor of the proximal term; None for that of the run's settings.
+    real_features
+        Why features must be real numbers, a clause; empty if they may be tokens.
     """
 
-    def __init__(self, name: str, constants: Mapping[str, Any], *, proximal: float | None = None) -> None:
+    def __init__(
+        self, name: str, constants: Mapping[str, Any], *, proximal: float | None = None, real_features: str = ""
+    ) -> None:
         self.name = name
         self.proximal = proximal
+        self.real_features = real_features
         self._constants = dict(constants)
 
     @property
     def constants(self) -> Mapping[str, Any]:
         """What the client's half needs."""
         return self._constants
+
+    def examine(self, model: MultiTaskModel, features: Tensor) -> None:
+        """Refuse tokens where features must be real numbers."""
+        if self.real_features and not features.is_floating_point():
+            raise ConfigError(
+                f"the clients' policy {self.name!r} needs real features, but these are {features.dtype}: "
+                f"{self.real_features}; choose another strategy, or data.source"
+            )
 
     def instruct(self, client: int, settings: TrainSettings, model: GlobalModel, ledger: Ledger) -> Instruction:
         """The settings."""

@@ -1,0 +1,89 @@
+"""Batch norm for federated training.
+
+"Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate Shift" (arXiv 1502.03167). In
+training each unit is normalised by its mean and variance in the batch, and these move the statistics, shape [units],
+by which it is normalised in prediction. The statistics travel with the model and are averaged, and so two cases occur
+that a machine of its own never meets: a client's last batch may have a single example, and a server that adds
+differences of stale models may leave a variance below zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fedmtl.components import Param
+
+NormName = Literal["none", "batch"]
+HiddenNorm = Annotated[NormName, Param("batch norm in hidden layers, before each ReLU", source="paper")]
+OutNorm = Annotated[NormName, Param("batch norm of the representation, as FedGELA's authors have it")]
+
+
+def _normalised(norm: nn.BatchNorm1d | nn.BatchNorm2d, inputs: Tensor) -> Tensor | None:
+    """As in prediction, in prediction and where a unit has a single value, so no variance; None anywhere else."""
+    if norm.training and inputs.numel() > inputs.shape[1]:
+        return None
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    variance = norm.running_var.clamp(min=0.0)
+    return F.batch_norm(inputs, norm.running_mean, variance, norm.weight, norm.bias, False, 0.0, norm.eps)
+
+
+class BatchNorm1d(nn.BatchNorm1d):
+    """Of rows, shape [batch, units]. A single value is normalised by the statistics, which stay as they are."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """The normalised units."""
+        found = _normalised(self, inputs)
+        return super().forward(inputs) if found is None else found
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """Of channels, shape [batch, units, height, width]; else as :class:`BatchNorm1d`."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """The normalised channels."""
+        found = _normalised(self, inputs)
+        return super().forward(inputs) if found is None else found
+
+
+def norm_of_rows(name: NormName, units: int) -> list[nn.Module]:
+    """The norm of that name for rows of so many units, or nothing."""
+    return [BatchNorm1d(units)] if name == "batch" else []
+
+
+def norm_of_channels(name: NormName, channels: int) -> list[nn.Module]:
+    """The norm of that name for so many channels, or nothing."""
+    return [BatchNorm2d(channels)] if name == "batch" else []
+
+
+def norms_in(module: nn.Module) -> list[nn.BatchNorm1d | nn.BatchNorm2d]:
+    """The batch norms inside a module."""
+    return [inner for inner in module.modules() if isinstance(inner, nn.BatchNorm1d | nn.BatchNorm2d)]
+
+
+def measure_statistics(module: nn.Module, inputs: Tensor) -> None:
+    """Put the mean and variance that units have on these examples, shape [n, ...], in place of the statistics.
+
+    The module must be in training mode.
+    """
+    with _replacing(module), torch.no_grad():
+        module(inputs)
+
+
+@contextmanager
+def _replacing(module: nn.Module) -> Iterator[None]:
+    norms = norms_in(module)
+    usual = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, usual, strict=True):
+            norm.momentum = momentum
