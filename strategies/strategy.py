@@ -35,7 +35,7 @@ from strategies.bases import Bases
 from strategies.flower_methods import FlowerMethods
 from strategies.ledger import Ledger
 from strategies.parts import Aggregator, ClientPolicy, Part, Scheduler, Step, TaskWeights, parts_within, refuse_misfits
-from strategies.update_checks import Asked, content_fault
+from strategies.update_checks import content_fault
 
 
 @dataclass(frozen=True, slots=True)
