@@ -19,6 +19,9 @@ SimilarityName = Literal["angle", "cosine", "euclidean", "manhattan"]
 SIMILARITIES: tuple[SimilarityName, ...] = ("angle", "cosine", "euclidean", "manhattan")
 """All measures; an order refers to one by its place here."""
 
+LARGEST = 180.0
+"""No measure exceeds this."""
+
 
 def dissimilarity(a: Tensor, b: Tensor, name: SimilarityName = "angle") -> float | None:
     """The measure, or None where it is not defined: a vector is zero, or so large that its squared length overflows.

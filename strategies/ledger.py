@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fedmtl.protocol import Update
+from fedmtl.similarity import LARGEST
 
 
 class Ledger:
@@ -23,9 +23,10 @@ class Ledger:
     examples
         The training examples that each client reported last.
     similarity
-        The latest finite similarity that each client reported (whatever its policy means by it).
+        The latest similarity that each client reported and that a measure of :mod:`fedmtl.similarity` can have.
     non_finite
-        How many reported similarities were not finite and were left out.
+        How many reported similarities were not finite, or out of every measure's range, and were left out: a sum that
+        is kept up to date would never be rid of what a huge one did to it.
     """
 
     def __init__(self) -> None:
@@ -49,7 +50,7 @@ class Ledger:
         value = update.similarity
         if value is None:
             return
-        if not math.isfinite(value):
+        if not 0.0 <= value <= LARGEST:
             self.non_finite += 1
             return
         self._similarity_sum += value - self.similarity.get(update.client, 0.0)

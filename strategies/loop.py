@@ -98,8 +98,9 @@ class Loop:
 
     def _act(self, reaction: Reaction) -> None:
         decision, now = reaction.decision, self.fleet.now()
+        turned_down = {key for key, _ in decision.rejected}
         for rejection in reaction.rejections:
-            self._on_rejection(rejection)
+            self._on_rejection(rejection, useless=rejection.update.key not in turned_down)
         if decision.aggregate:
             self._rejected_in_a_row = 0
             aggregation = self.strategy.aggregate(decision, now)
@@ -108,14 +109,15 @@ class Loop:
         if decision.assignments:
             self.fleet.send(self.strategy.orders(decision.assignments))
 
-    def _on_rejection(self, rejection: Rejection) -> None:
+    def _on_rejection(self, rejection: Rejection, *, useless: bool) -> None:
+        """Tell of it, and give up when all updates are useless; what a scheduler has no room for says nothing."""
         self.rejected += 1
-        self._rejected_in_a_row += 1
+        self._rejected_in_a_row += useless
         for observer in self.observers:
             observer.on_rejection(self, rejection)
         if self._rejected_in_a_row >= 1000:
             raise UserError(
-                f"the last {self._rejected_in_a_row} updates were all rejected "
+                f"{self._rejected_in_a_row} updates were of no use since the last server step "
                 f"(most recently client {rejection.update.client}: {rejection.reason}); "
                 "lower training.learning_rate or check the data"
             )

@@ -35,7 +35,7 @@ from strategies.bases import Bases
 from strategies.flower_methods import FlowerMethods
 from strategies.ledger import Ledger
 from strategies.parts import Aggregator, ClientPolicy, Part, Scheduler, Step, TaskWeights, parts_within, refuse_misfits
-from strategies.update_checks import content_fault
+from strategies.update_checks import Asked, content_fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class Strategy(FlowerMethods):
         self._model: GlobalModel | None = None
         self._bases = Bases(self.aggregator.needs_bases)
         self._next_job: dict[int, int] = {}
-        self._in_flight: dict[int, tuple[int, int]] = {}  # client -> (job, base version)
+        self._in_flight: dict[int, Asked] = {}
         self._received: dict[JobKey, Update] = {}
 
     def initialise(self, model: GlobalModel, settings: TrainSettings | None = None, seed: int = 0) -> None:
@@ -181,7 +181,7 @@ class Strategy(FlowerMethods):
                 return self._settle(self.scheduler.on_deadline(now), now)
             case Lost(time=now, client=client):
                 if (given := self._in_flight.pop(client, None)) is not None:
-                    self._bases.release(given[1])
+                    self._bases.release(given.version)
                 return self._settle(self.scheduler.on_lost(client, now), now)
             case Joined(time=now, client=client):
                 if client in self._in_flight:
@@ -219,15 +219,16 @@ class Strategy(FlowerMethods):
             raise RuntimeError(f"{type(self.scheduler).__name__} assigned client {client}, which is still training")
         job = self._next_job.get(client, 0)
         self._next_job[client] = job + 1
-        self._in_flight[client] = (job, model.version)
         self._bases.hold(model.version, model.vector)
         instruction = self.policy.instruct(client, self.settings, model, self.ledger)
+        told = instruction.settings
+        self._in_flight[client] = Asked(job, model.version, assignment.steps, told.epochs, told.batch_size)
         return TrainOrder(
             client=client,
             job=job,
             base=self.aggregator.model_for(client, model, self.ledger),
             steps=assignment.steps,
-            settings=instruction.settings,
+            settings=told,
             task_weights=self.task_weights.weights(),
             balancing=self.task_weights.balancing,
             policy=self.policy.name,
@@ -241,7 +242,7 @@ class Strategy(FlowerMethods):
 
     def _on_arrival(self, update: Update, now: float) -> Reaction:
         asked = self._in_flight.get(update.client)
-        answers = asked is not None and asked[0] == update.job
+        answers = asked is not None and asked.job == update.job
         fault = self._fault(update, asked)
         if answers:
             del self._in_flight[update.client]
@@ -253,17 +254,17 @@ class Strategy(FlowerMethods):
         rejection = Rejection(now, update, fault)
         if asked is None or not answers:
             return Reaction(NOTHING, (rejection,))
-        self._bases.release(asked[1])
+        self._bases.release(asked.version)
         reaction = self._settle(self.scheduler.on_idle(update.client, now), now)
         return Reaction(reaction.decision, (rejection, *reaction.rejections))
 
-    def _fault(self, update: Update, asked: tuple[int, int] | None) -> str | None:
+    def _fault(self, update: Update, asked: Asked | None) -> str | None:
         """Why an update must not be applied, or None. Updates come from outside and are not trusted."""
-        if asked is None or asked[0] != update.job:
+        if asked is None or asked.job != update.job:
             given = self._next_job.get(update.client, 0)
             return "duplicate or given up" if 0 <= update.job < given else "never asked for"
-        if update.base_version != asked[1]:
-            return f"claims version {update.base_version}, was sent {asked[1]}"
+        if update.base_version != asked.version:
+            return f"claims version {update.base_version}, was sent {asked.version}"
         if update.failure is not None:
             return update.failure
         if (compression := self._compression(update.base_version)) is not None and self.compressor is not None:
@@ -271,9 +272,8 @@ class Strategy(FlowerMethods):
                 update.delta = self.compressor.restore(update.delta, self.model.layout, compression.seed)
             except CompressionError as error:
                 return str(error)
-        if (fault := content_fault(update, self.model, self.policy.reported)) is not None:
-            return fault
-        return self.task_weights.fault(update, self.model.layout)
+        fault = content_fault(update, self.model, self.policy.reported) or asked.fault(update)
+        return fault or self.task_weights.fault(update, self.model.layout)
 
     def _settle(self, decision: Decision, now: float) -> Reaction:
         rejections = tuple(Rejection(now, self._received.pop(key), reason) for key, reason in decision.rejected)
@@ -297,7 +297,7 @@ class Strategy(FlowerMethods):
         """Restore a state that `state_dict` returned; the strategy must be initialised with a model of that layout."""
         self._model = GlobalModel(int(state["model"]["version"]), state["model"]["vector"], self.model.layout)
         self._next_job = {int(client): int(job) for client, job in state["next_job"]}
-        self._in_flight = {int(client): (int(job), int(version)) for client, job, version in state["in_flight"]}
+        self._in_flight = {int(client): Asked(*order) for client, *order in state["in_flight"]}
         received = [update_from_state(entry) for entry in state["received"]]
         self._received = {update.key: update for update in received}
         self._bases.load_state_dict(state["bases"])

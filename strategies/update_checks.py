@@ -2,13 +2,48 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from fedmtl.protocol import GlobalModel, Update
+
+_LONGEST = 1e15
+"""An update's L2 norm beyond which it is of no use: sums and squares of such vectors would not be finite for long."""
+
+_LARGEST = 1e100
+"""A number's size beyond which it measures nothing: sums of such numbers overflow."""
+
+
+class Asked(NamedTuple):
+    """What an order asked for, as far as its answer is held against it.
+
+    Attributes
+    ----------
+    job, version
+        The client's job, and the version that it was sent.
+    steps
+        Local steps, or None for so many epochs.
+    epochs, batch_size
+        Of the order's settings; no epochs where they are not known (in states that were saved without).
+    """
+
+    job: int
+    version: int
+    steps: int | None = None
+    epochs: int = 0
+    batch_size: int = 1
+
+    def fault(self, update: Update) -> str | None:
+        """Why an update cannot be what was asked for, or None. A client may do less than it should, but not more."""
+        if self.steps is None and not self.epochs:
+            return None
+        most = self.epochs * math.ceil(update.examples / self.batch_size) if self.steps is None else self.steps
+        return f"claims {update.steps} steps, was asked for {most}" if update.steps > most else None
 
 
 def content_fault(update: Update, model: GlobalModel, reported: Sequence[str]) -> str | None:
@@ -21,21 +56,15 @@ def content_fault(update: Update, model: GlobalModel, reported: Sequence[str]) -
     model
         The newest model.
     reported
-        The vectors that the client must have sent beside the delta, shape [P].
+        The vectors that the client must have sent beside the delta. These and all that it sent have shape [P].
     """
-    if (fault := _vector_fault("delta", update.delta, model.vector)) is not None:
-        return fault
-    for name in reported:
-        if name not in update.vectors:
-            return f"lacks the vector {name!r}"
-        if (fault := _vector_fault(name, update.vectors[name], model.vector)) is not None:
+    if missing := [name for name in reported if name not in update.vectors]:
+        return f"lacks the vector {missing[0]!r}"
+    for name, vector in {"delta": update.delta, **update.vectors}.items():
+        if (fault := _vector_fault(name, vector, model.vector)) is not None:
             return fault
-    if not all(map(math.isfinite, update.terms.values())):
-        return "a term is not finite"
-    if update.examples < 1 or update.steps < 1:
-        return f"trained {update.steps} steps on {update.examples} examples"
-    if not 0.0 <= update.momentum < 1.0 or not 0.0 <= update.learning_rate < math.inf:
-        return f"claims momentum {update.momentum} and learning rate {update.learning_rate}"
+    if (fault := _number_fault(update)) is not None:
+        return fault
     heads = len(model.layout.heads)
     if not update.tasks or len(set(update.tasks)) < len(update.tasks) or not set(update.tasks) <= set(range(heads)):
         return f"claims the tasks {update.tasks} of {heads}"
@@ -45,9 +74,22 @@ def content_fault(update: Update, model: GlobalModel, reported: Sequence[str]) -
 def _vector_fault(name: str, vector: Tensor, expected: Tensor) -> str | None:
     if vector.shape != expected.shape or vector.dtype != expected.dtype:
         return f"{name} is {_kind(vector)}, expected {_kind(expected)}"
-    # One pass: the squared norm is finite unless an entry is not or it overflows; the exact test tells these apart.
-    if not math.isfinite(torch.dot(vector, vector).item()) and not torch.isfinite(vector).all():
-        return f"{name} is not finite"
+    # One pass: the square is not finite either if an entry is not.
+    if torch.dot(vector, vector).item() <= _LONGEST**2:
+        return None
+    return f"{name} is longer than {_LONGEST:g}" if torch.isfinite(vector).all() else f"{name} is not finite"
+
+
+def _number_fault(update: Update) -> str | None:
+    if not all(map(math.isfinite, update.terms.values())):
+        return "a term is not finite"
+    for number in itertools.chain(update.terms.values(), update.task_losses, update.task_traces):
+        if _LARGEST < abs(number) < math.inf:
+            return f"claims to have measured {number:g}"
+    if update.examples < 1 or update.steps < 1:
+        return f"trained {update.steps} steps on {update.examples} examples"
+    if not 0.0 <= update.momentum < 1.0 or not 0.0 <= update.learning_rate < math.inf:
+        return f"claims momentum {update.momentum} and learning rate {update.learning_rate}"
     return None
 
 

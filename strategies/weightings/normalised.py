@@ -53,7 +53,10 @@ def gradient_mass(steps: int, momentum: float, rate_times_mu: float) -> float:
     If each gradient is 1, the distance ``u = (w_start - w) / eta`` obeys ``v <- m v + 1 - eta mu u``, ``u <- u + v``.
     That is tau without momentum and proximal term, ``sum_{k=1..tau} (1 - m^k) / (1 - m)`` with momentum, and
     ``a <- (1 - eta mu) a + 1`` with the proximal term. The recursion is linear, so that its steps are a matrix power.
+
+    With both, and a large eta mu, u swings about and may even change its sign, for early gradients then count
+    negatively. The norm is at least 1, what the last gradient counts, and so is what is returned.
     """
     m, q = momentum, min(rate_times_mu, 1.0)  # beyond 1 a step overshoots the start, and its mass has no meaning
     step = np.array([[1.0 - q, m, 1.0], [-q, m, 1.0], [0.0, 0.0, 1.0]])  # of (u, v, 1)
-    return float(np.linalg.matrix_power(step, steps)[0, 2])
+    return max(float(np.linalg.matrix_power(step, steps)[0, 2]), 1.0)

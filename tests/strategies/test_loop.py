@@ -4,6 +4,7 @@ import pytest
 
 from fedmtl.errors import UserError
 from strategies.aggregators import GradientAggregator
+from strategies.catalogue import build_strategy
 from strategies.loop import Loop, Observer
 from strategies.schedulers import Buffered
 from strategies.strategy import Strategy
@@ -54,8 +55,19 @@ def test_a_run_ends_when_nobody_will_ever_answer_again(toys) -> None:
 
 def test_a_run_in_which_everything_is_rejected_ends_with_an_error(toys) -> None:
     fleet = toys.Fleet(3, lambda client, job: 1.0, toys.Quirks(fault=lambda client, job: "failure"))
-    with pytest.raises(UserError, match=r"last 1000 updates were all rejected .* the loss is nan.*learning_rate"):
+    with pytest.raises(UserError, match=r"1000 updates were of no use .* the loss is nan.*learning_rate"):
         toys.run(make_strategy(), fleet)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("fedavg", {"clients_per_round": 600, "over_commit": 3.0}), ("fedbuff", {"max_staleness": 0})],
+)
+def test_updates_that_the_scheduler_has_no_room_for_do_not_end_a_run(toys, name: str, options: dict) -> None:
+    fleet = toys.Fleet(1900, lambda client, job: 1.0 + client / 1000)
+    _, trace = toys.run(build_strategy(name, options), fleet, versions=3)
+    assert len(trace.aggregations) == 3
+    assert len(trace.rejections) > 1000
 
 
 def test_an_interrupted_run_is_not_over_and_goes_on_from_its_state(toys) -> None:

@@ -11,7 +11,7 @@ from fedmtl.protocol import Arrival, Joined, Lost, TrainSettings
 from strategies.aggregators import GradientAggregator, ModelAggregator
 from strategies.parts import ClientPolicy
 from strategies.policies import FedQSPolicy, Proximal
-from strategies.schedulers import Buffered
+from strategies.schedulers import Buffered, Compass
 from strategies.strategy import Reaction, Strategy
 from strategies.task_weights import NTKMTL, NTKMTLSR, Equal, LocalBalancing
 from strategies.weightings import FedQSWeights, Uniform
@@ -87,9 +87,42 @@ def test_a_reported_number_must_be_finite(toys, strategy) -> None:
     assert reasons(arrive(strategy, toys.make_update(0, terms={"norm": math.inf}))) == ["a term is not finite"]
 
 
-def test_large_but_finite_updates_are_taken(toys, strategy) -> None:
-    assert reasons(arrive(strategy, toys.make_update(0, delta=torch.full((9,), 1e30)))) == []
+def test_large_updates_are_taken_but_not_those_whose_sums_and_squares_overflow(toys, strategy) -> None:
+    assert reasons(arrive(strategy, toys.make_update(0, delta=torch.full((9,), 1e14)))) == []
+    for job, entry in enumerate((1e15, 1e30), start=1):
+        delta = torch.full((9,), entry)
+        assert reasons(arrive(strategy, toys.make_update(0, job, delta=delta))) == ["delta is longer than 1e+15"]
+        strategy.orders(strategy.on_event(Joined(1.0, 0)).decision.assignments)
     assert strategy.waiting == 1
+
+
+def test_every_vector_that_is_sent_is_checked_asked_for_or_not(toys, strategy) -> None:
+    update = toys.make_update(0, vectors={"task 1": torch.full((9,), 3e38)})
+    assert reasons(arrive(strategy, update)) == ["task 1 is longer than 1e+15"]
+
+
+@pytest.mark.parametrize(
+    "fields", [{"task_losses": (1.0, 1e101)}, {"task_traces": (-1e101, 1.0)}, {"terms": {"a": 1e101}}]
+)
+def test_a_number_that_measures_nothing_is_rejected(toys, strategy, fields: dict) -> None:
+    (reason,) = reasons(arrive(strategy, toys.make_update(0, **fields)))
+    assert "claims to have measured" in reason
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "most"), [(Buffered(3), 4), (Compass(q_max=7, first_task="explicit", first_steps=5), 5)]
+)
+def test_a_client_cannot_claim_more_steps_than_it_was_asked_for(toys, scheduler, most: int) -> None:
+    strategy = Strategy(scheduler, GradientAggregator(Uniform()))
+    strategy.initialise(toys.start_model(), TrainSettings(epochs=2, batch_size=6))
+    strategy.orders(strategy.begin(range(3), 0.0).decision.assignments)
+    again = Strategy(scheduler, GradientAggregator(Uniform()))
+    again.initialise(toys.start_model())
+    again.load_state_dict(toys.through_json(strategy.state_dict()))
+    for client, steps in enumerate((most - 1, most, most + 1)):
+        update = toys.make_update(client, steps=steps, examples=12, arrived_at=1.0)
+        expected = [f"claims {steps} steps, was asked for {most}"] if steps > most else []
+        assert reasons(arrive(again, update)) == expected
 
 
 def test_an_update_of_a_foreign_version_is_rejected(toys, strategy) -> None:
