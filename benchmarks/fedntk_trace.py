@@ -1,11 +1,12 @@
 """FedNTK-trace on tasks that live on different clients: what its parts do, on held-out examples of the clients.
 
     .venv/bin/python -m benchmarks.fedntk_trace [--ownership skewed,disjoint] [--partition iid,0.1]
-        [--forms "equal;spec;improved"] [--seeds 100,101,102] [--versions 200] [--clients 20]
+        [--forms "equal;spec;improved"] [--seeds 100,101,102] [--versions 200] [--clients 20] [--strategy FedBuff]
 
-FedBuff with a buffer of 5 on the digits' four tasks, with the main job's training and devices. A partition is "iid" or
-the alpha of a Dirichlet partition. Every form is a set of overrides of the configuration (`FORMS`). All numbers are of
-the examples that the clients hold out, all tasks on all of them; the test set is not looked at.
+A strategy, with a buffer of 5 where it has one, on the digits' four tasks, with the main job's training and devices. A
+partition is "iid" or the alpha of a Dirichlet partition. Every form is a set of overrides of the configuration
+(`FORMS`). All numbers are of the examples that the clients hold out, all tasks on all of them; the test set is not
+looked at.
 
 For each form: the metrics, means over the last three evaluations (one every 25 versions) and over seeds; the metrics
 after every head was fitted anew, on all clients' training examples, to the backbone as the run left it (what the
@@ -64,6 +65,14 @@ FORMS: dict[str, tuple[str, ...]] = {
 }
 
 
+STRATEGIES: dict[str, tuple[str, ...]] = {
+    "FedBuff": ("name=fedbuff", "buffer_size=5"),
+    "FedQS-SGD": ("name=fedqs", "buffer_size=5"),
+    "FedQS-Avg": ("name=fedqs", "aggregation=model", "buffer_size=5"),
+    "FedCompass": ("name=fedcompass", "q_min=1", "q_max=10"),
+}
+
+
 class Watch(Observer):
     """Metrics on the held-out examples, and how old the heads are."""
 
@@ -119,14 +128,15 @@ def fitted_head(task: Task, z: torch.Tensor, targets: torch.Tensor) -> torch.Ten
 class Result:
     """One run."""
 
-    def __init__(self, form: str, ownership: str, partition: str, seed: int, versions: int, clients: int) -> None:
+    def __init__(self, form: str, ownership: str, partition: str, seed: int, given: argparse.Namespace) -> None:
         cut = ("data.partition=iid",) if partition == "iid" else ("data.partition=dirichlet", f"data.alpha={partition}")
-        setting = (f"seed={seed}", f"data.clients={clients}", f"tasks.ownership={ownership}", *cut)
+        setting = (f"seed={seed}", f"data.clients={given.clients}", f"tasks.ownership={ownership}", *cut)
         balancing = (f"balancing.{option}" for option in FORMS[form])
-        experiment = Experiment.load(None, [*setting, "strategy.name=fedbuff", "strategy.buffer_size=5", *balancing])
+        strategy = (f"strategy.{option}" for option in STRATEGIES[given.strategy])
+        experiment = Experiment.load(None, [*setting, *strategy, *balancing])
         watch = Watch(experiment)
         loop = Loop(experiment.new_strategy(), simulated_fleet(experiment), [watch])
-        loop.run(lambda loop: "done" if loop.strategy.model.version >= versions else None)
+        loop.run(lambda loop: "done" if loop.strategy.model.version >= given.versions else None)
         self.tasks = experiment.data.tasks
         self.metrics = np.mean(watch.metrics[-LAST:], axis=0)
         self.refitted = np.array(watch.refitted())
@@ -170,6 +180,7 @@ def main() -> None:
     parser.add_argument("--partition", default="iid,0.1")
     parser.add_argument("--seeds", default="100,101,102")
     parser.add_argument("--forms", default="equal;spec;improved", help=f"with ';' between: {'; '.join(FORMS)}")
+    parser.add_argument("--strategy", default="FedBuff", choices=STRATEGIES)
     parser.add_argument("--versions", type=int, default=200)
     parser.add_argument("--clients", type=int, default=20)
     given = parser.parse_args()
@@ -184,7 +195,7 @@ def main() -> None:
                 print(f"{ownership}, {partition}: {len(seeds)} seeds, {given.versions} versions")
                 reference: list[Result] = []
                 for form in forms:
-                    results = [Result(form, ownership, partition, s, given.versions, given.clients) for s in seeds]
+                    results = [Result(form, ownership, partition, seed, given) for seed in seeds]
                     reference = reference or results
                     show(form, results, reference)
 
