@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 import torch
 from torch import Tensor
 
@@ -29,6 +31,8 @@ class MinNormAggregator(Aggregator):
     server_rate
         eta_g, the server's step.
     """
+
+    needs = MappingProxyType({"exact-updates": "what the other tasks leave of an update is the first task's change"})
 
     def __init__(self, weighting: Weighting, server_rate: float = 1.0) -> None:
         self.weighting = weighting

@@ -82,9 +82,10 @@ def test_an_upload_that_no_compressor_made_is_rejected_and_the_run_goes_on(toys)
     assert "coordinates" in trace.rejections[0].reason
 
 
-def test_what_needs_exact_updates_is_refused() -> None:
+@pytest.mark.parametrize("name", ["fedspeed", "fsmgda"])
+def test_what_needs_exact_updates_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="exact-updates"):
-        build_strategy("fedspeed", {}).compress(SharedRandomness())
+        build_strategy(name, {}).compress(SharedRandomness())
 
 
 def test_updates_are_compressed_once() -> None:

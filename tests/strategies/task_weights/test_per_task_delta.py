@@ -175,10 +175,12 @@ def test_other_misfits_are_refused() -> None:
     ("fields", "message"),
     [
         ({"vectors": {}}, "lacks the change of task 1"),
-        ({"vectors": {"task 1": torch.zeros(4)}}, "the change of task 1 is no finite vector of 9"),
-        ({"vectors": {"task 1": torch.full((9,), math.nan)}}, "no finite vector"),
+        ({"vectors": {"task 1": torch.zeros(4)}}, r"task 1 is torch.float32 of shape (4,)"),
+        ({"vectors": {"task 1": torch.full((9,), math.nan)}}, "task 1 is not finite"),
         ({"task_weights": (1.0,)}, "tells 1 weights of 2 tasks"),
         ({"task_weights": (0.0, 1.0)}, "claims to have weighted"),
+        ({"task_weights": (1e-300, 1.0)}, "claims to have weighted"),
+        ({"task_weights": (1.0, 51.0)}, "claims to have weighted"),
         ({"task_weights": (1.0, math.nan)}, "claims to have weighted"),
     ],
 )
