@@ -32,7 +32,15 @@ from fedmtl.protocol import NOTHING, Balancing, Decision, GlobalModel, JobKey, T
 from strategies.ledger import Ledger
 
 Trait = Literal[
-    "every-update", "fresh-updates", "distinct-clients", "groups", "assigned-steps", "feedback", "exact-updates"
+    "every-update",
+    "fresh-updates",
+    "distinct-clients",
+    "groups",
+    "assigned-steps",
+    "feedback",
+    "exact-updates",
+    "local-steps",
+    "merging",
 ]
 """What a part can provide to others:
 
@@ -50,6 +58,10 @@ Trait = Literal[
     Updates carry FedQS's feedback bit and similarity.
 ``"exact-updates"``
     An update arrives as its client made it. Every strategy has this unless it compresses updates.
+``"local-steps"``
+    An update comes of one local step at least. Every strategy has this unless clients drop short batches.
+``"merging"``
+    Clients merge their neighbours' models themselves.
 """
 
 
@@ -108,9 +120,12 @@ def refuse_misfits(parts: Iterable[Part], given: Iterable[Trait] = ("exact-updat
     Raises
     ------
     ConfigError
-        If a need of one is provided by none; the message says whose, what and why.
+        If a need of one is provided by none, or an aggregator hides the clients' own models that one inside it has;
+        the message says whose, what and why.
     """
     every = [inner for part in parts for inner in parts_within(part)]
+    for part in every:
+        _refuse_models_that_nobody_is_sent(part)
     provided = frozenset(given).union(trait for part in every for trait in part.provides)
     for part in every:
         for trait, reason in part.needs.items():
@@ -119,6 +134,17 @@ def refuse_misfits(parts: Iterable[Part], given: Iterable[Trait] = ("exact-updat
                 raise ConfigError(
                     f"{type(part).__name__} with {names}: it needs {trait!r}, which none of them has; {reason}"
                 )
+
+
+def _refuse_models_that_nobody_is_sent(holder: Part) -> None:
+    if not isinstance(holder, Aggregator) or type(holder).model_for is not Aggregator.model_for:
+        return
+    for inner in vars(holder).values():
+        if isinstance(inner, Aggregator) and type(inner).model_for is not Aggregator.model_for:
+            raise ConfigError(
+                f"{type(holder).__name__} holds {type(inner).__name__}, which has a model for each client, but clients "
+                f"would be sent the global one; let {type(inner).__name__} be the strategy's aggregator itself"
+            )
 
 
 class Scheduler(Part, ABC):

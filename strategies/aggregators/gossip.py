@@ -66,6 +66,10 @@ class Gossip(Aggregator):
     ) -> None:
         self.topology = topology
         self.steps = steps
+        if steps == 0:
+            self.needs = MappingProxyType(
+                {**self.needs, "merging": "without gossip steps, too, nobody's models would be mixed"}
+            )
         self.mix_order = mix_order
         self.start = start
         self._seed = 0

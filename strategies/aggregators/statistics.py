@@ -35,6 +35,9 @@ class Statistics(Aggregator):
     def __init__(self, base: Aggregator, rule: Literal["group_mean", "replace_single"]) -> None:
         self.base = base
         self.rule = rule
+        if rule == "replace_single":
+            self.needs = {"groups": "no report would be a lone one, or each would be"}
+        self.needs_bases = base.needs_bases or rule != "keep_server"
         self.averages_models = base.averages_models
 
     def prepare(self, model: GlobalModel, seed: int) -> None:

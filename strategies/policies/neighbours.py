@@ -38,6 +38,7 @@ class NeighbourModels(ClientPolicy):
     """
 
     name = "merging"
+    provides = frozenset({"merging"})
 
     def __init__(self, gossip: Gossip, match: Match, examples: int, bn_data: NormData = "private") -> None:
         self.gossip = gossip

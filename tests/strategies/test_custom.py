@@ -161,6 +161,21 @@ def test_written_out_options_are_complete_and_say_the_same() -> None:
         ({"policy": "scaled-rate"}, r"ScaledRate with Buffered: it needs 'step-budgets'.*'queued'"),
         ({"aggregator": "gossip"}, r"Gossip with Buffered .*: it needs 'fresh-updates'"),
         ({"aggregator": "cached-models"}, r"CachedModels with Buffered .*: it needs 'distinct-clients'"),
+        *(
+            (
+                {"scheduler": "synchronous", "aggregator": {"name": holder, "base": "gossip"}},
+                r" holds Gossip, which has a model for each client",
+            )
+            for holder in ("optimised", "statistics")
+        ),
+        (
+            {"scheduler": "synchronous", "aggregator": {"name": "gossip", "steps": 0}},
+            r"Gossip with .* needs 'merging', .*nobody's models would be mixed",
+        ),
+        (
+            {"aggregator": {"name": "statistics", "rule": "replace_single"}},
+            r"Statistics with Buffered .* needs 'groups'",
+        ),
         (
             {"scheduler": "synchronous", "policy": "merging"},
             r"NeighbourModels with GradientAggregator: it needs 'neigh",
