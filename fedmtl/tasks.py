@@ -157,11 +157,14 @@ class Task:
         return (loss if self.loss_factor == 1.0 else loss * self.loss_factor), slope
 
     def scores(self, output: Tensor, target: Tensor) -> Tensor:
-        """The metric of each example: 1 for a correct answer, or its squared or absolute error (float64, [batch])."""
+        """The metric of each example: 1 for a correct answer, or its squared or absolute error (float64, [batch]).
+
+        Outputs that are no numbers answer nothing right.
+        """
         if self.kind == "classification":
-            return (output.argmax(1) == target).double()
+            return ((output.argmax(1) == target) & ~output.isnan().any(1)).double()
         if self.kind == "binary":
-            return ((output[:, 0] > 0) == (target > 0.5)).double()
+            return torch.where(target > 0.5, output[:, 0] > 0, output[:, 0] <= 0).double()
         error = output[:, 0].double() - target.double()
         return error.square() if self.loss == "squared_error" else error.abs()
 

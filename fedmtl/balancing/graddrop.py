@@ -44,4 +44,4 @@ class GradDrop(JacobianMethod):
 
     def combine(self, rows: Tensor, losses: Tensor, sound: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
         """The kept parts' sum; the weights are the factors."""
-        return self._drop(rows * factors.unsqueeze(1), self._generator), factors
+        return self._drop(rows * factors.unsqueeze(1), self._generator), factors * sound

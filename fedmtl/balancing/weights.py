@@ -15,6 +15,8 @@ from torch import Tensor
 
 Statistic = Literal["top_eig", "trace", "denoised"]
 
+_LARGEST = 1e30  # no weight is larger, so that products with gradients stay within float32
+
 
 def gram(gradients: Tensor) -> Tensor:
     """Kernels of loss gradients: ``K_ab = <g_a, g_b>``.
@@ -163,21 +165,29 @@ def balanced_weights(lam: Tensor, exponent: float = 0.5, w_max: float = 50.0, ep
     if lam.is_cpu and lam.dim() == 1:
         return torch.tensor(few_weights(lam.tolist(), exponent, w_max, eps), dtype=lam.dtype)
     size = lam.nan_to_num(nan=0.0, posinf=0.0).clamp_min(0.0)
-    omega = ((size.mean(-1, keepdim=True) + eps) / (size + eps)).pow(exponent)
+    omega = ((size.mean(-1, keepdim=True) + eps) / (size + eps)).pow(exponent).clamp_max(_LARGEST)
     if math.isinf(w_max):
         return omega
     median = torch.where(size > eps, omega, math.nan).nanmedian(-1, keepdim=True).values.nan_to_num(nan=1.0)
-    return torch.clamp(omega, median / w_max, median * w_max)
+    return torch.clamp(omega, median / w_max, (median * w_max).clamp_max(_LARGEST))
 
 
 def few_weights(lam: list[float], exponent: float, w_max: float, eps: float) -> list[float]:
     """The same for one step of one client on the CPU: a dozen operators on K numbers would cost ten times as much."""
     size = [value if 0.0 < value < math.inf else 0.0 for value in lam]
     mean = sum(size) / len(size) + eps
-    omega = [(mean / (value + eps)) ** exponent for value in size]
+    omega = [_power(mean / (value + eps), exponent) for value in size]
     # The median lies between least and largest, so where these are within the bound of each other, no clip can bind.
-    if max(omega) <= min(omega) * w_max:
+    if math.isinf(w_max) or max(omega) <= min(omega) * w_max:
         return omega
     live = sorted(weight for weight, value in zip(omega, size, strict=True) if value > eps)
     median = live[(len(live) - 1) // 2] if live else 1.0
-    return [min(max(weight, median / w_max), median * w_max) for weight in omega]
+    bound = min(median * w_max, _LARGEST)
+    return [min(max(weight, median / w_max), bound) for weight in omega]
+
+
+def _power(ratio: float, exponent: float) -> float:
+    try:
+        return min(ratio**exponent, _LARGEST)
+    except OverflowError:
+        return _LARGEST

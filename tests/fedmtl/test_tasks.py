@@ -49,6 +49,15 @@ def test_scores_count_right_answers_and_errors() -> None:
     assert tilt.score_sum(torch.tensor([[3.0], [0.0]]), torch.tensor([1.0, 1.0])).item() == 3
 
 
+def test_an_output_that_is_no_number_answers_nothing_right() -> None:
+    """The largest of four NaN would be class 0, and NaN > 0 would be a no."""
+    kind, flag, size, _ = TASKS
+    nothing = torch.tensor([[torch.nan] * 4, [1.0, 0.0, torch.nan, 0.0]])
+    assert kind.scores(nothing, torch.tensor([0, 2])).tolist() == [0, 0]
+    assert flag.scores(nothing[:, 2:3], torch.tensor([0.0, 1.0])).tolist() == [0, 0]
+    assert size.scores(nothing[:1, :1], torch.tensor([0.0])).isnan().all()
+
+
 def test_the_metric_and_its_direction_follow_from_the_loss() -> None:
     assert [(task.metric, task.higher_is_better) for task in TASKS] == [
         ("accuracy", True),
