@@ -12,6 +12,7 @@ flows. The head is sent back as it came. Heads of tasks without classes are trai
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -59,7 +60,7 @@ class FrozenClassifier(Technique):
         for head in self._heads:
             torch._foreach_copy_(head.values, head.sent)
             heads[head.task] = [torch.zeros_like(value) for value in head.sent]
-        return StepGradients(step.shared, heads, step.losses, weights=step.weights, statistics=step.statistics)
+        return dataclasses.replace(step, heads=heads)
 
     def finish(self, bench: Workbench) -> None:
         """Put the heads back: weight decay and momentum may have moved them."""

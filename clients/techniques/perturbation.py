@@ -13,6 +13,7 @@ are what the balancer makes of them; a balancer that learns from step to step se
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
@@ -43,7 +44,7 @@ class Perturbation(Technique):
     def gradients(
         self, compute: Compute, network: TaskNetwork, inputs: Tensor, targets: Sequence[Tensor]
     ) -> StepGradients:
-        """The mixed gradient; losses, weights and statistics are those at w."""
+        """The mixed gradient; losses, weights and all that was measured are those at w."""
         here = compute(inputs, targets)
         g1 = flat(here)
         # A norm of float32 entries may overflow where they do not; then, too, there is no direction.
@@ -56,9 +57,7 @@ class Perturbation(Technique):
         torch._foreach_copy_(network.values, w)
         g = g2 if self.mix == 1 else list(torch._foreach_lerp(g1, g2, self.mix))
         shared = len(network.shared)
-        return StepGradients(
-            g[:shared], network.by_head(g[shared:]), here.losses, weights=here.weights, statistics=here.statistics
-        )
+        return dataclasses.replace(here, shared=g[:shared], heads=network.by_head(g[shared:]))
 
 
 def flat(step: StepGradients) -> list[Tensor]:

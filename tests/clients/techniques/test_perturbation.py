@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -94,3 +96,15 @@ def test_what_is_reported_are_the_losses_where_the_step_starts(world) -> None:
     plain = world.trainer().train(world.order(steps=1))
     other = world.trainer().train(world.order("sharpness", steps=1, constants=SAM))
     assert other.task_losses == plain.task_losses
+
+
+@pytest.mark.parametrize(
+    ("policy", "constants"), [("sharpness", SAM), ("frozen-classifier", {"temperature": 0.5})], ids=["SAM", "FedGELA"]
+)
+def test_what_the_balancer_measured_goes_up_with_the_update(world, policy, constants) -> None:
+    probed = Balancing("equal-probed", {"sketch": 4})
+    order = dataclasses.replace(world.order(policy, constants=constants), balancing=probed)
+    update = world.trainer().train(order)
+    assert len(update.task_traces) == 2
+    assert update.task_sketches is not None
+    assert update.task_sketches.shape == (2, 4)
