@@ -23,7 +23,7 @@ from torch import Tensor
 from fedmtl.data.federated import Examples
 from fedmtl.models.multitask import MultiTaskModel
 from fedmtl.ntk.kernels import Kernels, example_slopes, head_slices
-from fedmtl.ntk.spectrum import Matvec, top_eigenvalues
+from fedmtl.ntk.spectrum import Matvec, top_eigenpairs
 from fedmtl.ntk.tangents import MEMORY, Parameters
 from fedmtl.tasks import Task
 
@@ -75,7 +75,7 @@ def curvature(product: Matvec, tasks: Sequence[Task], examples: int, seed: int =
     root = bounds.sqrt().repeat(examples)
     if len(root) == 1:
         return float(root * product(root))
-    return float(top_eigenvalues(lambda v: root * product(root * v), len(root), seed, 1)[0]) / examples
+    return float(top_eigenpairs(lambda v: root * product(root * v), len(root), seed, 1)[0]) / examples
 
 
 def predicted_course(

@@ -170,8 +170,10 @@ def measure_clients(
     }
     rows: list[KernelRow] = []
     for index, name in [*enumerate(task.name for task in data.tasks), (None, ALL_TASKS)]:
-        losses = pooled.gram(pooled.losses(index) if index is not None else _own_losses(pooled, owned))
         there = [client for client in clients if index is None or data.owners[client, index]]
+        if not there:
+            continue
+        losses = pooled.gram(pooled.losses(index) if index is not None else _own_losses(pooled, owned))
         aligned, cosine = _between_clients(losses, sample, clients, there)
         for place, client in enumerate(clients):
             if client not in there:

@@ -31,7 +31,7 @@ class Spectrum:
     trace, squared
         ``tr K`` and ``tr K^2``.
     complete
-        Whether all eigenvalues are there; else trace and squared are Hutchinson estimates.
+        Whether all eigenvalues are there; else trace and squared are estimates.
     trace_error
         Standard error of the trace; 0 where it is exact.
     """
@@ -81,27 +81,41 @@ def free_spectrum(matvec: Matvec, size: int, seed: int, *, largest: int = 32, pr
     largest
         Eigenvalues to find, by Lanczos.
     probes
-        Random sign vectors z for ``tr K = E[z . K z]`` and ``tr K^2 = E[||K z||^2]`` (Hutchinson, 1989).
+        Random sign vectors z for ``tr K = E[z . K z]`` and ``tr K^2 = E[||K z||^2]`` (Hutchinson, 1989), of what is
+        left beside the eigenvalues that were found.
     """
-    trace, squared, error = hutchinson(matvec, size, seed, probes)
-    values = top_eigenvalues(matvec, size, seed, min(largest, size - 1))
+    values, vectors = top_eigenpairs(matvec, size, seed, min(largest, size - 1))
+    trace, squared, error = hutchinson(matvec, size, seed, probes, vectors)
+    trace, squared = trace + float(values.sum()), squared + float(values.square().sum())
     return Spectrum(size, values, trace, squared, complete=False, trace_error=error)
 
 
-def hutchinson(matvec: Matvec, size: int, seed: int, probes: int) -> tuple[float, float, float]:
-    """Estimates of ``tr K`` and ``tr K^2``, and the standard error of the former."""
+def hutchinson(
+    matvec: Matvec, size: int, seed: int, probes: int, known: Tensor | None = None
+) -> tuple[float, float, float]:
+    """Estimates of ``tr K`` and ``tr K^2``, and the standard error of the former.
+
+    What is found along `known` eigenvectors, orthonormal columns, is left out: it need not be estimated.
+    """
     draw = torch_generator(seed, "ntk probes")
     first, second = torch.empty(probes, dtype=torch.float64), torch.empty(probes, dtype=torch.float64)
     for probe in range(probes):
         z = torch.randint(0, 2, (size,), generator=draw, dtype=torch.float64) * 2 - 1
+        if known is not None:
+            z -= known @ (known.t() @ z)
         product = matvec(z)
         first[probe], second[probe] = z @ product, product @ product
     error = float(first.std()) / math.sqrt(probes) if probes > 1 else math.inf
     return float(first.mean()), float(second.mean()), error
 
 
-def top_eigenvalues(matvec: Matvec, size: int, seed: int, count: int) -> Tensor:
-    """The `count` largest eigenvalues in descending order, by implicitly restarted Lanczos (ARPACK).
+def top_eigenpairs(matvec: Matvec, size: int, seed: int, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` largest eigenvalues in descending order, and their eigenvectors, by restarted Lanczos (ARPACK).
+
+    Returns
+    -------
+    values, vectors
+        Shape [count], and orthonormal columns, shape [size, count]; zeros for a kernel that is zero.
 
     Raises
     ------
@@ -116,6 +130,9 @@ def top_eigenvalues(matvec: Matvec, size: int, seed: int, count: int) -> Tensor:
         return matvec(torch.from_numpy(np.ascontiguousarray(vector, dtype=np.float64).reshape(-1))).numpy()
 
     start = np.random.default_rng(derive_seed(seed, "ntk lanczos")).standard_normal(size)
+    if not product(start).any():  # ARPACK refuses to start from what is mapped to nothing
+        return torch.zeros(count, dtype=torch.float64), torch.zeros(size, count, dtype=torch.float64)
     operator = LinearOperator((size, size), matvec=product, dtype=np.float64)
-    values: np.ndarray = eigsh(operator, k=count, which="LA", v0=start, return_eigenvectors=False)
-    return torch.from_numpy(np.sort(values)[::-1].copy()).clamp_min(0.0)
+    values, vectors = eigsh(operator, k=count, which="LA", v0=start)
+    order = np.argsort(values)[::-1]
+    return torch.from_numpy(values[order]).clamp_min(0.0), torch.from_numpy(vectors[:, order])

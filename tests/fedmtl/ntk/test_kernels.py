@@ -21,7 +21,7 @@ from fedmtl.ntk import (
     kernel_alignment,
     mean_gradient_products,
 )
-from fedmtl.ntk.spectrum import FLOOR, hutchinson, top_eigenvalues
+from fedmtl.ntk.spectrum import FLOOR, hutchinson, top_eigenpairs
 from fedmtl.ntk.tangents import Parameters
 from fedmtl.tasks import Task
 
@@ -154,7 +154,7 @@ def test_hutchinsons_estimate_is_exact_for_a_diagonal_kernel_and_repeats_itself(
     once, again = (hutchinson(lambda v: dense @ v, 8, 5, 3) for _ in range(2))
     assert once == again
     with pytest.raises(ValueError, match="1 to 7 eigenvalues"):
-        top_eigenvalues(lambda v: diagonal * v, 8, 0, 8)
+        top_eigenpairs(lambda v: diagonal * v, 8, 0, 8)
 
 
 def test_a_kernel_that_does_not_fit_is_measured_without_its_matrix(made: Made, tasks: Tasks) -> None:
@@ -199,3 +199,27 @@ def test_cosines_between_tasks_are_those_of_their_mean_gradients(kind: str, made
     found = kernels.gradient_cosines()
     assert torch.allclose(found, cosines(means @ means.t()), **EXACT)
     assert torch.allclose(found.diagonal(), torch.ones(len(tasks)).double())
+
+
+def test_a_kernel_of_nothing_needs_no_matrix_to_be_known(made: Made, tasks: Tasks) -> None:
+    model, examples = made("linear", 40)
+    kernels = Kernels(model, tasks, examples, memory=20_000)
+    rows = kernels.outputs(0)
+    assert not kernels.fits(rows)
+    spectrum = kernels.spectrum(rows)
+    assert (spectrum.top, spectrum.trace, spectrum.squared) == (0.0, 0.0, 0.0)
+    assert math.isnan(spectrum.effective_rank)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_without_the_matrix_the_trace_is_at_least_what_the_largest_eigenvalues_add_up_to(seed: int) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    J = torch.randn(200, 60, generator=draw, dtype=torch.float64) * 0.7 ** torch.arange(60)
+    kernel = J @ J.t()
+    free = free_spectrum(lambda v: kernel @ v, 200, seed, largest=16, probes=8)
+    exact = dense_spectrum(kernel)
+    assert free.trace >= float(free.eigenvalues.sum())
+    # The 16 largest are known: 0.3 % of the trace is left to be estimated.
+    assert free.trace == pytest.approx(exact.trace, rel=2e-3)
+    assert free.squared == pytest.approx(exact.squared, rel=1e-4)
+    assert free.trace_error < 1e-3 * exact.trace

@@ -142,3 +142,11 @@ def test_an_examination_says_everything_about_a_version(data: FederatedData) -> 
     assert sum(len(places) for places in found.groups["speed"].values()) == 24
     assert len(done) == 2 + len(data.tasks)
     assert torch.equal(version.layout.pack(model), version.vector)
+
+
+def test_a_task_that_no_chosen_client_owns_has_no_rows_of_clients(divided: FederatedData) -> None:
+    model, _ = fresh(divided)
+    sample = client_sample(divided, np.arange(2), 10, seed=0)
+    owned = {name for client in (0, 1) for name in _tasks(divided, client)}
+    assert len(owned) < len(divided.tasks)
+    assert {row.task for row in measure_clients(model, divided, sample, **AT)} == owned | {ALL_TASKS}
