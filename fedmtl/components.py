@@ -131,7 +131,7 @@ def _schema(build: Callable[..., Any]) -> type[BaseModel]:
     for option in options_of(build):
         default = ... if option.default is inspect.Parameter.empty else option.default
         fields[option.name] = (option.annotation, Field(default, **option.param.bounds))
-    strict = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True)
+    strict = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
     return create_model("Options", __config__=strict, **fields)
 
 

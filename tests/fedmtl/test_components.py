@@ -93,7 +93,7 @@ def test_a_list_may_stand_for_a_tuple_and_a_whole_number_for_a_number() -> None:
     [
         ({"focus": 0}, "data.focus = 0: should be greater than 0 (focal length, metres)"),
         ({"focus": "1"}, "data.focus = '1': should be a number (focal length, metres)"),
-        ({"focus": float("nan")}, "data.focus = nan: should be greater than 0 (focal length, metres)"),
+        ({"focus": float("nan")}, "data.focus = nan: should be a finite number (focal length, metres)"),
         ({"blades": True}, "data.blades = True: should be a whole number (blades of the shutter)"),
         ({"blades": 13}, "data.blades = 13: should be less than or equal to 12 (blades of the shutter)"),
         (
@@ -144,3 +144,9 @@ def test_create_refuses_an_unknown_option() -> None:
 
 def test_there_is_no_hint_where_nothing_is_near() -> None:
     assert did_you_mean("zzz", ["focus"]) == ""
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_numbers_are_finite(value: float) -> None:
+    assert "data.focus" in complaint({"focus": value})
+    assert "a finite number" in complaint({"stops": [2.0, value]})
