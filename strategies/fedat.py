@@ -11,12 +11,13 @@ so that slow tiers have the fast ones' counts for weights; locally each client m
 everybody, :class:`strategies.aggregators.tier_models.TierModels` averages.
 
 Differences: the model's compression for transfer is left out. FedQS's version makes tiers of client numbers, warms up
-for 31 rounds, decays convolution weights in place of the proximal term, and counts uploads, not rounds.
+for 31 rounds, and counts uploads, not rounds; its decay of the convolutions' weights in place of the proximal term is
+``local = "l2_conv"``.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fedmtl.components import Param
 from strategies.aggregators import TierModels
@@ -24,6 +25,7 @@ from strategies.methods import method
 from strategies.options import WeightBase, base_weighting
 from strategies.parts import TaskWeights
 from strategies.policies import Proximal
+from strategies.policies.convolution_decay import ConvolutionDecay
 from strategies.schedulers import Tiered
 from strategies.strategy import Strategy
 
@@ -38,10 +40,17 @@ def fedat(
     *,
     tiers: Annotated[int, Param("M, number of tiers", ge=1, source="authors' code of FedQS")] = 5,
     clients_per_round: Annotated[int | None, Param("clients of a tier's round; all if not set", ge=1)] = None,
-    proximal: Annotated[float, Param("lambda, factor of the clients' proximal term", ge=0)] = 0.01,
+    local: Annotated[
+        Literal["prox", "l2_conv"], Param("what holds clients back: a proximal term, or a decay of convolutions")
+    ] = "prox",
+    proximal: Annotated[float, Param("lambda, factor of the proximal term of local = 'prox'", ge=0)] = 0.01,
+    l2: Annotated[
+        float, Param("factor of the decay of local = 'l2_conv'", ge=0, source="authors' code of FedQS")
+    ] = 0.1,
     weight_base: WeightBase = "data_size",
 ) -> Strategy:
     """FedAT: tiers of equally fast clients have rounds of their own; slow tiers weigh as much as fast ones count."""
     scheduler = Tiered(tiers, clients_per_round)
     aggregator = TierModels(base_weighting(weight_base), scheduler.tier_of, lambda: scheduler.tiers)
-    return Strategy(scheduler, aggregator, Proximal(proximal), task_weights, name="fedat")
+    policy = Proximal(proximal) if local == "prox" else ConvolutionDecay(l2)
+    return Strategy(scheduler, aggregator, policy, task_weights, name="fedat")

@@ -14,8 +14,9 @@
 kept up to date, so that a step costs O(K P) whatever m.
 
 Differences: caches start at w[0] (FedQS's version: at 0, which shrinks the model for about as many rounds as the lag
-tolerance), a client is deprecated by its version and not by not having been picked, and, as a busy client cannot be
-interrupted, a deprecated one starts over when it delivers; that update is rejected.
+tolerance), a client is deprecated by its version, and, as a busy client cannot be interrupted, a deprecated one starts
+over when it delivers; that update is rejected. ``deprecated = "by_not_picked"`` is FedQS's version in this: a busy
+client is deprecated that was not picked for more than T rounds, however new its model is.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from strategies.methods import method
 from strategies.options import BaselineBufferSize, Cache, WeightBase
 from strategies.parts import TaskWeights
 from strategies.schedulers import LagTolerant
+from strategies.schedulers.lag_tolerant import Deprecation
 from strategies.strategy import Strategy
 
 
@@ -43,11 +45,14 @@ def safa(
     lag: Annotated[
         int, Param("T, versions that a busy client may be behind", ge=0, source="authors' code of FedQS")
     ] = 10,
+    deprecated: Annotated[
+        Deprecation, Param("what a busy client is given up by: its model's age, or not having been picked")
+    ] = "by_version",
     round_limit: Annotated[float | None, Param("longest round, seconds; no limit if not set", gt=0)] = None,
     weight_base: WeightBase = "data_size",
     cache: Cache = "single",
 ) -> Strategy:
     """SAFA: rounds end with a quota, laggards are tolerated for a while, and every client's latest model counts."""
-    scheduler = LagTolerant(buffer_size, lag, round_limit)
+    scheduler = LagTolerant(buffer_size, lag, round_limit, deprecated)
     aggregator = CachedModels(lambda: scheduler.deprecated, weight_base=weight_base, storage=cache)
     return Strategy(scheduler, aggregator, task_weights=task_weights, name="safa")

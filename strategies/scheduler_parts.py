@@ -19,6 +19,7 @@ from strategies.queue_options import (
 )
 from strategies.round_options import ClientsPerRound, Late, OverCommit, StepBudget, Timeout
 from strategies.schedulers import Asynchronous, Buffered, LagTolerant, Pooled, Queued, Synchronous, Tiered
+from strategies.schedulers.lag_tolerant import Deprecation
 from strategies.selectors import HeteroSelect, OortSelector, Selector
 
 Selection = Annotated[
@@ -86,10 +87,13 @@ def lag_tolerant(
     *,
     buffer_size: BufferSize = 10,
     lag: Annotated[int, Param("versions that a busy client may be behind", ge=0)] = 10,
+    deprecated: Annotated[
+        Deprecation, Param("what a busy client is given up by: its model's age, or not having been picked")
+    ] = "by_version",
     round_limit: Annotated[float | None, Param("longest round, seconds; no limit if not set", gt=0)] = None,
 ) -> Scheduler:
     """Rounds end with a quota of updates, and busy clients train on for a while (SAFA)."""
-    return LagTolerant(buffer_size, lag, round_limit)
+    return LagTolerant(buffer_size, lag, round_limit, deprecated)
 
 
 def tiered(

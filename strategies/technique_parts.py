@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from fedmtl.components import Param
 from strategies.parts import ClientPolicy
+from strategies.policies.convolution_decay import ConvolutionDecay
 from strategies.policies.pacing import Pacing
 from strategies.policies.simplex_classifier import SimplexClassifier
 from strategies.policies.technique import LocalTechnique
@@ -44,6 +45,11 @@ def examples_in_order(
 ) -> ClientPolicy:
     """Clients train on easy examples first, and on all of them later (curricula)."""
     return Pacing(order, start, versions)
+
+
+def convolution_decay(*, decay: Annotated[float, Param("factor of the decay", ge=0)] = 0.1) -> ClientPolicy:
+    """Convolutions' weights decay (FedAT as FedQS's authors have it)."""
+    return ConvolutionDecay(decay)
 
 
 def simplex_classifier(*, temperature: Temperature = 0.2) -> ClientPolicy:

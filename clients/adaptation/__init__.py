@@ -6,6 +6,7 @@ from clients.adaptation.adversarial import AdversarialAdaptation
 from clients.adaptation.base import Adaptation
 from clients.adaptation.compressed_jacobian import CompressedJacobianAdaptation
 from clients.adaptation.control_variates import ControlVariatesAdaptation
+from clients.adaptation.convolution_decay import ConvolutionDecayAdaptation
 from clients.adaptation.curriculum import CurriculumAdaptation
 from clients.adaptation.fedqs import FedQSAdaptation
 from clients.adaptation.frozen_classifier import FrozenClassifierAdaptation
@@ -30,6 +31,7 @@ ADAPTATIONS: dict[str, Adaptation] = {
     "tasks-apart": TasksApartAdaptation(),
     "compressed-jacobian": CompressedJacobianAdaptation(),
     "merging": MergingAdaptation(),
+    "convolution-decay": ConvolutionDecayAdaptation(),
 }
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from fedmtl.errors import ConfigError
 from fedmtl.protocol import NOTHING, Assignment, Decision, GlobalModel, JobKey, Update
 from strategies.parts import Scheduler
+
+Deprecation = Literal["by_version", "by_not_picked"]
 
 
 class LagTolerant(Scheduler):
@@ -21,7 +23,8 @@ class LagTolerant(Scheduler):
 
     A busy client whose version is more than `lag` behind when a round starts is deprecated: what it is working on will
     be rejected, and it counts as having been sent the round's model, so that it is deprecated again after as many
-    rounds more. (A real client cannot be interrupted; in the paper it starts over at once.)
+    rounds more. (A real client cannot be interrupted; in the paper it starts over at once.) Instead, one may be
+    deprecated that was not picked for more than `lag` rounds, counted from its first order or its last deprecation.
 
     Parameters
     ----------
@@ -32,6 +35,8 @@ class LagTolerant(Scheduler):
     round_limit
         Seconds after which a round ends with what has arrived; None: no limit. A round in which nothing arrived takes
         no server step.
+    deprecation
+        ``"by_version"`` or ``"by_not_picked"``.
 
     Attributes
     ----------
@@ -41,19 +46,27 @@ class LagTolerant(Scheduler):
 
     provides = frozenset({"distinct-clients"})
 
-    def __init__(self, quota: int = 10, lag: int = 10, round_limit: float | None = None) -> None:
+    def __init__(
+        self,
+        quota: int = 10,
+        lag: int = 10,
+        round_limit: float | None = None,
+        deprecation: Deprecation = "by_version",
+    ) -> None:
         if quota < 1:
             raise ConfigError(f"a quota of {quota} updates: at least 1 must be picked")
         self._quota = quota
         self._lag = lag
         self._limit = round_limit
+        self._by_version = deprecation == "by_version"
         self.deprecated: tuple[int, ...] = ()
         self._falling: tuple[int, ...] = ()  # deprecated when the round at hand started
         self._version = 0
         self._due: float | None = None
         self._free: dict[int, None] = {}  # an ordered set
-        self._sent: dict[int, int] = {}  # busy client -> version it has, or counts as having
+        self._sent: dict[int, int] = {}  # busy client -> version it has, or counts as having, or was picked for
         self._cohorts: dict[int, dict[int, None]] = {}  # that version -> its busy clients
+        self._heard: dict[int, int] = {}  # client -> version for which it was picked or deprecated; if that counts
         self._void: set[int] = set()  # busy clients whose updates will be rejected
         self._picked: list[JobKey] = []
         self._undrafted: list[JobKey] = []
@@ -75,7 +88,9 @@ class LagTolerant(Scheduler):
         self._release(client)
         self._free[client] = None
         if void:
-            reason = f"deprecated: {self._version - update.base_version} versions behind, at most {self._lag} allowed"
+            behind, allowed = self._version - update.base_version, f"at most {self._lag} allowed"
+            what = f"{behind} versions behind" if self._by_version else "not picked for too many rounds"
+            reason = f"deprecated: {what}, {allowed}"
             return self._advance(now, ((update.key, reason),))
         (self._undrafted if client in self._before else self._picked).append(update.key)
         return self._advance(now)
@@ -124,6 +139,8 @@ class LagTolerant(Scheduler):
         if picked:
             self._version += 1
             self._before = {key.client for key in picked}
+            if not self._by_version:
+                self._heard |= dict.fromkeys(self._before, self._version)
             self.deprecated, self._falling = self._falling, self._deprecate()
         return Decision(
             (*picked, *late),
@@ -134,19 +151,23 @@ class LagTolerant(Scheduler):
         )
 
     def _deprecate(self) -> tuple[int, ...]:
-        """The busy clients that have fallen too far behind; only one version can have done so since the last round."""
-        fallen = self._cohorts.pop(self._version - self._lag - 1, {})
+        """The busy clients that have fallen too far behind."""
+        too_old = [version for version in self._cohorts if version < self._version - self._lag]
+        fallen = [client for version in too_old for client in self._cohorts.pop(version)]
         self._void.update(fallen)
         for client in fallen:
             self._sent[client] = self._version
             self._cohorts.setdefault(self._version, {})[client] = None
+        if not self._by_version:
+            self._heard |= dict.fromkeys(fallen, self._version)
         return tuple(fallen)
 
     def _distribute(self, now: float) -> tuple[Assignment, ...]:
         assignments = tuple(Assignment(client) for client in self._free)
         for client in self._free:
-            self._sent[client] = self._version
-            self._cohorts.setdefault(self._version, {})[client] = None
+            since = self._version if self._by_version else self._heard.setdefault(client, self._version)
+            self._sent[client] = since
+            self._cohorts.setdefault(since, {})[client] = None
         self._free = {}
         self._due = None if self._limit is None else now + self._limit
         return assignments
@@ -160,6 +181,7 @@ class LagTolerant(Scheduler):
             "due": self._due,
             "free": list(self._free),
             "cohorts": [[version, list(clients)] for version, clients in self._cohorts.items()],
+            "heard": [list(entry) for entry in self._heard.items()],
             "void": sorted(self._void),
             "picked": [list(key) for key in self._picked],
             "undrafted": [list(key) for key in self._undrafted],
@@ -173,6 +195,7 @@ class LagTolerant(Scheduler):
         self._free = dict.fromkeys(state["free"])
         self._cohorts = {int(version): dict.fromkeys(clients) for version, clients in state["cohorts"]}
         self._sent = {client: version for version, clients in self._cohorts.items() for client in clients}
+        self._heard = {int(client): int(version) for client, version in state["heard"]}
         self._void = set(state["void"])
         self._picked = [JobKey(int(client), int(job)) for client, job in state["picked"]]
         self._undrafted = [JobKey(int(client), int(job)) for client, job in state["undrafted"]]

@@ -36,6 +36,7 @@ RECIPES: dict[str, tuple[str, dict]] = {
     ),
     "safa": ("safa", SMALL | {"lag": 2}),
     "safa, half, time limit": ("safa", SMALL | {"cache": "half", "round_limit": 4.0, "weight_base": "uniform"}),
+    "safa, by not picked": ("safa", SMALL | {"lag": 1, "deprecated": "by_not_picked"}),
     "fedat": ("fedat", {"tiers": 3}),
     "mstep": ("mstep", SMALL),
     "wkafl": ("wkafl", SMALL | {"late_from": 5}),

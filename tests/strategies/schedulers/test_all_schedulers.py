@@ -69,6 +69,7 @@ SCHEDULERS: dict[str, Callable[[], Scheduler]] = {
     "lag-tolerant": lambda: LagTolerant(4),
     "lag-tolerant, hardly": lambda: LagTolerant(2, lag=1),
     "lag-tolerant, little lag, time limit": lambda: LagTolerant(4, lag=2, round_limit=3.0),
+    "lag-tolerant, of the unpicked": lambda: LagTolerant(2, lag=1, deprecation="by_not_picked"),
     "pooled": lambda: Pooled(2),
     "pooled, slow server, 3 busy": lambda: Pooled(2, concurrency=3, tick=4.0),
     "queued": lambda: Queued(10.0),

@@ -83,6 +83,21 @@ def test_a_laggard_is_deprecated_and_its_update_rejected(toys) -> None:
     assert decision.aggregate == ()
 
 
+@pytest.mark.parametrize(
+    ("deprecation", "reason"),
+    [("by_version", ""), ("by_not_picked", "deprecated: not picked for too many rounds, at most 2 allowed")],
+)
+def test_who_was_undrafted_is_given_up_earlier_where_being_picked_counts(toys, deprecation, reason: str) -> None:
+    """Client 0, picked for version 1 and then undrafted, trains on version 2: when version 4 comes it is 2 behind."""
+    rounds = Rounds(toys, 6, 2, lag=2, deprecation=deprecation)
+    for client in (0, 1, 0, 2, 3, 4, 5, 2, 3):
+        decision = rounds.deliver(client)
+    assert rounds.version == 4
+    assert decision.rejected == ()
+    assert [why for _, why in rounds.deliver(0).rejected] == ([reason] if reason else [])
+    assert [why for _, why in rounds.deliver(1).rejected]  # version 1, and not picked since
+
+
 def test_a_rejected_laggard_is_sent_the_model_when_the_next_round_starts(toys) -> None:
     """Clients 1 and 2 are deprecated at once; when 0 delivers again nothing else can arrive: it fills the quota."""
     rounds = Rounds(toys, 3, 1, lag=0)
