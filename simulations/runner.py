@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,6 +24,7 @@ from fedmtl.report import write_report
 from simulations.directory import MODEL, RunDirectory
 from simulations.experiment import Experiment
 from simulations.fleet import SimulatedFleet
+from simulations.signals import interruptible
 from simulations.workers.base import Workers
 from simulations.workers.inline import InlineWorkers
 from strategies.fleet import Fleet
@@ -91,7 +89,7 @@ def run(
     out
         The run's directory; default ``records.dir/name``.
     resume
-        Go on with an unfinished run: to the same bits as if it had never been cut.
+        Go on with an unfinished run: to the same bits as if it had never been cut, if the fleet is simulated.
     overwrite
         Remove a run that is already there.
     fleet
@@ -121,7 +119,12 @@ def run(
     try:
         if not resume:
             directory.open(experiment, simulated=world.simulated)
-        recorder = Recorder(directory.path, data.tasks, kernels=experiment.config.records.ntk_every > 0)
+        recorder = Recorder(
+            directory.path,
+            data.tasks,
+            kernels=experiment.config.records.ntk_every > 0,
+            connections=not world.simulated,
+        )
         seconds = experiment.nominal_seconds if world.simulated else None
         evaluator = Evaluator(experiment.new_model(), data, seconds)
         evaluation = Evaluation(evaluator, recorder, experiment.config.records.evaluate_every)
@@ -134,7 +137,8 @@ def run(
         with interruptible(loop):
             loop.run(stop_rule(experiment.config.stop, evaluation))
         if loop.interrupted:
-            checkpointer.save(loop)
+            if loop.begun:
+                checkpointer.save(loop)
             return RunResult(directory.path, {}, "", True)
     finally:
         world.close()
@@ -258,7 +262,7 @@ class Checkpointer(Observer):
             self.save(loop)
 
     def save(self, loop: Loop) -> None:
-        """Save now; a fleet of real clients has no state that could be saved."""
+        """Save now, if the fleet has a state that can be saved."""
         state = loop.state_dict()
         if state["fleet"] is not None:
             whole = {"loop": state, "records": self._recorder.state_dict(), "wall_seconds": self.wall_seconds}
@@ -278,24 +282,3 @@ class Checkpointer(Observer):
             self._kernels.wall_seconds = float(state["ntk_seconds"])
         version = loop.strategy.model.version
         self._saved = version - version % self._every
-
-
-@contextlib.contextmanager
-def interruptible(loop: Loop) -> Iterator[None]:
-    """Meanwhile SIGINT and SIGTERM end the loop after the event at hand; a second one acts as it usually does."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    usual: dict[int, Any] = {}
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        loop.interrupt()
-        signal.signal(number, usual[number])
-
-    for stopping in (signal.SIGINT, signal.SIGTERM):
-        usual[stopping] = signal.signal(stopping, handle)
-    try:
-        yield
-    finally:
-        for number, handler in usual.items():
-            signal.signal(number, handler)

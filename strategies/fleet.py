@@ -9,6 +9,10 @@ from typing import Any
 from fedmtl.protocol import Event, TrainOrder
 
 
+class Interrupted(Exception):  # noqa: N818 (no error)
+    """A fleet gave up what it was waiting for, because of a signal."""
+
+
 class Fleet(ABC):
     """The clients as the server's loop sees them. Only a fleet knows what time is.
 
@@ -39,8 +43,18 @@ class Fleet(ABC):
         An update that arrives at the very instant of the deadline comes before it.
         """
 
+    def interrupt(self) -> None:
+        """The run is to end after the event at hand; called by a signal's handler, in the thread that runs the loop.
+
+        Raises
+        ------
+        Interrupted
+            In the middle of whatever the fleet is waiting for, if it waits for the real world and not for work.
+        """
+        return None
+
     def state_dict(self) -> dict[str, Any] | None:
-        """The world's state, or None if it cannot be saved (real clients)."""
+        """The world's state, or None if it cannot be saved."""
         return None
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

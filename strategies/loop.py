@@ -7,7 +7,7 @@ from typing import Any
 
 from fedmtl.errors import UserError
 from fedmtl.protocol import Aggregation, Arrival, Event, Rejection
-from strategies.fleet import Fleet
+from strategies.fleet import Fleet, Interrupted
 from strategies.strategy import Reaction, Strategy
 
 
@@ -39,8 +39,8 @@ class Loop:
         Updates that arrived so far, and how many of them were turned down.
     ended
         Why the run ended; empty while it goes on, and after an interruption.
-    resumed
-        Whether the loop goes on from a saved state.
+    begun
+        Whether the strategy has made its first decision, in this process or before the state that was loaded.
     """
 
     def __init__(self, strategy: Strategy, fleet: Fleet, observers: Sequence[Observer] = ()) -> None:
@@ -50,7 +50,7 @@ class Loop:
         self.arrivals = 0
         self.rejected = 0
         self.ended = ""
-        self.resumed = False
+        self.begun = False
         self._interrupted = False
         self._rejected_in_a_row = 0
 
@@ -66,9 +66,17 @@ class Loop:
         UserError
             If every client fails again and again, so that the run would never end.
         """
+        try:
+            self._run(stop)
+        except Interrupted:
+            return
+
+    def _run(self, stop: Callable[[Loop], str | None]) -> None:
         strategy, fleet = self.strategy, self.fleet
-        if not self.resumed:
-            self._act(strategy.begin(fleet.clients(), fleet.now()))
+        if not self.begun:
+            first = strategy.begin(fleet.clients(), fleet.now())
+            self.begun = True
+            self._act(first)
         for observer in self.observers:
             observer.on_start(self)
         while not (reason := stop(self)):
@@ -90,6 +98,7 @@ class Loop:
     def interrupt(self) -> None:
         """Make `run` return before the next event."""
         self._interrupted = True
+        self.fleet.interrupt()
 
     @property
     def interrupted(self) -> bool:
@@ -139,4 +148,4 @@ class Loop:
         self.arrivals = int(state["arrivals"])
         self.rejected = int(state["rejected"])
         self._rejected_in_a_row = int(state["rejected_in_a_row"])
-        self.resumed = True
+        self.begun = True

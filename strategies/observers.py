@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from fedmtl.evaluation import EvaluationRow, Evaluator
-from fedmtl.protocol import Aggregation, Rejection
+from fedmtl.protocol import Aggregation, Event, Joined, Lost, Rejection
 from strategies.loop import Loop, Observer
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Recording(Observer):
-    """Hands every upload's fate and every server step to a recorder. Whoever made the recorder finishes it."""
+    """Hands every upload's fate, every server step and every lost client to a recorder, which its maker finishes."""
 
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
@@ -27,6 +27,11 @@ class Recording(Observer):
     def on_aggregation(self, loop: Loop, aggregation: Aggregation) -> None:
         """Record the step and its uploads."""
         self.recorder.add_aggregation(aggregation)
+
+    def after_event(self, loop: Loop, event: Event) -> None:
+        """Record a real client that was lost, or joined."""
+        if isinstance(event, Lost | Joined) and not loop.fleet.simulated:
+            self.recorder.add_connection(event)
 
     def on_end(self, loop: Loop) -> None:
         """Record the uploads that are still unsettled."""

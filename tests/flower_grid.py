@@ -28,6 +28,8 @@ class InProcessGrid(Grid):
         The nodes that are listed; they answer with error 5 once they are not.
     behaviour
         What a node does instead of running the client app.
+    messages
+        What is in flight.
     crowded
         Nodes that were sent a message while they had one in flight.
     """
@@ -36,7 +38,7 @@ class InProcessGrid(Grid):
         self._app = app
         self._run_config = run_config
         self._lock = threading.Lock()
-        self._messages: dict[str, Message] = {}
+        self.messages: dict[str, Message] = {}
         self._counter = 0
         self.online: set[int] = set()
         self.contexts: dict[int, Context] = {}
@@ -60,10 +62,10 @@ class InProcessGrid(Grid):
             self._counter += 1
             id = f"message-{self._counter}"
             node = message.metadata.dst_node_id
-            if any(other.metadata.dst_node_id == node for other in self._messages.values()):
+            if any(other.metadata.dst_node_id == node for other in self.messages.values()):
                 self.crowded.append(node)
             message.metadata.__dict__["_message_id"] = id
-            self._messages[id] = message
+            self.messages[id] = message
             ids.append(id)
         return ids
 
@@ -73,15 +75,15 @@ class InProcessGrid(Grid):
             try:
                 reply = self._answer(id)
             except ValueError:
-                del self._messages[id]
+                del self.messages[id]
                 raise
             if reply is not None:
-                del self._messages[id]
+                del self.messages[id]
                 replies.append(reply)
         return replies
 
     def _answer(self, id: str) -> Message | None:
-        message = self._messages[id]
+        message = self.messages[id]
         metadata = message.metadata
         if metadata.dst_node_id not in self.online:
             return self.error(message, 5, "node unavailable")

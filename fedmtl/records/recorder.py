@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 
 from fedmtl.evaluation import EvaluationRow
 from fedmtl.files import replacing
-from fedmtl.protocol import Aggregation, Rejection, Update
+from fedmtl.protocol import Aggregation, Joined, Lost, Rejection, Update
 from fedmtl.records.log import Row, TableLog
-from fedmtl.records.schemas import AGGREGATIONS, EVALUATIONS, NTK, SCHEMAS, UPDATES, read_table
+from fedmtl.records.schemas import AGGREGATIONS, CONNECTIONS, EVALUATIONS, NTK, SCHEMAS, UPDATES, read_table
 from fedmtl.tasks import Task
 
 if TYPE_CHECKING:
@@ -53,9 +53,13 @@ class Recorder:
         All tasks of the run, in order; the per-task columns have an entry for each.
     kernels
         Whether there is a table `ntk`.
+    connections
+        Whether there is a table `connections`.
     """
 
-    def __init__(self, directory: Path | None, tasks: Sequence[Task], *, kernels: bool = False) -> None:
+    def __init__(
+        self, directory: Path | None, tasks: Sequence[Task], *, kernels: bool = False, connections: bool = False
+    ) -> None:
         self.directory = directory
         self.tasks = tuple(tasks)
         self._finished = False
@@ -63,7 +67,9 @@ class Recorder:
         self._aggregations = TableLog("aggregations", AGGREGATIONS, _transpose)
         self._evaluations = TableLog("evaluations", EVALUATIONS, _transpose)
         self._kernels = TableLog("ntk", NTK, _transpose)
-        logs = (self._updates, self._aggregations, self._evaluations, *((self._kernels,) if kernels else ()))
+        self._connections = TableLog("connections", CONNECTIONS, _transpose)
+        logs = [self._updates, self._aggregations, self._evaluations]
+        logs += [self._kernels] * kernels + [self._connections] * connections
         self._logs = {log.name: log for log in logs}
         self._last_rows: dict[str, list[Row]] = {name: [] for name in self._logs}
 
@@ -101,10 +107,20 @@ class Recorder:
         else:
             self._kernels.extend(rows)
 
+    def add_connection(self, event: Lost | Joined) -> None:
+        """Record that a client was lost or joined, if there is a table for it."""
+        self._check_open()
+        self._connections.extend([(event.time, event.client, event.reason if isinstance(event, Lost) else None)])
+
     def add_unsettled(self, updates: Iterable[Update]) -> None:
         """Record the uploads that were neither applied nor rejected when the run ended."""
         self._check_open()
         self._last_rows["updates"].extend((_said(update), _NEITHER) for update in updates)
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The tables that there are."""
+        return tuple(self._logs)
 
     def table(self, name: str) -> pa.Table:
         """A table as it stands, with every row that was added."""

@@ -92,8 +92,25 @@ NTK = pa.schema(  # see fedmtl.ntk.measure.KernelRow
     ]
 )
 
-SCHEMAS = {"updates": UPDATES, "aggregations": AGGREGATIONS, "evaluations": EVALUATIONS, "ntk": NTK}
-"""The schema of each table, by the name of its file; `ntk` is there only if a run measures kernels."""
+CONNECTIONS = pa.schema(
+    [
+        pa.field("time", _FLOAT, nullable=False),
+        pa.field("client", _INT, nullable=False),
+        pa.field("lost", _TEXT),  # why the client was lost; null if it joined
+    ]
+)
+
+SCHEMAS = {
+    "updates": UPDATES,
+    "aggregations": AGGREGATIONS,
+    "evaluations": EVALUATIONS,
+    "ntk": NTK,
+    "connections": CONNECTIONS,
+}
+"""The schema of each table, by the name of its file.
+
+`ntk` is there only if a run measures kernels, `connections` only if its clients are real.
+"""
 
 
 def read_table(directory: Path, name: str) -> pa.Table:

@@ -68,6 +68,7 @@ def summarise(
         "wall_seconds": wall_seconds,
         "updates": {"applied": applied, "rejected": rejected, "unsettled": updates.num_rows - applied - rejected},
         "bytes": {"up": pc.sum(updates["bytes_up"]).as_py() or 0, "down": pc.sum(updates["bytes_down"]).as_py() or 0},
+        **_connections_summary(recorder),
         "tasks": [_task_summary(task, evaluations) for task in recorder.tasks],
         "target": None if target is None else _target_summary(recorder.tasks, evaluations, *target),
         "packages": package_versions(),
@@ -136,6 +137,14 @@ def _task_summary(task: Task, evaluations: pa.Table) -> dict[str, Any]:
         "best": best,
         "groups": dict(zip(mine["group"].to_pylist(), mine["value"].to_pylist(), strict=True)),
     }
+
+
+def _connections_summary(recorder: Recorder) -> dict[str, Any]:
+    """How often real clients were lost, and joined after the start."""
+    if "connections" not in recorder.names:
+        return {}
+    lost = recorder.table("connections")["lost"]
+    return {"connections": {"lost": len(lost) - lost.null_count, "joined": lost.null_count}}
 
 
 def _target_summary(tasks: Sequence[Task], evaluations: pa.Table, name: str, value: float) -> dict[str, Any]:

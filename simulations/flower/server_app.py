@@ -25,21 +25,34 @@ from strategies.flower import GridFleet
 app = ServerApp()
 
 
+class Stopped(Exception):  # noqa: N818 (no error)
+    """A signal ended a run, which can go on."""
+
+
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run the experiment that the run configuration describes."""
+    """Run the experiment that the run configuration describes.
+
+    Raises
+    ------
+    Stopped
+        If a signal ended the run before its time; Flower then reports it as failed, with what to do.
+    """
     torch.set_num_threads(1)
     options = context.run_config
     experiment = Experiment.from_config(experiment_config(options))
     if not isinstance(grid, InMemoryGrid):
         _refuse_simulated_only(experiment)
-    run(
+    result = run(
         experiment,
         Path(str(options["out"])) if options.get("out") else None,
+        resume=bool(options.get("resume")),
         overwrite=bool(options.get("overwrite")),
         pictures=bool(options.get("pictures", True)),
         fleet=lambda experiment: fleet_on(grid, experiment, options),
     )
+    if result.interrupted:
+        raise Stopped(f"the run was stopped before its end; go on with resume = true and out = '{result.directory}'")
 
 
 def _refuse_simulated_only(experiment: Experiment) -> None:
@@ -79,4 +92,4 @@ def fleet_on(grid: Grid, experiment: Experiment, options: UserConfig) -> Fleet:
         workers = GridWorkers(grid, ttl=ttl, patience=patience)
         return SimulatedFleet(experiment.data, experiment.devices, workers, experiment.layout)
     expected = int(options.get("clients", 0)) or experiment.config.data.clients
-    return GridFleet(grid, expected=expected, ttl=ttl, patience=patience)
+    return GridFleet(grid, expected=expected, population=experiment.data.clients, ttl=ttl, patience=patience)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 from flwr.app import Message
 from flwr.serverapp import Grid
@@ -14,28 +16,16 @@ from flwr.serverapp import Grid
 from fedmtl.errors import UserError
 from fedmtl.protocol import Arrival, Deadline, Event, Joined, Lost, TrainOrder
 from fedmtl.wire import WireError, size
-from strategies.fleet import Fleet
+from strategies.fleet import Fleet, Interrupted
 from strategies.flower.mailbox import Mailbox, Reply
 from strategies.flower.messages import client_of, error_of, query_message, train_message, update_of
+from strategies.flower.nodes import Nodes
+from strategies.flower.told import Told
 
 _log = logging.getLogger(__name__)
 
 _SWEEP = 1.0
-_FIRST_RETRY, _LAST_RETRY = 1.0, 60.0
 _GRACE = 5.0
-
-
-@dataclass(slots=True)
-class _Node:
-    """A node that was seen: which client it is (None: it has not said yet), and from when on it may be written to."""
-
-    client: int | None = None
-    retry_at: float = 0.0
-    delay: float = _FIRST_RETRY
-
-    def back_off(self, now: float) -> None:
-        self.retry_at = now + self.delay
-        self.delay = min(2 * self.delay, _LAST_RETRY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +47,17 @@ class GridFleet(Fleet):
     1 s, then 2 s, 4 s, at most 60 s. A node that newly connects joins, too, unless another serves its client: it then
     stands by.
 
+    Saved are the time and who had an order: a restored fleet waits for its clients anew; those that had an order are
+    lost, and join again. While no server runs, no time passes.
+
     Parameters
     ----------
     grid
         The grid of a server app.
     expected
         How many clients to wait for at the start.
+    population
+        How many clients there are: nodes that give another number are left out.
     ttl
         Seconds that a client has for an order. After that it is lost, and what it sends then is dropped.
     patience
@@ -78,23 +73,25 @@ class GridFleet(Fleet):
         grid: Grid,
         *,
         expected: int = 1,
+        population: int | None = None,
         ttl: float = 3600.0,
         patience: float = 600.0,
         poll: float = 0.1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        start = clock()
-        self._grid = grid
         self._expected = expected
+        self._population = population
         self._ttl = ttl
         self._patience = patience
-        self._clock: Callable[[], float] = lambda: clock() - start
-        self._mailbox = Mailbox(grid, self._clock, poll)
-        self._nodes: dict[int, _Node] = {}
-        self._serving: dict[int, int] = {}  # client -> node
+        self._clock = clock
+        self._start = clock()
+        self._mailbox = Mailbox(grid, self.now, poll)
+        self._nodes = Nodes()
         self._calls: dict[str, _Call] = {}
         self._busy: set[int] = set()  # nodes with a message in flight
         self._events: deque[Event] = deque()
+        self._told = Told()
+        self._waiting = False
         self._time = 0.0  # of the last event served
         self._swept_at = -_SWEEP
         self._quiet_since = 0.0
@@ -107,52 +104,105 @@ class GridFleet(Fleet):
         UserError
             If they are not within `patience` seconds.
         """
+        self._wait_for_clients()
+        self._told.begins(self._nodes.serving)
+        return sorted(self._nodes.serving)
+
+    def _wait_for_clients(self) -> None:
         until = self.now() + self._patience
-        while len(self._serving) < self._expected or self._calls:
-            if self.now() >= until:
-                if len(self._serving) >= self._expected:
-                    break
-                raise UserError(
-                    f"{len(self._serving)} of {self._expected} clients connected within {self._patience:g} s"
-                    f" (clients {sorted(self._serving)}, of {len(self._nodes)} nodes): start the missing SuperNodes,"
-                    " each with a partition-id of its own"
-                )
-            self._work(until)
-        self._events.clear()  # they say who joined, as does the answer
+        serving = self._nodes.serving
+        while self.now() < until and (len(serving) < self._expected or self._calls):
+            with self._wait():
+                self._work(until)
+        if len(serving) < self._expected:
+            raise UserError(
+                f"{len(serving)} of {self._expected} clients connected within {self._patience:g} s (clients "
+                f"{sorted(serving)}, of {len(self._nodes)} nodes): start the missing SuperNodes, each with a "
+                "partition-id of its own"
+            )
+        self._events.clear()  # they say who joined, as does who is serving
         self._quiet_since = self.now()
-        return sorted(self._serving)
 
     def now(self) -> float:
-        """Seconds since the fleet was made."""
-        return self._clock()
+        """Seconds that the run has taken, as far as a server was there."""
+        return self._clock() - self._start
 
     def send(self, orders: Sequence[TrainOrder]) -> None:
         """Send each order to its client's node; a client whose node cannot be written to is lost."""
         for order in orders:
-            node = self._serving.get(order.client)
-            if node is None:
-                self._happened(Lost(self.now(), order.client, "not connected"))
-            elif node in self._busy:
-                raise RuntimeError(
-                    f"client {order.client} was given an order while its node {node} has a message in flight"
-                )
-            elif not self._push(node, train_message(order, node, self._ttl), order):
-                self._lose(node, "the grid refused the message")
+            self._told.ordered(order.client)
+        with self._wait():
+            for order in orders:
+                self._send(order)
+
+    def _send(self, order: TrainOrder) -> None:
+        node = self._nodes.serving.get(order.client)
+        if node is None:
+            self._happened(Lost(self.now(), order.client, "not connected"))
+        elif node in self._busy:
+            raise RuntimeError(
+                f"client {order.client} was given an order while its node {node} has a message in flight"
+            )
+        elif not self._push(node, train_message(order, node, self._ttl), order):
+            self._fail(node, "the grid refused the message")
 
     def next_event(self, until: float | None) -> Event | None:
         """The next event, or a `Deadline` at `until`; None if for long nothing happens and no order is out."""
         while True:
-            self._gather(0.0)
+            with self._wait():
+                self._gather(0.0)
             if self._events and (until is None or self._events[0].time <= until):
-                self._quiet_since = self.now()
-                self._time = self._events[0].time
-                return self._events.popleft()
+                event = self._events.popleft()
+                if self._told.is_news(event):
+                    self._quiet_since = self.now()
+                    self._time = event.time
+                    return event
+                continue
             if until is not None and self.now() >= until:
                 self._time = max(self._time, until)
                 return Deadline(self._time)
             if until is None and not self._calls and self.now() - self._quiet_since > self._patience:
                 return None
-            self._work(until)
+            with self._wait():
+                self._work(until)
+
+    @contextmanager
+    def _wait(self) -> Iterator[None]:
+        """May be broken off anywhere: a grid that cannot reach the SuperLink keeps its caller until it can."""
+        self._waiting = True
+        try:
+            yield
+        finally:
+            self._waiting = False
+
+    def interrupt(self) -> None:
+        """Give up waiting; what is in flight then counts as lost.
+
+        Raises
+        ------
+        Interrupted
+            In the middle of it.
+        """
+        if self._waiting:
+            raise Interrupted
+
+    def state_dict(self) -> dict[str, Any]:
+        """The time, and what the strategy was told."""
+        return {"now": self.now(), **self._told.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up where another fleet ended, with the clients that are connected as soon as enough are.
+
+        Raises
+        ------
+        UserError
+            If they are not within `patience` seconds.
+        """
+        self._start = self._clock() - float(state["now"])
+        self._time = self.now()
+        self._wait_for_clients()
+        self._told.load_state_dict(state)
+        self._events.extend(self._told.after_a_stop(self._nodes.serving, self.now()))
 
     def close(self) -> None:
         """Stop waiting for replies."""
@@ -166,7 +216,7 @@ class GridFleet(Fleet):
         now = self.now()
         for id, call in [entry for entry in self._calls.items() if entry[1].expires_at <= now]:
             self._forget(id)
-            self._lose(call.node, f"no answer within {self._ttl:g} s")
+            self._fail(call.node, f"no answer within {self._ttl:g} s")
         waits = [_SWEEP, *([] if until is None else [until - self.now()])]
         if not self._events:
             self._gather(max(0.0, min(waits)))
@@ -174,24 +224,14 @@ class GridFleet(Fleet):
     def _sweep(self) -> None:
         """Ask unknown nodes who they are, and take back nodes that are there again."""
         now = self._swept_at = self.now()
-        for id in self._grid.get_node_ids():
-            node = self._nodes.setdefault(id, _Node())
-            if id in self._busy or now < node.retry_at or self._serves(id):
+        for id in self._mailbox.nodes():
+            if id in self._busy or not self._nodes.is_due(id, now):
                 continue
-            if node.client is None:
-                if not self._push(id, query_message(id, self._ttl), None):
-                    node.back_off(now)
-            elif node.client not in self._serving:
-                self._admit(id, node.client)
-
-    def _serves(self, id: int) -> bool:
-        client = self._nodes[id].client
-        return client is not None and self._serving.get(client) == id
-
-    def _admit(self, id: int, client: int) -> None:
-        self._serving[client] = id
-        _log.info("client %d joined (node %d)", client, id)
-        self._happened(Joined(self.now(), client))
+            if self._nodes.client_of(id) is not None:
+                if self._nodes.take_back(id):
+                    self._joined(id)
+            elif not self._push(id, query_message(id, self._ttl), None):
+                self._fail(id, "the grid refused the message")
 
     def _push(self, node: int, message: Message, order: TrainOrder | None) -> bool:
         sent_at = self.now()
@@ -221,13 +261,13 @@ class GridFleet(Fleet):
         message = reply.content
         fault = f"unreadable reply: {message!r}"[:300] if isinstance(message, Exception) else error_of(message)
         if fault is not None:
-            self._lose(call.node, fault)
+            self._fail(call.node, fault)
             return
         assert isinstance(message, Message)
         if call.order is None:
             self._introduce(call.node, message)
             return
-        self._nodes[call.node].delay = _FIRST_RETRY
+        self._nodes.answered(call.node)
         update = update_of(message, call.order)
         update.dispatched_at, update.arrived_at = call.sent_at, reply.time
         update.bytes_down = call.bytes_down
@@ -235,29 +275,24 @@ class GridFleet(Fleet):
 
     def _introduce(self, id: int, reply: Message) -> None:
         """A node said which client it is."""
-        node = self._nodes[id]
         try:
-            node.client = client_of(reply)
+            client = client_of(reply)
         except WireError as error:
-            _log.warning("node %d cannot take part: %s", id, error)
-            node.back_off(self.now())
+            self._fail(id, str(error))
             return
-        if node.client in self._serving:
-            _log.warning(
-                "node %d stands by: client %d is served by node %d", id, node.client, self._serving[node.client]
-            )
-        else:
-            self._admit(id, node.client)
+        if self._population is not None and client >= self._population:
+            self._fail(id, f"it says that it is client {client} of {self._population}")
+        elif self._nodes.introduce(id, client):
+            self._joined(id)
 
-    def _lose(self, id: int, reason: str) -> None:
-        node = self._nodes[id]
-        node.back_off(self.now())
-        if node.client is None:
-            _log.warning("node %d did not say which client it is: %s", id, reason)
-            return
-        del self._serving[node.client]
-        _log.warning("client %d lost (node %d): %s", node.client, id, reason)
-        self._happened(Lost(self.now(), node.client, reason))
+    def _joined(self, id: int) -> None:
+        client = self._nodes.client_of(id)
+        assert client is not None
+        self._happened(Joined(self.now(), client))
+
+    def _fail(self, id: int, reason: str) -> None:
+        if (client := self._nodes.fail(id, self.now(), reason)) is not None:
+            self._happened(Lost(self.now(), client, reason))
 
     def _happened(self, event: Event) -> None:
         """Queue an event. Times never run backwards, not even past a deadline that was served before this was seen."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import Callable
@@ -9,6 +10,9 @@ from typing import NamedTuple
 
 from flwr.app import Message
 from flwr.serverapp import Grid
+from httpx import HTTPError
+
+_log = logging.getLogger(__name__)
 
 
 class Reply(NamedTuple):
@@ -44,10 +48,22 @@ class Mailbox:
         self._replies: queue.SimpleQueue[Reply] = queue.SimpleQueue()
         self._closed = threading.Event()
 
+    def nodes(self) -> list[int]:
+        """The nodes that the grid lists; none if it does not answer."""
+        try:
+            return list(self._grid.get_node_ids())
+        except HTTPError as error:
+            _log.warning("the grid does not say which nodes it has: %s", error)
+            return []
+
     def send(self, message: Message) -> str | None:
         """Send a message; returns its id, or None if the grid refuses it."""
         # One at a time: of several, some grids return fewer ids, others None in between.
-        ids = [id for id in self._grid.push_messages([message]) if id is not None]
+        try:
+            ids = [id for id in self._grid.push_messages([message]) if id is not None]
+        except HTTPError as error:
+            _log.warning("the grid took no message: %s", error)
+            return None
         if not ids:
             return None
         self._open.add(ids[0])

@@ -61,7 +61,6 @@ class Rounds(Observer):
             raise ValueError("the arrays are not the model that the strategy made; it keeps the model itself")
         self._fleet.refresh()
         self._loop.run(_never)
-        self._loop.resumed = True  # the next round goes on from here
         return self._fleet.messages()
 
     def take(self, replies: Iterable[Message]) -> tuple[ArrayRecord | None, MetricRecord | None]:

@@ -94,7 +94,7 @@ def test_an_interrupted_run_is_not_over_and_goes_on_from_its_state(toys) -> None
 
     resumed = Loop(toys.ready(make_strategy()), fleet())
     resumed.load_state_dict(toys.through_json(cut.state_dict()))
-    assert resumed.resumed
+    assert resumed.begun
     resumed.run(nine)
     assert resumed.strategy.model.vector.equal(whole.strategy.model.vector)
     assert (resumed.arrivals, resumed.ended) == (whole.arrivals, "nine")
