@@ -14,14 +14,16 @@ from torch import Tensor
 
 from clients.adaptation import adaptation
 from clients.adaptation.base import ClassAccuracy, Observed, Plan
+from clients.descent import Descent
 from clients.techniques.base import Compute, Workbench
 from fedmtl.balancing import build_balancer
 from fedmtl.balancing.base import Balancer, StepGradients
 from fedmtl.balancing.network import TaskNetwork
 from fedmtl.data.federated import FederatedData
+from fedmtl.data.holdout import first_of_each_class
 from fedmtl.models.multitask import MultiTaskModel
 from fedmtl.parameters import ParameterLayout
-from fedmtl.protocol import Balancing, TrainOrder, TrainSettings, Update
+from fedmtl.protocol import Balancing, TrainOrder, Update
 
 
 class LocalTrainer:
@@ -107,7 +109,7 @@ class LocalTrainer:
         """Run the steps."""
         network = self._network(tasks)
         balancer = self._balancer(order)
-        descent = _Descent(network, plan, self.layout, tasks, base)
+        descent = Descent(network, plan, self.layout, tasks, base)
         factors = None if order.task_weights is None else [order.task_weights[task] for task in tasks]
         trace = _Trace([], [], [], [])
 
@@ -173,9 +175,10 @@ class LocalTrainer:
     def _minibatches(
         self, order: TrainOrder, tasks: tuple[int, ...], shard: Tensor, steps: int
     ) -> Iterator[tuple[Tensor, list[Tensor]]]:
-        """So many batches, from as many freshly shuffled epochs as they take; a short last batch is kept."""
+        """So many batches, from as many freshly shuffled epochs as they take."""
         generator = self._batches.manual_seed(order.seed)
         size, examples = order.settings.batch_size, len(shard)
+        used = min(examples, size * order.settings.batches(examples))
         remaining = steps
         while remaining > 0:
             shuffled = shard[torch.randperm(examples, generator=generator)]
@@ -184,7 +187,7 @@ class LocalTrainer:
                 yield features, targets
                 remaining -= 1
                 continue
-            for start in range(0, examples, size):
+            for start in range(0, used, size):
                 if remaining == 0:
                     break
                 yield features[start : start + size], [target[start : start + size] for target in targets]
@@ -212,12 +215,14 @@ class LocalTrainer:
                     return f"loss of task {self._data.tasks[task].name!r} is {loss} in step {step}"
         return "losses are finite, but too large for their mean"
 
-    def _class_accuracy(self, client: int, base: Tensor) -> ClassAccuracy:
-        """The received model's accuracy per class on the held-out examples, for the first task with classes."""
-        index = self._data.validation[client].to(self.device)
+    def _class_accuracy(self, client: int, base: Tensor, trained: int = 0) -> ClassAccuracy:
+        """The received model's accuracy for the first task with classes (:class:`clients.adaptation.base.Probe`)."""
+        index = (self._data.shards if trained else self._data.validation)[client].to(self.device)
         task = next((t for t in self._data.tasks_of(client) if self._data.tasks[t].kind != "regression"), None)
         if task is None or len(index) == 0:
             return ClassAccuracy((), ())
+        if trained:
+            index = index[first_of_each_class(self._train.targets[task][index], trained)]
         self._vector.copy_(base)
         with self._judging():
             head = self._model.heads[self._data.tasks[task].name]
@@ -243,68 +248,14 @@ def _means(steps: list[Tensor]) -> tuple[float, ...]:
     return tuple(torch.stack(steps).mean(0).tolist()) if steps else ()
 
 
-class _Descent:
-    """Stochastic gradient descent in place, with fused operations over the list of parameters.
-
-    ``w -= eta * v``, with ``v = m v + g`` (heavy ball, empty at the start) and
-    ``g = clip(gradient + mu (w - w_base)) + decay * w + correction``.
-    """
-
-    def __init__(
-        self, network: TaskNetwork, plan: Plan, layout: ParameterLayout, tasks: tuple[int, ...], base: Tensor
-    ) -> None:
-        # Detached: the same memory, which is written to without autograd's looking on.
-        self._parameters = network.values
-        self._settings: TrainSettings = plan.settings
-        self._velocity: list[Tensor] | None = None
-        self._base = _views_of(base, layout, tasks) if plan.settings.proximal else None
-        self._correction = (
-            None if plan.correction is None else _views_of(plan.correction.to(base.device), layout, tasks)
-        )
-
-    def step(self, gradients: list[Tensor]) -> None:
-        """One step along the negative gradient."""
-        settings = self._settings
-        rate = settings.learning_rate
-        if self._base is not None:
-            drift = torch._foreach_sub(self._parameters, self._base)
-            gradients = list(torch._foreach_add(gradients, drift, alpha=settings.proximal))
-        if settings.clip > 0:
-            norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-            # A NaN norm compares false: the step is taken, the loss shows it, and the update is rejected.
-            if (length := norm.item()) > settings.clip:
-                gradients = list(torch._foreach_mul(gradients, settings.clip / length))
-        if settings.weight_decay:
-            gradients = list(torch._foreach_add(gradients, self._parameters, alpha=settings.weight_decay))
-        if self._correction is not None:
-            gradients = list(torch._foreach_add(gradients, self._correction))
-        if settings.momentum:
-            if self._velocity is None:
-                self._velocity = [gradient.clone() for gradient in gradients]
-            else:
-                torch._foreach_mul_(self._velocity, settings.momentum)
-                torch._foreach_add_(self._velocity, gradients)
-            gradients = self._velocity
-        torch._foreach_add_(self._parameters, gradients, alpha=-rate)
-
-
 def local_steps(order: TrainOrder, examples: int) -> int:
-    """Steps that an order makes a client run: those it names, or its epochs over a shard of so many examples."""
-    if order.steps is not None:
-        return order.steps
-    return order.settings.epochs * math.ceil(examples / order.settings.batch_size)
+    """Steps that an order makes a client run: those it names, or its epochs over a shard of so many examples.
+
+    None at all where short batches are dropped and the shard has no other.
+    """
+    batches = order.settings.batches(examples)
+    return order.steps if order.steps is not None and batches > 0 else order.settings.epochs * batches
 
 
 def _balancing_key(balancing: Balancing) -> tuple[str, str]:
     return balancing.name, repr(sorted(balancing.options.items()))
-
-
-def _views_of(vector: Tensor, layout: ParameterLayout, tasks: tuple[int, ...]) -> list[Tensor]:
-    """Views of a flat vector in the order of the trainer's parameters: the backbone, then the given tasks' heads."""
-    slices = [layout.shared, *(layout.heads[task] for task in tasks)]
-    return [
-        vector[entry.start : entry.stop].view(entry.shape)
-        for part in slices
-        for entry in layout.entries
-        if part.start <= entry.start and entry.stop <= part.stop
-    ]

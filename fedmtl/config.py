@@ -97,6 +97,7 @@ class TrainingSection(_Section):
     clip: Annotated[float, Field(ge=0)] = 4.0
     proximal: Annotated[float, Field(ge=0)] = 0.0
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    tiny_clients: Literal["keep_last_batch", "skip_client", "ref_drop_last"] = "keep_last_batch"  # a short last batch
 
 
 class EngineSection(_Section):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
@@ -32,6 +32,19 @@ class GlobalModel:
     layout: ParameterLayout
 
 
+TinyClients = Literal["keep_last_batch", "skip_client", "ref_drop_last"]
+"""What becomes of a batch that an epoch's end leaves short, above all of clients that have no other:
+
+``"keep_last_batch"``
+    It is trained on.
+``"skip_client"``
+    It is trained on, but a client with fewer examples than a batch is not asked at all.
+``"ref_drop_last"``
+    It is dropped. A client with fewer examples than a batch trains no step, and its update still counts: a fault of
+    the code of FedQS's authors, for its study.
+"""
+
+
 @dataclass(frozen=True)
 class TrainSettings:
     """How a client trains; a policy may send a client other settings than the run's.
@@ -41,7 +54,7 @@ class TrainSettings:
     epochs
         Passes over the shard, used when an order does not fix the number of steps.
     batch_size
-        Examples per step; the last batch of an epoch may be smaller and is never dropped.
+        Examples per step; the last batch of an epoch may be smaller.
     learning_rate, momentum
         Of stochastic gradient descent; momentum is heavy ball without dampening, and starts empty in every job.
     clip
@@ -50,6 +63,8 @@ class TrainSettings:
         Factor mu of the term ``mu/2 ||w - w_base||^2``.
     weight_decay
         Factor of the term ``decay/2 ||w||^2``.
+    tiny_clients
+        What becomes of that last batch, see :data:`TinyClients`.
     """
 
     epochs: int = 2
@@ -59,6 +74,13 @@ class TrainSettings:
     clip: float = 4.0
     proximal: float = 0.0
     weight_decay: float = 0.0
+    tiny_clients: TinyClients = "keep_last_batch"
+
+    def batches(self, examples: int) -> int:
+        """Steps of an epoch over so many examples."""
+        if self.tiny_clients == "ref_drop_last":
+            return examples // self.batch_size
+        return -(-examples // self.batch_size)
 
 
 @dataclass(frozen=True)
@@ -152,7 +174,7 @@ class Update:
     examples
         Training examples of the client's shard.
     steps
-        Local steps that really ran.
+        Local steps that really ran; 0 only where short batches are dropped.
     tasks
         Indices of the tasks that the client owns.
     task_losses, task_weights, task_traces

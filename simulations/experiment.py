@@ -23,7 +23,7 @@ from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import Balancing, GlobalModel, TrainSettings
 from simulations.devices import build_devices, device_options
 from simulations.devices.profile import Devices
-from strategies.catalogue import build_strategy, strategy_options
+from strategies.catalogue import build_strategy, strategy_options, training_options
 from strategies.strategy import Strategy
 from strategies.task_weights import BALANCING, build_task_weights
 
@@ -48,7 +48,7 @@ class Experiment:
     """
 
     def __init__(self, config: ExperimentConfig) -> None:
-        self.config = config
+        self.config = config = _with_profile(config)
         self._options = {
             "data": data_options(config),
             "model": _options(MODELS, config.model.name, config.model.options, "model"),
@@ -132,7 +132,7 @@ class Experiment:
     def nominal_seconds(self) -> NDArray[np.float64]:
         """Seconds that each client takes for one job of its own size, without jitter: who is fast and who is slow."""
         sizes = self.data.shards.sizes
-        steps = self.settings.epochs * np.ceil(sizes / self.settings.batch_size)
+        steps = np.array([self.settings.epochs * max(self.settings.batches(size), 1) for size in sizes.tolist()])
         return self.devices.nominal_seconds(steps)
 
     def new_strategy(self) -> Strategy:
@@ -151,10 +151,18 @@ class Experiment:
     def _composed(self) -> Strategy:
         task_weights = build_task_weights(self.config.balancing.name, self._options["balancing"])
         strategy = build_strategy(self.config.strategy.name, self._options["strategy"], task_weights)
+        strategy.train_with(self.settings)
         compressor = build_compressor(self.config.compression.name, self._options["compression"])
         if compressor is not None:
             strategy.compress(compressor)
         return strategy
+
+
+def _with_profile(config: ExperimentConfig) -> ExperimentConfig:
+    """The configuration with what its strategy's profile says of training, where that was left open."""
+    said = training_options(config.strategy.name, config.strategy.options)
+    missing = {key: value for key, value in said.items() if key not in config.training.model_fields_set}
+    return config.model_copy(update={"training": config.training.model_copy(update=missing)}) if missing else config
 
 
 def _options(table: Mapping[str, Any], name: str, given: Mapping[str, Any], section: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -20,6 +20,7 @@ from fedmtl.protocol import Arrival, Deadline, Event, JobKey, Joined, Lost, Trai
 from fedmtl.state import order_from_state, order_state
 from simulations.devices.profile import Devices
 from simulations.workers.base import Job, Workers
+from simulations.workers.foreseen import Foreseen
 from strategies.fleet import Fleet
 
 # Kinds of heap entries, in the order in which events of one instant happen. Deadlines come after all of them.
@@ -67,6 +68,10 @@ class SimulatedFleet(Fleet):
         """Virtual seconds since the start."""
         return self._now
 
+    def foresee(self, tell: Callable[[Update], None]) -> None:
+        """Train every job when it begins, and tell of its update."""
+        self._workers = Foreseen(self._workers, tell)
+
     def send(self, orders: Sequence[TrainOrder]) -> None:
         """Schedule the updates of these orders, and hand the orders to the workers."""
         jobs = []
@@ -98,7 +103,8 @@ class SimulatedFleet(Fleet):
         down, up = self._traffic(order)
         half = adaptation(order.policy)
         times = len(self._data.tasks_of(client)) if half.apart else 1
-        work = times * half.work(order, steps, self._data.shards.size(client))
+        # A client that drops its only batch is busy all the same: orders that took no time would never let it pass.
+        work = times * half.work(order, max(steps, 1), self._data.shards.size(client))
         duration = self._devices.duration(client, job, work, down, up)
         outage = self._devices.outage(client, job, duration)
         if outage is not None:

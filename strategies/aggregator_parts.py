@@ -13,6 +13,7 @@ from strategies.aggregators import (
     GradientAggregator,
     ModelAggregator,
     Optimized,
+    Overwritten,
     Robust,
     SinglesApart,
     Statistics,
@@ -114,10 +115,17 @@ def singles_apart(single: Aggregator, group: Aggregator) -> Aggregator:
     return SinglesApart(single, group)
 
 
+def overwritten(base: Aggregator) -> Aggregator:
+    """Updates that wait are overwritten by what their clients train next (a fault of FedQS's authors' code)."""
+    return Overwritten(base)
+
+
 def statistics(
     base: Aggregator,
     *,
-    rule: Annotated[Literal["group_mean", "replace_single"], Param("what is set apart")] = "group_mean",
+    rule: Annotated[
+        Literal["group_mean", "replace_single", "average", "keep_server"], Param("what is set apart")
+    ] = "group_mean",
 ) -> Aggregator:
     """Batch-norm statistics by a rule of their own."""
     return Statistics(base, rule)

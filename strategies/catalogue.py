@@ -37,6 +37,7 @@ from strategies.heteroselect import heteroselect
 from strategies.mstep import mstep
 from strategies.oort import oort
 from strategies.parts import TaskWeights
+from strategies.profiles import in_profile, training_in_profile
 from strategies.safa import safa
 from strategies.scaffold import scaffold
 from strategies.strategy import Strategy
@@ -92,8 +93,13 @@ def strategy_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         If the name or an option is unknown, or a value is wrong.
     """
     recipe = choose(STRATEGIES, name, "strategy.name")
-    checked = check_options(recipe, options, "strategy", name)
+    checked = check_options(recipe, in_profile(recipe, options), "strategy", name)
     return dict(complete_parts(**checked)) if recipe is custom else checked
+
+
+def training_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What a profile among these options of a strategy says of the section [training]; mostly nothing."""
+    return training_in_profile(choose(STRATEGIES, name, "strategy.name"), options)
 
 
 def build_strategy(name: str, options: Mapping[str, Any], task_weights: TaskWeights | None = None) -> Strategy:

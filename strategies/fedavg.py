@@ -8,7 +8,8 @@ robust rules and its clipping for differential privacy can be taken: :mod:`strat
 
 Semi-asynchronous (`fedavg-safl`): clients are always busy; when K updates have arrived, ``w[t+1] = sum_i p_i w_i``
 over the first K of them, with ``p_i = 1/K`` (section 2 of the FedQS paper, arXiv 2510.07664; its authors' code uses
-1/K here, too). A stale w_i pulls the model back to where that client started.
+1/K here, too). A stale w_i pulls the model back to where that client started. With ``updates = "ref_overwrite"`` what
+is queued is overwritten by the client's next job, as in that code; ``tick_order = "client"`` has its order in a tick.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ from strategies.options import (
     base_weighting,
 )
 from strategies.parts import TaskWeights
+from strategies.reference_options import BUFFERS, TickOrder, Updates, waiting_updates
 from strategies.round_options import ClientsPerRound, Late, OverCommit, StepBudget, Timeout
-from strategies.schedulers import Buffered, Synchronous
+from strategies.schedulers import Synchronous
 from strategies.strategy import Strategy
 
 
@@ -110,11 +112,13 @@ def fedavg_safl(
     buffer: BufferRule = "drain",
     clock: Clock = "event",
     tick: Tick = 1.0,
+    tick_order: TickOrder = "sent",
     max_buffer: MaxBuffer = None,
     flush_seconds: FlushSeconds = None,
+    updates: Updates = "snapshot",
 ) -> Strategy:
     """FedAvg in semi-asynchronous learning: a buffer of K models is averaged."""
-    scheduler = Buffered(
+    scheduler = BUFFERS[tick_order](
         buffer_size,
         concurrency=concurrency,
         buffer=buffer,
@@ -123,6 +127,5 @@ def fedavg_safl(
         max_size=max_buffer,
         patience=flush_seconds,
     )
-    return Strategy(
-        scheduler, ModelAggregator(base_weighting(weight_base)), task_weights=task_weights, name="fedavg-safl"
-    )
+    aggregator = waiting_updates(ModelAggregator(base_weighting(weight_base)), updates)
+    return Strategy(scheduler, aggregator, task_weights=task_weights, name="fedavg-safl")

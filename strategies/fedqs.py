@@ -13,11 +13,27 @@ shape [P]:
     F = min(f_bar / f_i, 9), G = theta_i / theta_bar; type, eta_i, m_i, bit      :mod:`clients.adaptation.fedqs`
     p_i ~ q_i [(e/2)^(phi - f_i) (1 + min(G, 2)^2)  if the bit is set]           :mod:`strategies.weightings.fedqs`
 
-Differences from the authors' code: queued updates are snapshots, the bit and the angle travel with the update they
-belong to, L_g really is formed, one angle is taken over the whole vector, the buffer is drained, and the base weight
-q_i is 1/K as for the methods that it is compared with (theirs: by examples). Their overwriting of queued updates,
-global arrays and per-tensor angles are faults and cannot be switched on. The paper's printed forms of F, G and phi
-were not available; defaults marked "authors' code" are theirs.
+The paper's printed forms of F, G and phi were not available; defaults marked "authors' code" are theirs. Their code
+differs in what follows, each of which an option brings back, and ``profile = "ref"`` all of them at once, to compare
+with the published numbers, which were all made with it, and to see what each is worth:
+
+- updates that wait are overwritten by what their clients train next      updates = "ref_overwrite"
+- bit and angle are those of the client's newest job, not of the update   carry_meta = "global_arrays"
+- L_g is not formed: w[t-1] takes its place                               lg_source = "ref_previous_model"
+- the angle is a mean over tensors, each shifted to be non-negative       similarity = "ref_tensors"
+- at most one aggregation per tick, and clients served by their numbers   buffer, clock, tick_order
+- weights by examples, whereas the methods compared with have 1/K; phi    weight_base = "data_size", phi = 0.1
+- momentum stays 0                                                        momentum = false
+- clients are judged on examples that they train on                       sbc_data = "train20"
+- batch-norm statistics are aggregated like parameters                    bn_buffers = "as_parameters", our default, too
+- a short last batch is dropped, and with it whole small clients          training.tiny_clients = "ref_drop_last"
+
+The last is no option of a strategy: an experiment sets it with the profile. An option that is set counts for more than
+the profile. Not reproduced: angles that are no numbers and then make every client "unbiased" (they are unknown here);
+the first server step's model going by the number of the initial one, so that nobody is typed before the second;
+augmented examples in the judgement; their Adult data; sleeping clients in the wall-clock time; runs without seeds. Nor
+can a strategy hold out no examples (set ``data.validation_fraction = 0``), or say who is how fast: their setting is
+``devices.startup = 1`` at ticks of one second, K = 10, 100 clients, ``training.clip = 20``.
 """
 
 from __future__ import annotations
@@ -28,6 +44,8 @@ from fedmtl.components import Param
 from strategies.aggregators import GradientAggregator, ModelAggregator
 from strategies.fedqs_parts import (
     AdaptMomentum,
+    CarryMeta,
+    ClassData,
     Feedback,
     FeedbackSimilarity,
     FeedbackSpeed,
@@ -61,8 +79,20 @@ from strategies.options import (
     base_weighting,
 )
 from strategies.parts import TaskWeights
-from strategies.schedulers import Buffered
+from strategies.profiles import profile
+from strategies.reference_options import (
+    BUFFERS,
+    BatchNormBuffers,
+    TickOrder,
+    Updates,
+    buffers_apart,
+    waiting_updates,
+)
 from strategies.strategy import Strategy
+
+Profile = Annotated[
+    Literal["paper", "ref"], Param("what options stand at that are not set: the defaults, or as in the authors' code")
+]
 
 
 @method(
@@ -70,9 +100,26 @@ from strategies.strategy import Strategy
     "FedQS: Optimizing Gradient and Model Aggregation for Semi-Asynchronous Federated Learning",
     arxiv="2510.07664",
 )
+@profile(
+    "ref",
+    training={"tiny_clients": "ref_drop_last"},
+    momentum=False,
+    phi=0.1,
+    weight_base="data_size",
+    similarity="ref_tensors",
+    lg_source="ref_previous_model",
+    carry_meta="global_arrays",
+    sbc_data="train20",
+    bn_buffers="as_parameters",
+    updates="ref_overwrite",
+    buffer="one_per_tick",
+    clock="tick",
+    tick_order="client",
+)
 def fedqs(
     task_weights: TaskWeights | None = None,
     *,
+    profile: Profile = "paper",
     aggregation: Annotated[Literal["gradient", "model"], Param("FedQS-SGD or FedQS-Avg", source="paper")] = "gradient",
     buffer_size: BufferSize = 10,
     a: RateChange = 0.002,
@@ -94,10 +141,15 @@ def fedqs(
     fbar: MeanFrequency = "active",
     similarity: Similarity = "angle",
     lg_source: GlobalStep = "previous",
+    carry_meta: CarryMeta = "with_update",
+    sbc_data: ClassData = "holdout",
+    bn_buffers: BatchNormBuffers = "as_parameters",
+    updates: Updates = "snapshot",
     concurrency: Concurrency = None,
     buffer: BufferRule = "drain",
     clock: Clock = "event",
     tick: Tick = 1.0,
+    tick_order: TickOrder = "sent",
     max_buffer: MaxBuffer = None,
     flush_seconds: FlushSeconds = None,
 ) -> Strategy:
@@ -110,6 +162,7 @@ def fedqs(
         feedback_similarity=feedback_similarity,
         similarity_cap=similarity_cap,
         frequency_cap=frequency_cap,
+        carry_meta=carry_meta,
     )
     policy = fedqs_policy(
         a=a,
@@ -125,9 +178,11 @@ def fedqs(
         fbar=fbar,
         similarity=similarity,
         lg_source=lg_source,
+        sbc_data=sbc_data,
     )
+    aggregator = GradientAggregator(weighting) if aggregation == "gradient" else ModelAggregator(weighting)
     return Strategy(
-        Buffered(
+        BUFFERS[tick_order](
             buffer_size,
             concurrency=concurrency,
             buffer=buffer,
@@ -136,7 +191,7 @@ def fedqs(
             max_size=max_buffer,
             patience=flush_seconds,
         ),
-        GradientAggregator(weighting) if aggregation == "gradient" else ModelAggregator(weighting),
+        waiting_updates(buffers_apart(aggregator, bn_buffers), updates),
         policy,
         task_weights,
         name="fedqs",

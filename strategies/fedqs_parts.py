@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from fedmtl.components import Param
-from fedmtl.similarity import SimilarityName
 from strategies.parts import ClientPolicy, Weighting
-from strategies.policies.fedqs import Adaptivity, FedQSPolicy
-from strategies.weightings import FedQSWeights
+from strategies.policies.fedqs import Adaptivity, FedQSPolicy, GlobalStepName, MeasureName
+from strategies.weightings import FedQSWeights, GlobalArrays
 
 _CODE = "authors' code"
 
@@ -30,10 +29,23 @@ FeedbackSpeed = Annotated[
 ]
 FeedbackSimilarity = Annotated[Literal["1+G^2", "(1+G)^2"], Param("similarity factor of a weight", source=_CODE)]
 MeanFrequency = Annotated[Literal["active", "all"], Param("clients that f_bar is the mean over", source=_CODE)]
-Similarity = Annotated[SimilarityName, Param("measure between L_g and L_i", source=_CODE)]
+Similarity = Annotated[
+    MeasureName, Param("measure between L_g and L_i; ref_tensors: the code's, tensor by tensor", source=_CODE)
+]
 GlobalStep = Annotated[
-    Literal["previous", "since_last"],
-    Param("server step: the last one, sent; or all since the client was last sent a model"),
+    GlobalStepName,
+    Param(
+        "L_g: the last server step, sent; all since the client was last sent a model; or no step but the model before "
+        "it (authors' code)"
+    ),
+]
+CarryMeta = Annotated[
+    Literal["with_update", "global_arrays"],
+    Param("feedback bit and similarity: the update's own, or those of its client's newest job (authors' code)"),
+]
+ClassData = Annotated[
+    Literal["holdout", "train20"],
+    Param("class accuracies: on held-out examples, or on the first 20 of a class that are trained on (authors' code)"),
 ]
 
 
@@ -46,9 +58,10 @@ def fedqs_weights(
     feedback_similarity: FeedbackSimilarity = "1+G^2",
     similarity_cap: SimilarityCap = 2.0,
     frequency_cap: FrequencyCap = 9.0,
+    carry_meta: CarryMeta = "with_update",
 ) -> Weighting:
     """A base weight, raised for updates with FedQS's feedback bit; they sum to 1."""
-    return FedQSWeights(
+    weights = FedQSWeights(
         base,
         phi=phi,
         feedback=feedback,
@@ -57,6 +70,7 @@ def fedqs_weights(
         similarity_cap=similarity_cap,
         frequency_cap=frequency_cap,
     )
+    return GlobalArrays(weights) if carry_meta == "global_arrays" else weights
 
 
 def fedqs_policy(
@@ -74,7 +88,9 @@ def fedqs_policy(
     fbar: MeanFrequency = "active",
     similarity: Similarity = "angle",
     lg_source: GlobalStep = "previous",
+    sbc_data: ClassData = "holdout",
 ) -> ClientPolicy:
     """FedQS's typing: clients learn how fast and how similar they are, and adapt rate and momentum."""
     adaptivity = Adaptivity(a, m0, k, momentum_cap, momentum, frequency_cap, rate_min, rate_max, spread, small_class)
-    return FedQSPolicy(adaptivity, similarity=similarity, fbar=fbar, lg_source=lg_source)
+    judged_on = 20 if sbc_data == "train20" else 0
+    return FedQSPolicy(adaptivity, similarity=similarity, fbar=fbar, lg_source=lg_source, judged_on=judged_on)

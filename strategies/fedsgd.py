@@ -5,8 +5,9 @@ Section 2 of "FedQS: Optimizing Gradient and Model Aggregation for Semi-Asynchro
 w_start``, the difference that E local epochs made and not one gradient; when K updates have arrived, ``w[t+1] = w[t]
 + sum_i p_i Delta_i`` over the first K of them, with ``p_i = 1/K``. Vectors have shape [P].
 
-Differences from the authors' code: what is queued is a snapshot (theirs is overwritten by the client's next job), and
-a server step is taken as often as K updates wait (``buffer = "one_per_tick"`` takes theirs, one per tick).
+Differences from the authors' code: what is queued is a snapshot (theirs is overwritten by the client's next job, as
+with ``updates = "ref_overwrite"``), and a server step is taken as often as K updates wait (``buffer = "one_per_tick"``
+takes theirs, one per tick; ``tick_order = "client"`` has their order within a tick).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from strategies.options import (
     base_weighting,
 )
 from strategies.parts import TaskWeights
-from strategies.schedulers import Buffered
+from strategies.reference_options import BUFFERS, TickOrder, Updates, waiting_updates
 from strategies.strategy import Strategy
 
 
@@ -43,11 +44,13 @@ def fedsgd(
     buffer: BufferRule = "drain",
     clock: Clock = "event",
     tick: Tick = 1.0,
+    tick_order: TickOrder = "sent",
     max_buffer: MaxBuffer = None,
     flush_seconds: FlushSeconds = None,
+    updates: Updates = "snapshot",
 ) -> Strategy:
     """FedSGD in semi-asynchronous learning: a buffer of K updates is averaged and added."""
-    scheduler = Buffered(
+    scheduler = BUFFERS[tick_order](
         buffer_size,
         concurrency=concurrency,
         buffer=buffer,
@@ -56,5 +59,5 @@ def fedsgd(
         max_size=max_buffer,
         patience=flush_seconds,
     )
-    aggregator = GradientAggregator(base_weighting(weight_base))
+    aggregator = waiting_updates(GradientAggregator(base_weighting(weight_base)), updates)
     return Strategy(scheduler, aggregator, task_weights=task_weights, name="fedsgd")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from fedmtl.protocol import Event, TrainOrder
+from fedmtl.errors import ConfigError
+from fedmtl.protocol import Event, TrainOrder, Update
 
 
 class Interrupted(Exception):  # noqa: N818 (no error)
@@ -52,6 +53,16 @@ class Fleet(ABC):
             In the middle of whatever the fleet is waiting for, if it waits for the real world and not for work.
         """
         return None
+
+    def foresee(self, tell: Callable[[Update], None]) -> None:
+        """Tell of every update when its order is sent, before anything else happens; and again after a restore.
+
+        Raises
+        ------
+        ConfigError
+            If the fleet cannot know: clients that are real train when they train.
+        """
+        raise ConfigError(f"{type(self).__name__} cannot tell of updates before they arrive: take simulated clients")
 
     def state_dict(self) -> dict[str, Any] | None:
         """The world's state, or None if it cannot be saved."""

@@ -8,6 +8,7 @@ from typing import Any
 from fedmtl.errors import UserError
 from fedmtl.protocol import Aggregation, Arrival, Event, Rejection
 from strategies.fleet import Fleet, Interrupted
+from strategies.foresight import foresight
 from strategies.strategy import Reaction, Strategy
 
 
@@ -53,6 +54,8 @@ class Loop:
         self.begun = False
         self._interrupted = False
         self._rejected_in_a_row = 0
+        if (tell := foresight(strategy)) is not None:
+            fleet.foresee(tell)
 
     def run(self, stop: Callable[[Loop], str | None]) -> None:
         """Run until `stop(loop)` returns a reason, or nothing can happen any more, or `interrupt` was called.

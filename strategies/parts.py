@@ -64,6 +64,9 @@ Trait = Literal[
     Clients merge their neighbours' models themselves.
 """
 
+USUAL: frozenset[Trait] = frozenset({"exact-updates", "local-steps"})
+"""What every strategy has of itself."""
+
 
 class Part:
     """What every part has: a state that can be saved and restored. Parts without state inherit these as they are.
@@ -114,7 +117,7 @@ def parts_within(part: Part) -> Iterator[Part]:
             yield from parts_within(value)
 
 
-def refuse_misfits(parts: Iterable[Part], given: Iterable[Trait] = ("exact-updates",)) -> None:
+def refuse_misfits(parts: Iterable[Part], given: Iterable[Trait] = USUAL) -> None:
     """Refuse parts that do not go together, beside what is given anyway.
 
     Raises

@@ -17,8 +17,9 @@ from strategies.queue_options import (
     Timer,
     Tolerance,
 )
+from strategies.reference_options import BUFFERS, TickOrder
 from strategies.round_options import ClientsPerRound, Late, OverCommit, StepBudget, Timeout
-from strategies.schedulers import Asynchronous, Buffered, LagTolerant, Pooled, Queued, Synchronous, Tiered
+from strategies.schedulers import Asynchronous, LagTolerant, Pooled, Queued, Synchronous, Tiered
 from strategies.schedulers.lag_tolerant import Deprecation
 from strategies.selectors import HeteroSelect, OortSelector, Selector
 
@@ -62,10 +63,11 @@ def buffered(
     tick: Tick = 1.0,
     max_buffer: MaxBuffer = None,
     flush_seconds: FlushSeconds = None,
+    tick_order: TickOrder = "sent",
     selection: Selection = "random",
 ) -> Scheduler:
     """K updates make a server step."""
-    return Buffered(
+    return BUFFERS[tick_order](
         buffer_size,
         concurrency=concurrency,
         buffer=buffer,

@@ -34,7 +34,17 @@ from fedmtl.state import update_from_state, update_state
 from strategies.bases import Bases
 from strategies.flower_methods import FlowerMethods
 from strategies.ledger import Ledger
-from strategies.parts import Aggregator, ClientPolicy, Part, Scheduler, Step, TaskWeights, parts_within, refuse_misfits
+from strategies.parts import (
+    USUAL,
+    Aggregator,
+    ClientPolicy,
+    Part,
+    Scheduler,
+    Step,
+    TaskWeights,
+    parts_within,
+    refuse_misfits,
+)
 from strategies.update_checks import Asked, content_fault
 
 
@@ -91,8 +101,8 @@ class Strategy(FlowerMethods):
 
     def initialise(self, model: GlobalModel, settings: TrainSettings | None = None, seed: int = 0) -> None:
         """Give the strategy the model to start from, and what every order has in common."""
+        self.train_with(settings or TrainSettings())
         self._model = model = self.policy.initial(model, seed)
-        self.settings = settings or TrainSettings()
         self.seed = seed
         for part in self._parts.values():
             part.prepare(model, seed)
@@ -115,6 +125,18 @@ class Strategy(FlowerMethods):
         every = (inner for part in self._parts.values() for inner in parts_within(part))
         return next((inner.only_simulated for inner in every if inner.only_simulated), "")
 
+    def train_with(self, settings: TrainSettings) -> None:
+        """Take how clients train.
+
+        Raises
+        ------
+        ConfigError
+            If a part does not go with it.
+        """
+        if settings.tiny_clients == "ref_drop_last":
+            refuse_misfits(self._parts.values(), given=USUAL - {"local-steps"})
+        self.settings = settings
+
     def compress(self, compressor: Compressor) -> None:
         """Have clients send compressed updates.
 
@@ -128,7 +150,7 @@ class Strategy(FlowerMethods):
                 f"strategy.name = {self.name!r} compresses updates itself ({self.compressor.name}): "
                 "leave compression.name at 'none'"
             )
-        refuse_misfits(self._parts.values(), given=())
+        refuse_misfits(self._parts.values(), given=USUAL - {"exact-updates"})
         self.compressor = compressor
 
     def _compression(self, version: int) -> Compression | None:
@@ -272,7 +294,8 @@ class Strategy(FlowerMethods):
                 update.delta = self.compressor.restore(update.delta, self.model.layout, compression.seed)
             except CompressionError as error:
                 return str(error)
-        fault = content_fault(update, self.model, self.policy.reported) or asked.fault(update)
+        least_steps = 0 if self.settings.tiny_clients == "ref_drop_last" else 1
+        fault = content_fault(update, self.model, self.policy.reported, least_steps) or asked.fault(update)
         return fault or self.task_weights.fault(update, self.model.layout)
 
     def _settle(self, decision: Decision, now: float) -> Reaction:

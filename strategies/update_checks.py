@@ -46,7 +46,7 @@ class Asked(NamedTuple):
         return f"claims {update.steps} steps, was asked for {most}" if update.steps > most else None
 
 
-def content_fault(update: Update, model: GlobalModel, reported: Sequence[str]) -> str | None:
+def content_fault(update: Update, model: GlobalModel, reported: Sequence[str], least_steps: int = 1) -> str | None:
     """Why an update's content cannot be of use, or None.
 
     Parameters
@@ -57,13 +57,15 @@ def content_fault(update: Update, model: GlobalModel, reported: Sequence[str]) -
         The newest model.
     reported
         The vectors that the client must have sent beside the delta. These and all that it sent have shape [P].
+    least_steps
+        Local steps that it must come of.
     """
     if missing := [name for name in reported if name not in update.vectors]:
         return f"lacks the vector {missing[0]!r}"
     for name, vector in {"delta": update.delta, **update.vectors}.items():
         if (fault := _vector_fault(name, vector, model.vector)) is not None:
             return fault
-    if (fault := _number_fault(update)) is not None:
+    if (fault := _number_fault(update, least_steps)) is not None:
         return fault
     heads = len(model.layout.heads)
     if not update.tasks or len(set(update.tasks)) < len(update.tasks) or not set(update.tasks) <= set(range(heads)):
@@ -80,13 +82,13 @@ def _vector_fault(name: str, vector: Tensor, expected: Tensor) -> str | None:
     return f"{name} is longer than {_LONGEST:g}" if torch.isfinite(vector).all() else f"{name} is not finite"
 
 
-def _number_fault(update: Update) -> str | None:
+def _number_fault(update: Update, least_steps: int) -> str | None:
     if not all(map(math.isfinite, update.terms.values())):
         return "a term is not finite"
     for number in itertools.chain(update.terms.values(), update.task_losses, update.task_traces):
         if _LARGEST < abs(number) < math.inf:
             return f"claims to have measured {number:g}"
-    if update.examples < 1 or update.steps < 1:
+    if update.examples < 1 or update.steps < least_steps:
         return f"trained {update.steps} steps on {update.examples} examples"
     if not 0.0 <= update.momentum < 1.0 or not 0.0 <= update.learning_rate < math.inf:
         return f"claims momentum {update.momentum} and learning rate {update.learning_rate}"

@@ -8,8 +8,9 @@ before it and after it, they see only the order, what `observe` returned, and wh
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from torch import Tensor
 
@@ -69,7 +70,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class ClassAccuracy:
-    """Accuracy of the received model on a client's held-out examples, class by class.
+    """Accuracy of the received model on some of a client's examples, class by class.
 
     Attributes
     ----------
@@ -81,8 +82,12 @@ class ClassAccuracy:
     examples: tuple[int, ...]
 
 
-Probe = Callable[[], ClassAccuracy]
-"""Evaluates the received model on the client's held-out examples when called (only then)."""
+class Probe(Protocol):
+    """Evaluates the received model when called (only then)."""
+
+    def __call__(self, trained: int = 0) -> ClassAccuracy:
+        """Accuracy on the client's held-out examples, or on the first so many of each class that it trains on."""
+        ...
 
 
 class Adaptation(ABC):

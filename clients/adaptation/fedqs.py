@@ -22,22 +22,23 @@ its bounds when it changes.
 A client stays untyped, with its own eta, the run's momentum and bit 0, in its first job and until f, f_bar, s and
 s_bar are all known and, but for s, not zero.
 
-Differences from the authors' code: L_g really is a difference of models, s is one value over the whole vector of
-parameters (batch-norm statistics left out), held-out examples are never trained on, and what is not finite counts as
-unknown. Their code compares angles; for a cosine the paper's ratio ``s_bar / s`` has no sense where one is negative,
-so all measures of :mod:`fedmtl.similarity` are dissimilarities.
+Differences from the authors' code, which options of :func:`strategies.fedqs.fedqs` undo: L_g really is a difference of
+models, s is one value over the whole vector of parameters (batch-norm statistics left out), and held-out examples are
+never trained on. What is not finite counts as unknown. Their code compares angles; for a cosine the paper's ratio
+``s_bar / s`` has no sense where one is negative, so all measures of :mod:`fedmtl.similarity` are dissimilarities.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 
 from torch import Tensor
 
 from clients.adaptation.base import Adaptation, ClassAccuracy, ClientState, Observed, Plan, Probe
 from fedmtl.protocol import TrainOrder, Update
-from fedmtl.similarity import dissimilarity
+from fedmtl.similarity import dissimilarity, tensor_angles
 
 
 class FedQSAdaptation(Adaptation):
@@ -57,9 +58,8 @@ class FedQSAdaptation(Adaptation):
         if isinstance(received, Tensor):
             global_step = order.base.vector - received
         if isinstance(last, Tensor) and global_step is not None:
-            part = order.base.layout.trainable
-            measure = order.constants["similarity"]
-            if (s := dissimilarity(global_step[part], last[part], measure)) is not None:
+            s = measured(order, global_step, last)
+            if s is not None:
                 observed["similarity"] = s
         return observed
 
@@ -71,6 +71,8 @@ class FedQSAdaptation(Adaptation):
         if similarity is None:
             return Plan(dataclasses.replace(order.settings, learning_rate=eta))
         s = float(similarity)
+        if trained := order.constants.get("judged_on"):
+            probe = functools.partial(probe, trained)
         client_type = client_type_of(terms, s, probe)
         momentum = order.settings.momentum
         if client_type:
@@ -95,6 +97,15 @@ class FedQSAdaptation(Adaptation):
             state["last_update"] = update.delta
             if order.constants["since_last"]:
                 state["received"] = order.base.vector
+
+
+def measured(order: TrainOrder, global_step: Tensor, last: Tensor) -> float | None:
+    """The measure s of these two, of shape [P] each; None where it is not defined."""
+    layout, name = order.base.layout, order.constants["similarity"]
+    if name == "ref_tensors":
+        ends = [entry for entry in layout.entries if entry.stop <= layout.trainable.stop]
+        return tensor_angles(global_step, last, [slice(entry.start, entry.stop) for entry in ends])
+    return dissimilarity(global_step[layout.trainable], last[layout.trainable], name)
 
 
 def client_type_of(terms: Mapping[str, float], s: float, probe: Probe) -> str:

@@ -177,7 +177,7 @@ def show_devices(path: Path | None, assignments: Sequence[str], seed: int | None
 
     experiment = load_experiment(path, assignments, seed)
     settings, sizes = experiment.settings, experiment.data.shards.sizes
-    steps = int(np.median(settings.epochs * np.ceil(sizes / settings.batch_size)))
+    steps = int(np.median([settings.epochs * settings.batches(size) for size in sizes.tolist()]))
     summary = describe(experiment.devices, steps)
 
     console = new_console()

@@ -46,7 +46,9 @@ def build_data(config: ExperimentConfig) -> FederatedData:
     parts = PARTITIONS[section.partition](pool, section.clients, seed, **partition_options)
     shards, validation = hold_out(parts, section.validation_fraction, seed)
     data = FederatedData(pool.tasks, pool.train, pool.test, shards, validation, owners)
-    return data if config.tasks.only is None else data.only(config.tasks.only)
+    if config.tasks.only is not None:
+        data = data.only(config.tasks.only)
+    return data.without_tiny(config.training.batch_size) if config.training.tiny_clients == "skip_client" else data
 
 
 def data_options(config: ExperimentConfig) -> dict[str, Any]:

@@ -161,6 +161,22 @@ class FederatedData:
         owners = self.owners[:, [at]]
         return FederatedData((self.tasks[at],), train, test, self.shards, self.validation, owners, idle=True)
 
+    def without_tiny(self, examples: int) -> FederatedData:
+        """The same data and clients, of which those with fewer training examples than that sit idle.
+
+        Raises
+        ------
+        DataError
+            If a task is left without an owner.
+        """
+        owners = self.owners & (self.shards.sizes >= examples)[:, None]
+        if (lost := np.flatnonzero(~owners.any(axis=0))).size:
+            raise DataError(
+                f"no client that owns task {self.tasks[lost[0]].name!r} has {examples} training examples, a batch: "
+                "leave training.tiny_clients at 'keep_last_batch', or lower training.batch_size"
+            )
+        return FederatedData(self.tasks, self.train, self.test, self.shards, self.validation, owners, idle=True)
+
     def _check(self) -> None:
         if (empty := np.flatnonzero(self.shards.sizes == 0)).size:
             raise DataError(

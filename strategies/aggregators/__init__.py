@@ -6,6 +6,7 @@ from strategies.aggregators.gradient import GradientAggregator
 from strategies.aggregators.head_models import HeadModels
 from strategies.aggregators.model import ModelAggregator
 from strategies.aggregators.optimized import Optimized
+from strategies.aggregators.overwritten import Overwritten
 from strategies.aggregators.robust import Robust
 from strategies.aggregators.singles import SinglesApart
 from strategies.aggregators.statistics import Statistics
@@ -19,6 +20,7 @@ __all__ = [
     "HeadModels",
     "ModelAggregator",
     "Optimized",
+    "Overwritten",
     "Robust",
     "SinglesApart",
     "Statistics",

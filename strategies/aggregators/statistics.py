@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -12,27 +13,30 @@ from fedmtl.protocol import GlobalModel
 from strategies.parts import Aggregator, Step
 
 StatisticsRule = Literal["weighted_mean", "group_mean", "replace_single"]
+"""What FedCompass offers."""
+
+Apart = Literal["group_mean", "replace_single", "average", "keep_server"]
 
 
 class Statistics(Aggregator):
     """Another aggregator makes the step, and the floating-point buffers are set apart from it.
 
     ``"group_mean"`` sets them to the plain mean of the clients' buffers, so that a lone report overwrites them (the
-    authors' code of FedCompass); ``"replace_single"`` has only a lone report overwrite them. What neither sets is as
-    the other aggregator has it, which weights buffers like parameters; that is the rule ``"weighted_mean"``, for which
-    this class is not needed. Counters of batches are no part of a model's vector and never averaged.
+    authors' code of FedCompass); ``"replace_single"`` has only a lone report overwrite them; ``"average"`` sets them to
+    the mean of the clients' buffers by the weights of their updates, also where updates are added to the model;
+    ``"keep_server"`` leaves the server's as they were at the start. What none of these sets is as the other aggregator
+    has it, which treats buffers like parameters; that is the rule ``"weighted_mean"``, for which this class is not
+    needed. Counters of batches are no part of a model's vector and never averaged. A model without buffers is as ever.
 
     Parameters
     ----------
     base
         Makes the step.
     rule
-        Which of the two.
+        Which of the four.
     """
 
-    needs_bases = True
-
-    def __init__(self, base: Aggregator, rule: Literal["group_mean", "replace_single"]) -> None:
+    def __init__(self, base: Aggregator, rule: Apart) -> None:
         self.base = base
         self.rule = rule
         if rule == "replace_single":
@@ -48,11 +52,23 @@ class Statistics(Aggregator):
         """The base's step, with other buffers."""
         vector, weights = self.base.aggregate(step)
         part = step.model.layout.buffers
-        if part.start < part.stop and (self.rule == "group_mean" or step.trigger == "single"):
-            share = 1.0 / len(step.updates)
-            models = [v[part] for u in step.updates for v in (self._base_of(step, u.base_version), u.delta)]
-            vector[part] = weighted_sum(models, [share] * len(models), models[0].new_zeros(part.stop - part.start))
+        if part.start == part.stop or (self.rule == "replace_single" and step.trigger != "single"):
+            return vector, weights
+        if self.rule == "keep_server":
+            vector[part] = step.model.vector[part]
+            return vector, weights
+        shares = self._shares(weights)
+        models = [v[part] for u in step.updates for v in (self._base_of(step, u.base_version), u.delta)]
+        twice = [share for share in shares for _ in range(2)]
+        vector[part] = weighted_sum(models, twice, models[0].new_zeros(part.stop - part.start))
         return vector, weights
+
+    def _shares(self, weights: tuple[float, ...]) -> list[float]:
+        """What each client's buffers count: the same, or by the weights if any update has one."""
+        total = math.fsum(weights)
+        if self.rule != "average" or total <= 0.0:
+            return [1.0 / len(weights)] * len(weights)
+        return [weight / total for weight in weights]
 
     @staticmethod
     def _base_of(step: Step, version: int) -> Tensor:

@@ -37,7 +37,10 @@ class ControlVariates(ClientPolicy):
     reported = ("variate_change",)
 
     def __init__(self, share: Literal["clients", "weights"] = "clients") -> None:
-        self.needs = {"every-update": "where an update is dropped, the change of its client's variate is lost"}
+        self.needs = {
+            "every-update": "where an update is dropped, the change of its client's variate is lost",
+            "local-steps": "a client's variate is its update divided by its steps",
+        }
         self.share = share
         self._variate: Tensor | None = None
         self._sum: Tensor | None = None  # of all c_i, where c is their mean

@@ -10,9 +10,9 @@ term                      meaning
 ``similarity_mean``       s_bar, the mean of the latest similarities when the server last aggregated; absent before any
 ========================  =============================================================================================
 
-Every order has the adaptation's parameters (:class:`Adaptivity`), the measure ``similarity`` and the flag
-``since_last`` (whether the client is to form L_g itself) as constants. The vector ``global_step`` is the pseudo-global
-gradient ``L_g = w[t] - w[t-1]``; absent at the first version.
+Every order has the adaptation's parameters (:class:`Adaptivity`), the measure ``similarity``, the flag ``since_last``
+(whether the client is to form L_g itself) and the number ``judged_on`` as constants. The vector ``global_step`` is the
+pseudo-global gradient ``L_g = w[t] - w[t-1]``; absent at the first version.
 """
 
 from __future__ import annotations
@@ -29,6 +29,11 @@ from fedmtl.protocol import GlobalModel, TrainSettings, Update
 from fedmtl.similarity import SimilarityName
 from strategies.ledger import Ledger
 from strategies.parts import ClientPolicy, Instruction
+
+MeasureName = SimilarityName | Literal["ref_tensors"]
+"""A measure of :func:`fedmtl.similarity.dissimilarity`, or :func:`fedmtl.similarity.tensor_angles`."""
+
+GlobalStepName = Literal["previous", "since_last", "ref_previous_model"]
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,10 @@ class FedQSPolicy(ClientPolicy):
     lg_source
         ``"previous"`` computes L_g once per version and sends it (4 bytes per parameter); ``"since_last"`` has each
         client subtract the model that it was sent last from the one it is sent now, for which it keeps that model.
+        ``"ref_previous_model"`` sends ``w[t-1]`` itself in place of L_g, as the authors' code does by mistake.
+    judged_on
+        A slow and biased client is judged on its held-out examples (0), or on the first so many of each class that it
+        trains on.
     """
 
     name = "fedqs"
@@ -100,22 +109,24 @@ class FedQSPolicy(ClientPolicy):
         self,
         adaptivity: Adaptivity | None = None,
         *,
-        similarity: SimilarityName = "angle",
+        similarity: MeasureName = "angle",
         fbar: Literal["active", "all"] = "active",
-        lg_source: Literal["previous", "since_last"] = "previous",
+        lg_source: GlobalStepName = "previous",
+        judged_on: int = 0,
     ) -> None:
         self.fbar = fbar
         self.lg_source = lg_source
         self._constants = dataclasses.asdict(adaptivity or Adaptivity()) | {
             "similarity": similarity,
             "since_last": lg_source == "since_last",
+            "judged_on": judged_on,
         }
         self._global_step: Tensor | None = None
         self._similarity_mean: float | None = None
 
     @property
     def constants(self) -> Mapping[str, Any]:
-        """The adaptation's parameters, the measure, and who forms L_g."""
+        """The adaptation's parameters, the measure, who forms L_g, and what a client is judged on."""
         return self._constants
 
     def instruct(self, client: int, settings: TrainSettings, model: GlobalModel, ledger: Ledger) -> Instruction:
@@ -132,6 +143,8 @@ class FedQSPolicy(ClientPolicy):
         """Form L_g and s_bar of the new version."""
         if self.lg_source == "previous":
             self._global_step = after.vector - before.vector
+        elif self.lg_source == "ref_previous_model":
+            self._global_step = before.vector
         self._similarity_mean = ledger.mean_similarity
 
     def _frequency_mean(self, ledger: Ledger) -> float | None:

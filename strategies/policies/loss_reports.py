@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from fedmtl.protocol import GlobalModel, TrainSettings
@@ -25,6 +26,7 @@ class LossReports(ClientPolicy):
     """
 
     name = "losses"
+    needs = MappingProxyType({"local-steps": "a client that trains no step has no first losses"})
 
     def __init__(
         self, steps: int = 0, mu: float | None = None, rate: Callable[[int, float], float] | None = None

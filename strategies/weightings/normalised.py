@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from types import MappingProxyType
 
 import numpy as np
 
@@ -27,6 +28,8 @@ class Normalised(Weighting):
     mu
         Factor of the clients' proximal term.
     """
+
+    needs = MappingProxyType({"local-steps": "an update is divided by the work that it took"})
 
     def __init__(self, base: Weighting, mu: float = 0.0) -> None:
         self.base = base

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import MappingProxyType
 
 from fedmtl.protocol import Update
 from strategies.ledger import Ledger
@@ -11,6 +12,8 @@ from strategies.parts import Weighting
 
 class LocalSteps(Weighting):
     """``p_i = steps_i / sum_j steps_j`` (FedQueue)."""
+
+    needs = MappingProxyType({"local-steps": "where no client of a step trained, its updates have no weights"})
 
     def weights(self, updates: Sequence[Update], version: int, ledger: Ledger) -> tuple[float, ...]:
         """Weights that sum to 1."""

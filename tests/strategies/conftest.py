@@ -88,6 +88,8 @@ class ToyFleet(Fleet):
         self.states: dict[int, dict[str, Any]] = {}
         self.extra: list[list[int]] = []  # updates that nobody asked for, to be sent next
         self.away: set[int] = set()
+        self.tell: Callable[[Update], None] | None = None
+        self.made: dict[JobKey, Update] = {}  # updates of jobs in flight that were told of
         for client, time in enumerate(self.quirks.newcomers, start=count):
             self.away.add(client)
             self._push(time, _JOINED, client, 0)
@@ -97,6 +99,9 @@ class ToyFleet(Fleet):
 
     def now(self) -> float:
         return self.time
+
+    def foresee(self, tell: Callable[[Update], None]) -> None:
+        self.tell = tell
 
     def send(self, orders: Sequence[TrainOrder]) -> None:
         for order in orders:
@@ -108,6 +113,7 @@ class ToyFleet(Fleet):
             self.pending[order.key] = (order, observed, self.time)
             steps = order.steps or 2
             self._push(self.time + self.duration(client, job) * steps / 2, _ARRIVAL, client, job)
+            self._foretell(order.key)
 
     def next_event(self, until: float | None) -> Event | None:
         if self.extra:
@@ -118,6 +124,7 @@ class ToyFleet(Fleet):
                 self.away.add(client)
                 for key in [key for key in self.pending if key.client == client]:
                     del self.pending[key]
+                    self.made.pop(key, None)
                 return Lost(self.time, client, "it went away")
             if kind == _JOINED and client in self.away:
                 self.away.discard(client)
@@ -139,8 +146,22 @@ class ToyFleet(Fleet):
             self._push(self.time + plan[0] + plan[1], _JOINED, client, job)
         return True
 
+    def _foretell(self, key: JobKey) -> None:
+        if self.tell is not None:
+            self.made[key] = self._make(key)
+            self.tell(self.made[key])
+
     def _train(self, key: JobKey) -> Update:
-        order, observed, sent = self.pending.pop(key)
+        update = self.made.pop(key) if key in self.made else self._make(key)
+        order = self.pending.pop(key)[0]
+        self._send_more(update, self.quirks.fault(key.client, key.job))
+        update.arrived_at = self.time
+        adaptation(order.policy).conclude(order, update, self.states.setdefault(key.client, {}))
+        send_compressed(order, update)
+        return update
+
+    def _make(self, key: JobKey) -> Update:
+        order, observed, sent = self.pending[key]
         draw = derive_seed(0, "accuracy", key.client)
         accuracy = ClassAccuracy((draw % 21, 10), (20, 20))
         half = adaptation(order.policy)
@@ -165,13 +186,10 @@ class ToyFleet(Fleet):
             similarity=plan.similarity,
             feedback=plan.feedback,
             dispatched_at=sent,
-            arrived_at=self.time,
         )
         if (report := half.report(order, observed, plan, update, [torch.tensor([0.5, 1.5])])) is not None:
             update.terms, update.vectors = report.terms, report.vectors
         self._spoil(update, self.quirks.fault(key.client, key.job))
-        adaptation(order.policy).conclude(order, update, self.states.setdefault(key.client, {}))
-        send_compressed(order, update)
         return update
 
     def _spoil(self, update: Update, fault: str) -> None:
@@ -183,12 +201,14 @@ class ToyFleet(Fleet):
             update.base_version += 1
         elif fault == "failure":
             update.failure = "the loss is nan"
-        elif fault == "duplicate":
+        elif fault == "similarity":
+            update.similarity = float("nan")
+
+    def _send_more(self, update: Update, fault: str) -> None:
+        if fault == "duplicate":
             self.extra.append([update.client, update.job, update.base_version])
         elif fault == "stranger":
             self.extra.append([self.count + 100, 0, 0])
-        elif fault == "similarity":
-            update.similarity = float("nan")
 
     def _push(self, time: float, kind: int, client: int, job: int) -> None:
         heapq.heappush(self.heap, (time, kind, self.sequence, client, job))
@@ -210,6 +230,8 @@ class ToyFleet(Fleet):
         self.heap = [tuple(entry) for entry in state["heap"]]
         orders = [(order_from_state(o, LAYOUT), observed, at) for o, observed, at in state["pending"]]
         self.pending = {order.key: (order, observed, at) for order, observed, at in orders}
+        for key in self.pending:
+            self._foretell(key)
         self.states = {client: dict(own) for client, own in state["states"]}
         self.extra = [list(entry) for entry in state["extra"]]
         self.away = set(state["away"])

@@ -1,0 +1,45 @@
+"""Training when a job begins, so that its outcome is known before its time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from fedmtl.protocol import JobKey, Update
+from simulations.workers.base import Job, Workers
+
+
+class Foreseen(Workers):
+    """Has other workers train every job at once, and tells of its outcome when it is submitted.
+
+    Parameters
+    ----------
+    workers
+        Train.
+    tell
+        Is called with every update, in the order of the jobs; `result` gives the same.
+    """
+
+    def __init__(self, workers: Workers, tell: Callable[[Update], None]) -> None:
+        self._workers = workers
+        self._tell = tell
+        self._made: dict[JobKey, Update] = {}
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """Train the jobs, and tell."""
+        self._workers.submit(jobs)
+        for job in jobs:
+            key = job.order.key
+            self._made[key] = self._workers.result(key)
+            self._tell(self._made[key])
+
+    def result(self, key: JobKey) -> Update:
+        """The update of a submitted job."""
+        return self._made.pop(key)
+
+    def discard(self, key: JobKey) -> None:
+        """A submitted job will never be asked for."""
+        self._made.pop(key, None)
+
+    def close(self) -> None:
+        """Close the other workers."""
+        self._workers.close()
