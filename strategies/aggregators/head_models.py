@@ -8,7 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
+from fedmtl.errors import ConfigError
 from fedmtl.protocol import GlobalModel, Update
+from strategies.aggregators.calibrated import CalibratedAggregator
 from strategies.ledger import Ledger
 from strategies.parts import Aggregator, Step, parts_within
 
@@ -36,6 +38,11 @@ class HeadModels(Aggregator):
     ----------
     base
         Adds updates to the model.
+
+    Raises
+    ------
+    ConfigError
+        If the base adds an update's head more than once.
     """
 
     needs_bases = True
@@ -43,6 +50,12 @@ class HeadModels(Aggregator):
 
     def __init__(self, base: Aggregator) -> None:
         self.base = base
+        if any(isinstance(part, CalibratedAggregator) for part in parts_within(base)):
+            raise ConfigError(
+                "balancing.head_aggregation = 'model' with CalibratedAggregator (CA2FL): it adds clients' last updates "
+                "in every step, and a fitted head goes the same way again each time; set balancing.align = 0, head_step = "
+                "'gradient' and head_aggregation = 'strategy'"
+            )
         if any("exact-updates" in part.needs for part in parts_within(base)):
             self.needs = {
                 "fresh-updates": f"{type(base).__name__} counts on updates as they were made, and heads of stale ones "

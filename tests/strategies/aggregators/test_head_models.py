@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 
 from fedmtl.errors import ConfigError
 from fedmtl.protocol import GlobalModel, Update
-from strategies.aggregators import GradientAggregator, HeadModels, ModelAggregator, Optimized, SinglesApart
+from strategies.aggregators import (
+    CalibratedAggregator,
+    GradientAggregator,
+    HeadModels,
+    ModelAggregator,
+    Optimized,
+    SinglesApart,
+)
 from strategies.aggregators.dual import DualAveraged
 from strategies.ledger import Ledger
 from strategies.parts import Aggregator, Step
@@ -112,8 +119,15 @@ def test_fedntk_trace_leaves_alone_what_averages_models(toys) -> None:
 
 def test_an_aggregator_that_counts_on_exact_updates_needs_fresh_ones(toys) -> None:
     def strategy(scheduler) -> Strategy:
-        return Strategy(scheduler, DualAveraged(GradientAggregator(Uniform())), None, FedNTKTrace())
+        return Strategy(scheduler, DualAveraged(Uniform()), None, FedNTKTrace())
 
     with pytest.raises(ConfigError, match=r"DualAveraged counts on updates .* balancing.head_aggregation = 'strategy'"):
         strategy(Buffered(2))
     strategy(Synchronous(2))
+
+
+def test_an_aggregator_that_adds_updates_again_is_refused() -> None:
+    for aggregator in (CalibratedAggregator(Uniform()), Optimized(CalibratedAggregator(Uniform()), SGD())):
+        with pytest.raises(ConfigError, match=r"CA2FL.*head_aggregation = 'strategy'"):
+            Strategy(Buffered(2), aggregator, None, FedNTKTrace())
+        Strategy(Buffered(2), aggregator, None, FedNTKTrace(head_aggregation="strategy"))
