@@ -53,8 +53,8 @@ class HeadModels(Aggregator):
         if any(isinstance(part, CalibratedAggregator) for part in parts_within(base)):
             raise ConfigError(
                 "balancing.head_aggregation = 'model' with CalibratedAggregator (CA2FL): it adds clients' last updates "
-                "in every step, and a fitted head goes the same way again each time; set balancing.align = 0, head_step "
-                "= 'gradient' and head_aggregation = 'strategy'"
+                "in every step, and a fitted head goes the same way again each time: set balancing.align = 0, head_step"
+                " = 'gradient' and head_aggregation = 'strategy'"
             )
         if any("exact-updates" in part.needs for part in parts_within(base)):
             self.needs = {
