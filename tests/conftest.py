@@ -1,11 +1,15 @@
 """What all tests share: the quick ones run first."""
 
 import importlib.util
+import os
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from hypothesis import settings
+
+# On one thread, as `make test` has it, and before torch is loaded: on several, sums have other bits than in a worker's one.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # No test is timed: the machine may be busy with others' work.
 settings.register_profile("untimed", deadline=None)
