@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 from hypothesis import settings
 
-# On one thread, as `make test` has it, and before torch is loaded: on several, sums have other bits than in a worker's one.
+# Before torch is loaded: on several threads, sums have other bits than on the one thread of a worker.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # No test is timed: the machine may be busy with others' work.
