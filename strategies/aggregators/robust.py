@@ -54,6 +54,7 @@ RuleName = Literal["krum", "multikrum", "trimmed-mean", "median", "bulyan", "dp-
 _PRIVATE = ("dp-clip", "dp-adaptive")
 _log = logging.getLogger(__name__)
 _DELTA, _PLACE, _WEIGHT = "delta", "place", "weight"
+_LEAST_WEIGHT = 1e-300  # a rule may pick updates of which none has any weight, and then divides by their sum
 
 
 class Robust(Aggregator):
@@ -134,22 +135,25 @@ class Robust(Aggregator):
 
     def aggregate(self, step: Step) -> tuple[Tensor, tuple[float, ...]]:
         """Apply the rule; the weights are what each update had of the result where this has a sense."""
-        used: dict[int, float] = {}
+        used: dict[int, float] | None = None
 
         def combine(part: slice, updates: Sequence[Update], weights: Sequence[float]) -> Tensor:
+            nonlocal used
             current = step.model.vector[part]
             if current.numel() == 0:
                 return current
             change, shares = self._apply([update.delta[part] for update in updates], weights, step.model.version)
-            if not used:  # the backbone, or all, comes first
-                used.update(shares)
+            if used is None and part.start == 0 and len(updates) == len(step.updates):  # the backbone, or all
+                used = shares
             return current if change is None else current + change
 
         if self.rule in _PRIVATE:
-            every = self.weighting.weights(step.updates, step.model.version, step.ledger)
-            vector = combine(slice(0, step.model.layout.size), step.updates, every)
+            weights = self.weighting.weights(step.updates, step.model.version, step.ledger)
+            vector = combine(slice(0, step.model.layout.size), step.updates, weights)
         else:
-            vector, _ = combine_by_owner(step, self.weighting, combine)
+            vector, weights = combine_by_owner(step, self.weighting, combine)
+        if used is None:  # a model without a backbone, whose heads have owners of their own
+            return vector, weights
         return vector, tuple(used.get(place, 0.0) for place in range(len(step.updates)))
 
     def state_dict(self) -> dict[str, Any]:
@@ -249,7 +253,7 @@ def _replies(deltas: Sequence[Tensor], weights: Sequence[float], rule: RuleName)
             array = array.copy()
             array[0] = 2.0**-62
         arrays = ArrayRecord({_DELTA: Array(array)})
-        metrics = MetricRecord({_WEIGHT: weight, _PLACE: place})
+        metrics = MetricRecord({_WEIGHT: max(weight, _LEAST_WEIGHT), _PLACE: place})
         replies.append(_Reply(RecordDict({"arrays": arrays, "metrics": metrics})))
     return replies
 

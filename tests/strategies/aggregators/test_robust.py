@@ -9,11 +9,14 @@ import pytest
 import torch
 
 from fedmtl.errors import ConfigError
+from fedmtl.parameters import ParameterLayout
+from fedmtl.protocol import GlobalModel
 from strategies.aggregators import Robust
 from strategies.catalogue import build_strategy
 from strategies.ledger import Ledger
 from strategies.parts import Step
 from strategies.weightings import DataSize
+from strategies.weightings.vectors import GivenScores
 
 RULES = ("krum", "multikrum", "trimmed-mean", "median", "bulyan", "dp-clip", "dp-adaptive")
 
@@ -53,6 +56,24 @@ def test_multikrum_averages_the_selected_with_their_weights(toys) -> None:
     assert weights[4] == 0.0
     assert sum(weights) == pytest.approx(1.0)
     torch.testing.assert_close(moved, torch.tensor(weights) @ deltas, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("rule", ["krum", "multikrum"])
+def test_updates_without_any_weight_may_be_picked(toys, rule: str) -> None:
+    deltas = crowd(toys)
+    deltas[4] = 1000.0
+    weighting = GivenScores([float(client == 4) for client in range(len(deltas))])
+    moved, weights = change(toys, Robust(rule, weighting, malicious=1), deltas)
+    assert weights.index(1.0) != 4
+    assert torch.isfinite(moved).all()
+
+
+def test_without_a_backbone_the_weights_are_those_of_the_updates(toys) -> None:
+    layout = ParameterLayout((), slice(0, 0), (slice(0, 4), slice(4, 9)), slice(9, 9))
+    model = GlobalModel(0, torch.zeros(9), layout)
+    updates = [toys.make_update(client, tasks=(min(client, 1),)) for client in range(4)]
+    _, weights = Robust("median", DataSize()).aggregate(Step(model, updates, {}, "all", frozenset(), Ledger()))
+    assert weights == tuple(n / 46 for n in (10, 11, 12, 13))
 
 
 def test_median_and_trimmed_mean_are_per_entry(toys) -> None:
