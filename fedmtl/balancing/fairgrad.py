@@ -7,7 +7,7 @@ Paper: "Fair Resource Allocation in Multi-Task Learning" (arXiv 2402.15638), equ
 alpha = 1 is Nash-MTL, and the larger alpha, the more the worst-served task counts.
 
 Difference: solved exactly (:mod:`fedmtl.balancing.fair`); the authors' general least-squares solver falls short where
-gradient norms differ much.
+gradient norms differ much. For an alpha far above 10 the weights would leave the range of float64.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class FairGrad(GramWeighting):
     def __init__(
         self,
         *,
-        alpha: Annotated[float, Param("kind of fairness; 1 is Nash-MTL", gt=0, source="authors' code")] = 2.0,
+        alpha: Annotated[float, Param("kind of fairness; 1 is Nash-MTL", gt=0, le=10, source="authors' code")] = 2.0,
         head_weight: OwnHeads = "weighted",
         clip: Clip = 0.0,
     ) -> None:

@@ -29,7 +29,7 @@ class UW(LossWeighting):
         self,
         *,
         rate: Annotated[float, Param("learning rate of s, by Adam", gt=0, source="authors' code")] = 0.025,
-        start: Annotated[float, Param("s at the start of a job; the weights are then e^(-s) / 2")] = 0.0,
+        start: Annotated[float, Param("s at the start of a job; the weights are then e^(-s) / 2", ge=-20, le=20)] = 0.0,
         head_weight: OwnHeads = "weighted",
         clip: Clip = 0.0,
     ) -> None:

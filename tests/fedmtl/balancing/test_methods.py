@@ -213,16 +213,16 @@ def test_cagrad_serves_the_worst_task_best_within_its_radius(seed):
 
 @given(seed=seeds, tasks=st.integers(2, 8))
 @settings(max_examples=30)
-@pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0, 5.0])
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0, 5.0, 10.0])
 def test_fairgrad_solves_its_equation(alpha, seed, tasks):
     rows = jacobian(seed, tasks)
     weights = weigh("fairgrad", rows, alpha=alpha)
     assert (weights > 0).all()
     ratio = (rows @ rows.T @ weights) * weights ** (1 / alpha)
     # What is solved has a ridge of 1e-8 on the cosines, which counts where weights are far above those of orthogonal
-    # rows.
+    # rows. The solver stops at a relative error of 1e-8; the check's own rounding, of about 1e-10, comes on top.
     ridge = 1e-8 * rows.square().sum(1) * weights ** (1 + 1 / alpha)
-    torch.testing.assert_close(ratio + ridge, torch.ones(tasks, dtype=torch.float64), rtol=1e-8, atol=0)
+    torch.testing.assert_close(ratio + ridge, torch.ones(tasks, dtype=torch.float64), rtol=2e-8, atol=0)
 
 
 @given(seed=seeds, tasks=st.integers(2, 8))
