@@ -21,6 +21,7 @@ from strategies.aggregators import (
     WKAFLAggregator,
 )
 from strategies.aggregators.gossip import Gossip
+from strategies.aggregators.min_norm import MinNormAggregator
 from strategies.aggregators.robust import RuleName
 from strategies.options import Cache, Degree, TopologyOption, WeightBase
 from strategies.parts import Aggregator, Scheduler, Weighting
@@ -153,6 +154,11 @@ def tier_models(weighting: Weighting, scheduler: Scheduler) -> Aggregator:
 def calibrated(weighting: Weighting, *, server_rate: ServerRate = 1.0, cache: Cache = "single") -> Aggregator:
     """Updates are calibrated with the last ones of all clients (CA2FL)."""
     return CalibratedAggregator(weighting, server_rate, cache)
+
+
+def min_norm(weighting: Weighting, *, server_rate: ServerRate = 1.0) -> Aggregator:
+    """The backbone moves along the shortest common direction of all tasks' changes (FSMGDA)."""
+    return MinNormAggregator(weighting, server_rate)
 
 
 def gossip(

@@ -28,7 +28,7 @@ from strategies.parts import TaskWeights
 from strategies.policies.compressed_jacobian import CompressedJacobian
 from strategies.schedulers import Synchronous
 from strategies.strategy import Strategy
-from strategies.task_weights.fedcmoo import FedCMOOWeights
+from strategies.task_weights.fedcmoo import FedCMOOWeights, Rank, WeightRate, WeightSteps
 from strategies.task_weights.local import refuse_balancing
 
 
@@ -37,11 +37,9 @@ def fedcmoo(
     task_weights: TaskWeights | None = None,
     *,
     clients_per_round: Annotated[int | None, Param("clients drawn for a round; all if not set", ge=1)] = None,
-    rank: Annotated[int, Param("r, vectors that stand for a client's Jacobian", ge=1, source="paper")] = 1,
-    weight_rate: Annotated[float, Param("beta, step of the tasks' weights", gt=0)] = 0.1,
-    weight_steps: Annotated[
-        int, Param("steps of the tasks' weights for each server step", ge=1, source="authors' code")
-    ] = 1,
+    rank: Rank = 1,
+    weight_rate: WeightRate = 0.1,
+    weight_steps: WeightSteps = 1,
     server_rate: Annotated[float, Param("eta_g, the server's step", ge=0, source="paper")] = 1.0,
     weight_base: WeightBase = "uniform",
 ) -> Strategy:

@@ -25,10 +25,10 @@ from strategies.aggregators.min_norm import MinNormAggregator
 from strategies.methods import method
 from strategies.options import WeightBase, base_weighting
 from strategies.parts import TaskWeights
-from strategies.policies.technique import LocalTechnique
 from strategies.schedulers import Synchronous
 from strategies.strategy import Strategy
 from strategies.task_weights.local import refuse_balancing
+from strategies.technique_parts import tasks_apart
 
 
 @method("synchronous", "Federated Multi-Objective Learning", arxiv="2310.09866")
@@ -44,7 +44,7 @@ def fsmgda(
     return Strategy(
         Synchronous(clients_per_round),
         MinNormAggregator(base_weighting(weight_base), server_rate),
-        LocalTechnique("tasks-apart", {}),
+        tasks_apart(),
         task_weights,
         name="fsmgda",
     )

@@ -38,6 +38,9 @@ Trait = Literal[
     "groups",
     "assigned-steps",
     "feedback",
+    "duals",
+    "duals-mean",
+    "task-changes",
     "exact-updates",
     "local-steps",
     "merging",
@@ -56,6 +59,12 @@ Trait = Literal[
     Every order says how many local steps to run.
 ``"feedback"``
     Updates carry FedQS's feedback bit and similarity.
+``"duals"``
+    Clients correct their steps by dual variables, which move by their updates.
+``"duals-mean"``
+    The mean of the clients' dual variables goes into the model.
+``"task-changes"``
+    Updates carry a change of the backbone for each task.
 ``"exact-updates"``
     An update arrives as its client made it. Every strategy has this unless it compresses updates.
 ``"local-steps"``

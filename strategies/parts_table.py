@@ -14,6 +14,7 @@ from strategies.aggregator_parts import (
     calibrated,
     gossip,
     gradient,
+    min_norm,
     model,
     optimised,
     overwritten,
@@ -23,6 +24,7 @@ from strategies.aggregator_parts import (
     tier_models,
     wkafl,
 )
+from strategies.aggregators.dual import DualAveraged
 from strategies.fedqs_parts import fedqs_policy, fedqs_weights
 from strategies.parts import Aggregator, ClientPolicy, Part, Scheduler, Weighting
 from strategies.policies import Plain
@@ -45,7 +47,15 @@ from strategies.scheduler_parts import (
     tiered,
 )
 from strategies.schedulers import Compass
-from strategies.technique_parts import adversarial, examples_in_order, sharpness_aware, simplex_classifier
+from strategies.technique_parts import (
+    adversarial,
+    convolution_decay,
+    dual_corrected,
+    examples_in_order,
+    sharpness_aware,
+    simplex_classifier,
+    tasks_apart,
+)
 from strategies.weighting_parts import (
     agreement,
     data_size,
@@ -81,6 +91,8 @@ AGGREGATORS: Mapping[str, Builder] = {
     "calibrated": calibrated,
     "cached-models": cached_models,
     "tier-models": tier_models,
+    "dual-averaged": DualAveraged,
+    "min-norm": min_norm,
     "gossip": gossip,
 }
 WEIGHTINGS: Mapping[str, Builder] = {
@@ -105,9 +117,12 @@ POLICIES: Mapping[str, Builder] = {
     "scaled-rate": scaled_rate,
     "merging": merging,
     "sharpness-aware": sharpness_aware,
+    "dual-corrected": dual_corrected,
+    "tasks-apart": tasks_apart,
     "adversarial": adversarial,
     "curriculum": examples_in_order,
     "simplex-classifier": simplex_classifier,
+    "convolution-decay": convolution_decay,
 }
 
 KINDS: Mapping[type[Part], tuple[Mapping[str, Builder], str]] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from fedmtl.components import Param
+from fedmtl.errors import ConfigError
 from strategies.options import BufferRule, BufferSize, Clock, Concurrency, FlushSeconds, MaxBuffer, Tick
 from strategies.parts import Scheduler
 from strategies.queue_options import (
@@ -22,9 +23,11 @@ from strategies.round_options import ClientsPerRound, Late, OverCommit, StepBudg
 from strategies.schedulers import Asynchronous, LagTolerant, Pooled, Queued, Synchronous, Tiered
 from strategies.schedulers.lag_tolerant import Deprecation
 from strategies.selectors import HeteroSelect, OortSelector, Selector
+from strategies.selectors.paced import PacedSelector
 
+SelectionName = Literal["random", "oort", "heteroselect", "curriculum"]
 Selection = Annotated[
-    Literal["random", "oort", "heteroselect"], Param("who is next of those who are idle: by chance, or by a score")
+    SelectionName, Param("who is next of those who are idle: by chance, by a score, or from a pool that opens")
 ]
 
 
@@ -38,6 +41,7 @@ def synchronous(
     selection: Selection = "random",
 ) -> Scheduler:
     """Rounds: the server waits for those that it asked."""
+    refuse_pool_of_all(selection, clients_per_round, "clients_per_round")
     return Synchronous(
         clients_per_round,
         selector=selector_of(selection),
@@ -67,6 +71,7 @@ def buffered(
     selection: Selection = "random",
 ) -> Scheduler:
     """K updates make a server step."""
+    refuse_pool_of_all(selection, concurrency, "concurrency")
     return BUFFERS[tick_order](
         buffer_size,
         concurrency=concurrency,
@@ -131,6 +136,20 @@ def queued(
     )
 
 
-def selector_of(name: Literal["random", "oort", "heteroselect"]) -> Selector | None:
+def selector_of(name: SelectionName) -> Selector | None:
     """A new selector with its recipe's defaults; None for chance. The policy `loss-reports` gives it better losses."""
+    if name == "curriculum":
+        return PacedSelector(order="easy_first", start=0.3, rounds=200)
     return None if name == "random" else OortSelector() if name == "oort" else HeteroSelect()
+
+
+def refuse_pool_of_all(name: SelectionName, count: int | None, key: str) -> None:
+    """Refuse a curriculum where all clients are taken.
+
+    Raises
+    ------
+    ConfigError
+        If it is one, and no number of clients is set.
+    """
+    if name == "curriculum" and count is None:
+        raise ConfigError(f"selection = 'curriculum' chooses among clients: set {key}, or use 'random'")

@@ -32,6 +32,29 @@ def sharpness_aware(
     return LocalTechnique("sharpness", {"rho": rho, "mix": mix, "dual": False})
 
 
+def dual_corrected(
+    *,
+    lam: Annotated[float, Param("lambda, factor of drift and dual", ge=0, source="authors' code")] = 0.1,
+    rho: Annotated[float, Param("norm of the climb; 0 for one gradient a step", ge=0, source="authors' code")] = 0.1,
+    mix: Annotated[float, Param("share of the perturbed gradient", ge=0, le=1, source="authors' code")] = 1.0,
+) -> ClientPolicy:
+    """Clients correct their drift by a dual variable, and descend at perturbed points (FedSpeed)."""
+    return LocalTechnique(
+        "sharpness",
+        {"rho": rho, "mix": mix, "dual": True},
+        proximal=lam,
+        provides=["duals"],
+        needs={
+            "duals-mean": "what clients correct by must go into the model; take strategy.aggregator = 'dual-averaged'"
+        },
+    )
+
+
+def tasks_apart() -> ClientPolicy:
+    """Clients train their tasks apart, and send a change of the backbone for each (FSMGDA)."""
+    return LocalTechnique("tasks-apart", {}, provides=["task-changes"])
+
+
 def adversarial(
     *, rho: Rho = 0.1, attack_steps: AttackSteps = 7, step_size: StepSize = 0.25, norm: BallNorm = "inf"
 ) -> ClientPolicy:

@@ -28,8 +28,10 @@ class DualAveraged(Aggregator):
     """
 
     needs = MappingProxyType(
+    provides = frozenset({"duals-mean"})
         {
             "every-update": "a dual variable whose update is dropped is moved on the client alone",
+            "duals": "clients keep no dual variable whose mean it could be; take strategy.policy = 'dual-corrected'",
             "exact-updates": "a dual variable that moves by another update than the server's is not in its mean",
         }
     )

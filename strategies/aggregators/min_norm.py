@@ -32,7 +32,12 @@ class MinNormAggregator(Aggregator):
         eta_g, the server's step.
     """
 
-    needs = MappingProxyType({"exact-updates": "what the other tasks leave of an update is the first task's change"})
+    needs = MappingProxyType(
+        {
+            "task-changes": "tasks have no changes of their own then; take strategy.policy = 'tasks-apart'",
+            "exact-updates": "what the other tasks leave of an update is the first task's change",
+        }
+    )
 
     def __init__(self, weighting: Weighting, server_rate: float = 1.0) -> None:
         self.weighting = weighting

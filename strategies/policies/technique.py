@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor
@@ -12,7 +13,7 @@ from fedmtl.errors import ConfigError
 from fedmtl.models.multitask import MultiTaskModel
 from fedmtl.protocol import GlobalModel, TrainSettings
 from strategies.ledger import Ledger
-from strategies.parts import ClientPolicy, Instruction
+from strategies.parts import ClientPolicy, Instruction, Trait
 
 
 class LocalTechnique(ClientPolicy):
@@ -28,14 +29,25 @@ class LocalTechnique(ClientPolicy):
         Factor of the proximal term; None for that of the run's settings.
     real_features
         Why features must be real numbers, a clause; empty if they may be tokens.
+    provides, needs
+        See :class:`strategies.parts.Part`.
     """
 
     def __init__(
-        self, name: str, constants: Mapping[str, Any], *, proximal: float | None = None, real_features: str = ""
+        self,
+        name: str,
+        constants: Mapping[str, Any],
+        *,
+        proximal: float | None = None,
+        real_features: str = "",
+        provides: Iterable[Trait] = (),
+        needs: Mapping[Trait, str] = MappingProxyType({}),
     ) -> None:
         self.name = name
         self.proximal = proximal
         self.real_features = real_features
+        self.provides = frozenset(provides)
+        self.needs = needs
         self._constants = dict(constants)
 
     @property

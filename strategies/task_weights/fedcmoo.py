@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
+from fedmtl.components import Param
+from fedmtl.errors import ConfigError
 from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import GlobalModel, Update
-from strategies.parts import TaskWeights
+from strategies.parts import Aggregator, ClientPolicy, TaskWeights
+from strategies.policies.compressed_jacobian import CompressedJacobian
+from strategies.policies.plain import Plain
+
+Rank = Annotated[int, Param("r, vectors that stand for a client's Jacobian", ge=1, source="paper")]
+WeightRate = Annotated[float, Param("beta, step of the tasks' weights", gt=0)]
+WeightSteps = Annotated[int, Param("steps of the tasks' weights for each server step", ge=1, source="authors' code")]
+
+
+def fedcmoo_weights(*, rank: Rank = 1, weight_rate: WeightRate = 0.1, weight_steps: WeightSteps = 1) -> TaskWeights:
+    """FedCMOO: the server descends on the length of the tasks' common gradient, from compressed Jacobians."""
+    return FedCMOOWeights(rank, weight_rate, weight_steps)
 
 
 class FedCMOOWeights(TaskWeights):
@@ -43,6 +56,23 @@ class FedCMOOWeights(TaskWeights):
         """Start with equal weights."""
         tasks = len(model.layout.heads)
         self._weights = (1.0 / tasks,) * tasks
+
+    def fit(self, aggregator: Aggregator, policy: ClientPolicy) -> tuple[Aggregator, ClientPolicy]:
+        """Have clients report their compressed gradients.
+
+        Raises
+        ------
+        ConfigError
+            If the clients have something else to do.
+        """
+        if isinstance(policy, CompressedJacobian) and policy.constants["rank"] == self.rank:
+            return aggregator, policy
+        if type(policy) not in (ClientPolicy, Plain):
+            raise ConfigError(
+                f"balancing.name = 'fedcmoo' with {type(policy).__name__}: clients report compressed gradients, and "
+                "cannot follow that policy besides; choose a strategy with plain clients (fedavg, fedbuff)"
+            )
+        return aggregator, CompressedJacobian(self.rank)
 
     def weights(self) -> tuple[float, ...]:
         """The weights, on the simplex."""

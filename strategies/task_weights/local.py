@@ -48,7 +48,6 @@ def refuse_balancing(task_weights: TaskWeights | None, strategy: str, reason: st
         If the weights are anything but equal; with the strategy's reason, a clause.
     """
     if task_weights is not None and (task_weights.balancing.name != "equal" or task_weights.weights() is not None):
-        raise ConfigError(
-            f"strategy.name = {strategy!r} with balancing.name = {task_weights.balancing.name!r}: {reason}; set "
-            "balancing.name = 'equal'"
-        )
+        name = task_weights.balancing.name
+        other = f"balancing.name = {name!r}" if name != "equal" else type(task_weights).__name__
+        raise ConfigError(f"strategy.name = {strategy!r} with {other}: {reason}; set balancing.name = 'equal'")

@@ -10,12 +10,14 @@ from fedmtl.balancing import BALANCERS
 from fedmtl.components import choose, options_of
 from fedmtl.errors import ConfigError
 from strategies.parts import TaskWeights
+from strategies.task_weights.fedcmoo import fedcmoo_weights
 from strategies.task_weights.fedntk_trace import FedNTKTrace
 from strategies.task_weights.local import LocalBalancing
 from strategies.task_weights.per_task_delta import PerTaskDeltas
 
 TASK_WEIGHTS: dict[str, Callable[..., TaskWeights]] = {
     "fedntk-trace": FedNTKTrace,
+    "fedcmoo": fedcmoo_weights,
 }
 """Those that need the server; their options are the keyword-only parameters."""
 

@@ -34,8 +34,15 @@ REFUSED = {
     ("CachedModels", "distinct-clients"),
     ("Gossip", "fresh-updates"),
     ("ControlVariates", "every-update"),
+    ("DualAveraged", "duals"),
+    ("DualAveraged", "every-update"),
+    ("LocalTechnique", "duals-mean"),
+    ("MinNormAggregator", "task-changes"),
 }
 """Which part is refused for want of what, in the combinations of parts with their default options."""
+
+
+SMALL_CONVOLUTIONS = ["model.name=lenet", "model.channels=[2,4]", "model.hidden=[12]"]
 
 
 def options(scheduler: str, aggregator: str, policy: str) -> dict[str, str]:
@@ -105,6 +112,7 @@ def test_a_combination_runs_on_digits_and_applies_each_update_once(tmp_path: Pat
         "strategy.name=custom",
         *(f"strategy.{kind}.name={name}" for kind, name in parts.items()),
         *(["strategy.scheduler.q_max=10"] if parts["scheduler"] == "compass" else []),
+        *(SMALL_CONVOLUTIONS if parts["policy"] == "convolution-decay" else []),
     ]
     experiment = Experiment.load(None, overrides)
     result = run(experiment, tmp_path / "run", pictures=False)

@@ -13,6 +13,7 @@ from strategies.catalogue import build_strategy, strategy_options
 from strategies.methods import composition
 from strategies.parts_table import AGGREGATORS, KINDS, POLICIES, SCHEDULERS, WEIGHTINGS
 from strategies.strategy import Strategy
+from strategies.task_weights import build_task_weights
 
 PARTS = [(name, build) for table, _ in KINDS.values() for name, build in table.items()]
 
@@ -110,6 +111,26 @@ def test_parts_nest_as_they_do_in_python() -> None:
             {"scheduler": "queued", "weighting": "local-steps", "policy": "scaled-rate"},
         ),
         (
+            "fedspeed",
+            {"lam": 0.2},
+            {
+                "scheduler": "synchronous",
+                "aggregator": "dual-averaged",
+                "policy": {"name": "dual-corrected", "lam": 0.2},
+            },
+        ),
+        ("fsmgda", {}, {"scheduler": "synchronous", "aggregator": "min-norm", "policy": "tasks-apart"}),
+        (
+            "curriculum",
+            {"clients_per_round": 3},
+            {
+                "scheduler": {"name": "synchronous", "clients_per_round": 3, "selection": "curriculum"},
+                "aggregator": "model",
+                "weighting": "data-size",
+                "policy": "curriculum",
+            },
+        ),
+        (
             "dfedsam",
             {},
             {
@@ -124,6 +145,26 @@ def test_a_named_method_is_what_its_parts_are(toys, recipe: str, options: dict, 
     named, composed = run(toys, recipe, options), run(toys, "custom", parts)
     assert len(named.vectors) == len(composed.vectors)
     assert all(map(torch.equal, named.vectors, composed.vectors))
+
+
+def test_fedcmoo_is_its_task_weights_over_any_composition(toys) -> None:
+    found = []
+    for name, options, weights in (
+        ("fedcmoo", {"rank": 2}, None),
+        ("custom", {"scheduler": "synchronous"}, build_task_weights("fedcmoo", {"rank": 2})),
+    ):
+        strategy = build_strategy(name, options, weights)
+        _, trace = toys.run(strategy, toys.Fleet(8, uneven), versions=10)
+        assert strategy.policy.name == "compressed-jacobian"
+        found.append(trace.vectors)
+    assert all(map(torch.equal, *found))
+
+
+def test_fedcmoos_task_weights_refuse_clients_that_have_something_else_to_do() -> None:
+    with pytest.raises(ConfigError, match="'fedcmoo' with Proximal"):
+        build_strategy("fedprox", {}, build_task_weights("fedcmoo", {}))
+    with pytest.raises(ConfigError, match="'fsmgda' with FedCMOOWeights"):
+        build_strategy("fsmgda", {}, build_task_weights("fedcmoo", {}))
 
 
 def test_written_out_options_are_complete_and_say_the_same() -> None:
@@ -159,6 +200,11 @@ def test_written_out_options_are_complete_and_say_the_same() -> None:
         ({"aggregator": "singles-apart"}, r"SinglesApart .* needs 'groups'"),
         ({"aggregator": "tier-models"}, r"TierModels with Buffered: it needs 'tiers'.*scheduler.name = 'tiered'"),
         ({"policy": "scaled-rate"}, r"ScaledRate with Buffered: it needs 'step-budgets'.*'queued'"),
+        ({"aggregator": "min-norm"}, r"MinNormAggregator .* needs 'task-changes'.*policy = 'tasks-apart'"),
+        ({"aggregator": "dual-averaged"}, r"DualAveraged .* needs 'duals'.*policy = 'dual-corrected'"),
+        ({"policy": "dual-corrected"}, r"LocalTechnique .* needs 'duals-mean'.*aggregator = 'dual-averaged'"),
+        ({"scheduler": {"name": "synchronous", "selection": "curriculum"}}, "'curriculum' .* set clients_per_round"),
+        ({"scheduler": {"name": "buffered", "selection": "curriculum"}}, "'curriculum' .* set concurrency"),
         ({"aggregator": "gossip"}, r"Gossip with Buffered .*: it needs 'fresh-updates'"),
         ({"aggregator": "cached-models"}, r"CachedModels with Buffered .*: it needs 'distinct-clients'"),
         *(
