@@ -23,6 +23,10 @@ class FlowerMethods:
 
     `start` is the way to run a strategy: asynchronously if it is asynchronous. The other methods serve callers that
     drive rounds themselves: a round sends the orders that are due, and each reply is an arrival in the one loop.
+
+    Of Flower's calls none says which round is the last, so none of them has the scheduler apply what it still keeps
+    (:meth:`strategies.parts.Scheduler.finish`; FedCompass's reports that came late). `start` does so at its end, and
+    whoever drives rounds may call `finish_train` after the last.
     """
 
     _rounds: Rounds | None = None
@@ -79,6 +83,10 @@ class FlowerMethods:
         """Take the replies as arrivals; returns the newest model and its metrics, or None twice."""
         return self._in_rounds(None).take(replies)
 
+    def finish_train(self) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """After the last round: the server step of what the scheduler still keeps; None twice if it keeps nothing."""
+        return self._in_rounds(None).finish()
+
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
@@ -102,6 +110,6 @@ class FlowerMethods:
 
         if self._rounds is None or (grid is not None and self._rounds.grid is not grid):
             if grid is None:
-                raise RuntimeError("aggregate_train was called before configure_train")
+                raise RuntimeError("configure_train comes first")
             self._rounds = Rounds(cast("Strategy", self), grid)
         return self._rounds

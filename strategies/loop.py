@@ -70,33 +70,49 @@ class Loop:
             If every client fails again and again, so that the run would never end.
         """
         try:
-            self._run(stop)
+            self._begin()
+            for observer in self.observers:
+                observer.on_start(self)
+            if reason := self.advance(stop):
+                self.end(reason)
         except Interrupted:
             return
 
-    def _run(self, stop: Callable[[Loop], str | None]) -> None:
-        strategy, fleet = self.strategy, self.fleet
-        if not self.begun:
-            first = strategy.begin(fleet.clients(), fleet.now())
-            self.begun = True
-            self._act(first)
-        for observer in self.observers:
-            observer.on_start(self)
+    def advance(self, stop: Callable[[Loop], str | None] = lambda loop: None) -> str:
+        """Deal with events until `stop(loop)` returns a reason, none is to come, or `interrupt` was called.
+
+        For callers that go on later, with more events: the run is not over.
+
+        Returns
+        -------
+        str
+            Why; empty after an interruption.
+        """
+        self._begin()
         while not (reason := stop(self)):
             if self._interrupted:
-                return
-            event = fleet.next_event(strategy.next_deadline())
+                return ""
+            event = self.fleet.next_event(self.strategy.next_deadline())
             if event is None:
-                reason = "no client will ever answer again"
-                break
+                return "no client will ever answer again"
             self.arrivals += isinstance(event, Arrival)
-            self._act(strategy.on_event(event))
+            self._act(self.strategy.on_event(event))
             for observer in self.observers:
                 observer.after_event(self, event)
+        return reason
+
+    def end(self, reason: str) -> None:
+        """Take the last server step, if the scheduler asks for one, and tell the observers."""
         self.ended = reason
-        self._act(strategy.finish(fleet.now()))
+        self._act(self.strategy.finish(self.fleet.now()))
         for observer in self.observers:
             observer.on_end(self)
+
+    def _begin(self) -> None:
+        if not self.begun:
+            first = self.strategy.begin(self.fleet.clients(), self.fleet.now())
+            self.begun = True
+            self._act(first)
 
     def interrupt(self) -> None:
         """Make `run` return before the next event."""

@@ -60,14 +60,23 @@ class Rounds(Observer):
         elif not vector.equal(model.vector):
             raise ValueError("the arrays are not the model that the strategy made; it keeps the model itself")
         self._fleet.refresh()
-        self._loop.run(_never)
+        self._loop.advance()
         return self._fleet.messages()
 
     def take(self, replies: Iterable[Message]) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Feed the replies to the loop; returns the newest model and its metrics; None twice if no version was made."""
         self._newest = None
         self._fleet.feed(replies)
-        self._loop.run(_never)
+        self._loop.advance()
+        return self._made()
+
+    def finish(self) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Take the step of a run's end, if the scheduler asks for one; returns as `take` does."""
+        self._newest = None
+        self._loop.end("the caller drives no more rounds")
+        return self._made()
+
+    def _made(self) -> tuple[ArrayRecord | None, MetricRecord | None]:
         if self._newest is None:
             return None, None
         model = self._strategy.model
@@ -218,7 +227,3 @@ def mean_metrics(replies: Iterable[Message]) -> MetricRecord | None:
         return None
     counts = {f"{key.rpartition('/')[0]}/examples": n for key, n in examples.items()}
     return MetricRecord({**{key: totals[key] / examples[key] for key in totals}, **counts})
-
-
-def _never(_: Loop) -> None:
-    return None

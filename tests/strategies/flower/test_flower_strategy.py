@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from strategies.catalogue import STRATEGIES, build_strategy
 from strategies.fedasync import fedasync
 from strategies.fedavg import fedavg
 from strategies.fedbuff import fedbuff
+from strategies.fedcompass import fedcompass
 from strategies.flower.messages import arrays_of, vector_of
 from strategies.strategy import Strategy
 
@@ -107,6 +109,29 @@ def test_in_rounds_a_deadline_comes_after_the_replies(grid: Any, initialised: In
     assert metrics["updates"] == 2
     assert arrays is not None
     assert {message.metadata.group_id for message in strategy.configure_train(2, arrays, ConfigRecord(), grid)} == {"1"}
+
+
+def test_in_rounds_a_run_goes_on_until_the_caller_says_that_it_is_over(
+    grid: Any, initialised: Initialise, start: GlobalModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FedCompass's late reports wait for a group, and those who are out keep theirs, from round to round."""
+    now = [0.0]
+    monkeypatch.setattr("strategies.flower.rounds.time", SimpleNamespace(monotonic=lambda: now[0]))
+    strategy = initialised(fedcompass(q_max=4, latency_factor=1.1))
+    arrays, groups = arrays_of(start), []
+    for number, seconds in enumerate((1.0, 1.0, 1.0, 5.0), start=1):
+        messages = list(strategy.configure_train(number, arrays, ConfigRecord(), grid))
+        groups.append(sorted(client for group in strategy.scheduler.groups.values() for client in group.members))
+        now[0] += seconds
+        made, _ = strategy.aggregate_train(number, grid.send_and_receive(messages))
+        arrays = made or arrays
+    assert groups == [[], [0, 1, 2], [0, 1, 2], [0, 1, 2]]
+    assert (strategy.model.version, strategy.waiting) == (5, 3)
+    _, metrics = strategy.finish_train()
+    assert metrics is not None
+    assert metrics["updates"] == 3
+    assert (strategy.model.version, strategy.waiting) == (6, 0)
+    assert strategy.finish_train() == (None, None)
 
 
 def test_the_strategy_keeps_the_model_itself(grid: Any, initialised: Initialise, start: GlobalModel) -> None:
