@@ -36,6 +36,22 @@ from strategies.parts import Aggregator, Step
 from strategies.server_optimizers import SGD, Adam
 from strategies.weightings import DataSize, Uniform
 
+
+class Twice(Aggregator):
+    """No rule: it adds up the updates and as many vectors of the step before, which a cache has to read at least."""
+
+    def __init__(self) -> None:
+        self._before: list[Tensor] = []
+
+    def aggregate(self, step: Step) -> tuple[Tensor, tuple[float, ...]]:
+        """The sum."""
+        deltas = [update.delta for update in step.updates]
+        weights = [1.0 / len(deltas)] * len(deltas) + [-1.0 / len(deltas)] * len(self._before)
+        vector = weighted_sum([*deltas, *self._before], weights, step.model.vector)
+        self._before = deltas
+        return vector, ()
+
+
 RULES: dict[str, Callable[[], Aggregator]] = {
     "gradient (FedBuff, FedSGD)": lambda: GradientAggregator(Uniform()),
     "gradient, a task for each client": lambda: GradientAggregator(Uniform()),
@@ -44,7 +60,8 @@ RULES: dict[str, Callable[[], Aggregator]] = {
     "server momentum (FedAvgM)": lambda: Optimized(ModelAggregator(DataSize()), SGD(momentum=0.9)),
     "server Adam (FedAdam, FADAS)": lambda: Optimized(ModelAggregator(DataSize()), Adam()),
     "tiers (FedAT)": lambda: TierModels(DataSize(), lambda client: client % 3, lambda: 3),
-    "dual variables (FedSpeed)": lambda: DualAveraged(ModelAggregator(Uniform())),
+    "dual variables (FedSpeed)": lambda: DualAveraged(Uniform()),
+    "updates and as many caches, added up": Twice,
     "caches of updates (CA2FL)": lambda: CalibratedAggregator(Uniform()),
     "caches of models (SAFA)": CachedModels,
 }
@@ -58,7 +75,7 @@ class Data:
     def __init__(self, updates: int, parameters: int, *, cold: bool, stale: bool = False, tasks: int = 1) -> None:
         size = 4 * updates * parameters
         generator = torch.Generator().manual_seed(0)
-        count = math.ceil(_CACHE / size) if cold else 1
+        count = max(2, math.ceil(_CACHE / size)) if cold else 1  # a cache must not be given what it has already
         self.repeats = max(1, round((_CACHE if cold else _CACHE // 4) / (size * count)))
         self.matrices = [torch.randn(updates, parameters, generator=generator) for _ in range(count)]
         self.weights = torch.full((updates,), 1.0 / updates)
@@ -66,11 +83,16 @@ class Data:
         cuts = [shared + (parameters - shared) * task // tasks for task in range(tasks + 1)]
         heads = tuple(slice(start, stop) for start, stop in itertools.pairwise(cuts))
         layout = ParameterLayout((), slice(0, shared), heads, slice(parameters, parameters))
-        self.model = GlobalModel(_VERSION, torch.zeros(parameters), layout)
-        bases = {version: torch.randn(parameters, generator=generator) for version in range(_VERSION + 1)}
-        self.steps = [self._step(matrix, bases, tasks, stale=stale) for matrix in self.matrices]
+        vectors = [torch.randn(parameters, generator=generator) for _ in range(_VERSION + count)]
+        older = dict(enumerate(vectors[:_VERSION]))
+        models = [GlobalModel(_VERSION, vector, layout) for vector in vectors[_VERSION:]]
+        self.model = models[0]
+        self.steps = [
+            self._step(matrix, model, older, tasks, stale=stale)
+            for matrix, model in zip(self.matrices, models, strict=True)
+        ]
 
-    def _step(self, matrix: Tensor, bases: dict[int, Tensor], tasks: int, *, stale: bool) -> Step:
+    def _step(self, matrix: Tensor, model: GlobalModel, older: dict[int, Tensor], tasks: int, *, stale: bool) -> Step:
         updates = [
             Update(client, 0, client % _VERSION if stale else _VERSION, delta, 10 + client, 1, (client % tasks,))
             for client, delta in enumerate(matrix)
@@ -79,7 +101,7 @@ class Data:
         ledger.met(range(len(updates)))
         for update in updates:
             ledger.received(update)
-        return Step(self.model, updates, bases, "full", frozenset(), ledger)
+        return Step(model, updates, older | {_VERSION: model.vector}, "full", frozenset(), ledger)
 
 
 def ratio(data: Data, call: Callable[[Step], object], windows: int) -> tuple[float, float]:

@@ -103,26 +103,35 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
     return dict(model.named_parameters()) | dict(model.named_buffers())
 
 
+def cut(vector: Tensor, part: slice) -> Tensor:
+    """A slice of a vector; the vector itself if it is all of it, for a view costs as much as adding 30,000 numbers."""
+    return vector if part.stop - part.start == vector.numel() else vector[part]
+
+
 _BLOCK = 1 << 20
 """Entries of a sum that are finished before the next ones are begun: 4 MB, which a processor's last cache holds."""
 
 
-def weighted_sum(vectors: Sequence[Tensor], weights: Sequence[float], start: Tensor) -> Tensor:
+def weighted_sum(vectors: Sequence[Tensor], weights: Sequence[float], start: Tensor | None = None) -> Tensor:
     """``start + sum_k weights[k] * vectors[k]`` as a new vector, in one pass over the K vectors of P floats.
 
     The sum is taken block by block, so that the block of the result stays in the cache while the K vectors stream by;
-    the vectors are added in their order, whatever the blocks.
+    the vectors are added in their order, whatever the blocks. Without a start there must be a vector.
     """
-    if not vectors and not weights:
+    if start is not None and not vectors and not weights:
         return start.clone()
-    result = torch.empty_like(start)
-    whole = (result, start, *vectors)
+    result = torch.empty_like(vectors[0])
+    whole = (result, *vectors) if start is None else (result, *vectors, start)
     blocks: Iterable[tuple[Tensor, ...]] = [whole]
-    if start.numel() > _BLOCK:
+    if result.numel() > _BLOCK:
         blocks = zip(*(torch.split(vector, _BLOCK) for vector in whole), strict=True)
-    for part, base, *pieces in blocks:
+    for part, *pieces in blocks:
+        base = None if start is None else pieces.pop()
         for piece, weight in zip(pieces, weights, strict=True):
             # The first one is added on the way from `start`, which saves a copy.
-            torch.add(base, piece, alpha=weight, out=part)
+            if base is None:
+                torch.mul(piece, weight, out=part)
+            else:
+                torch.add(base, piece, alpha=weight, out=part)
             base = part
     return result

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from fedmtl.components import Param
-from strategies.client_vectors import StorageName
 from strategies.parts import Weighting
+from strategies.storage import StorageName
 from strategies.topologies import TopologyName
 from strategies.weightings import DataSize, Staleness, Uniform, constant, hinge, polynomial
 

@@ -9,9 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from fedmtl.protocol import GlobalModel, Update
-from strategies.client_vectors import ClientVectors, StorageName, new_storage
+from strategies.client_vectors import ClientVectors, Share
 from strategies.options import WeightBaseName
 from strategies.parts import Aggregator, Step
+from strategies.storage import Kept, StorageName, new_storage
 
 
 class CachedModels(Aggregator):
@@ -59,23 +60,20 @@ class CachedModels(Aggregator):
 
     def aggregate(self, step: Step) -> tuple[Tensor, tuple[float, ...]]:
         """Take the step. A late update's weight in it is 0."""
-        picked = [update for update in step.updates if update.key not in step.late]
-        for client in self._deprecated():
-            self.caches.put(client, step.model.vector)
-        for update in picked:
-            self._keep(update, step)
+        late = [update for update in step.updates if update.key in step.late]
+        self.caches.put(self._deprecated(), step.model.vector)
+        self._keep([update for update in step.updates if update.key not in step.late], step)
         clients = len(step.ledger.known)
         vector = self.caches.mean(clients, step.model.vector)
         whole = self.caches.weight(clients)
         weights = tuple(0.0 if u.key in step.late else self._weight(u) / whole for u in step.updates)
-        for update in step.updates:
-            if update.key in step.late:
-                self._keep(update, step)
+        self._keep(late, step)
         return vector, weights
 
-    def _keep(self, update: Update, step: Step) -> None:
-        model = step.bases[update.base_version] + update.delta
-        self.caches.report(update.client, model, self._weight(update), update.tasks)
+    def _keep(self, updates: Sequence[Update], step: Step) -> None:
+        self.caches.report(
+            [(u.client, Kept(u.delta, step.bases[u.base_version]), Share(self._weight(u), u.tasks)) for u in updates]
+        )
 
     def _weight(self, update: Update) -> float:
         return float(update.examples) if self.weight_base == "data_size" else 1.0

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedmtl.parameters import weighted_sum
+from fedmtl.parameters import cut, weighted_sum
 from fedmtl.protocol import GlobalModel, Update
 from strategies.aggregators.ownership import combine_by_owner
-from strategies.client_vectors import ClientVectors, StorageName, new_storage
+from strategies.client_vectors import ClientVectors, Share
 from strategies.parts import Aggregator, Step, Weighting
+from strategies.storage import Kept, StorageName, new_storage
 
 
 class CalibratedAggregator(Aggregator):
@@ -51,18 +52,19 @@ class CalibratedAggregator(Aggregator):
     def aggregate(self, step: Step) -> tuple[Tensor, tuple[float, ...]]:
         """Take the step, and keep the updates."""
         eta, w = self.server_rate, step.model.vector
-        mean = self.last.mean(len(step.ledger.known), torch.zeros_like(w))
+        mean = self.last.mean(len(step.ledger.known))
+        h = {update.client: self.last.get(update.client) for update in step.updates}
+        change = self.last.report([(u.client, Kept(u.delta), Share(1.0, u.tasks)) for u in step.updates])
 
         def combine(part: slice, updates: Sequence[Update], weights: Sequence[float]) -> Tensor:
-            vectors = [update.delta[part] for update in updates]
-            vectors += [self.last.get(update.client)[part] for update in updates]
+            if change is not None and len(set(weights)) == 1:
+                # No second pass: what the sum of the h_j changed by is the sum of the Delta_i - h_i.
+                return change[part].mul_(eta * weights[0]).add_(mean[part], alpha=eta).add_(w[part])
+            vectors = [cut(v, part) for v in [u.delta for u in updates] + [h[u.client] for u in updates]]
             factors = [eta * p for p in weights] + [-eta * p for p in weights]
             return weighted_sum([*vectors, mean[part]], [*factors, eta], w[part])
 
-        vector, weights = combine_by_owner(step, self.weighting, combine)
-        for update in step.updates:
-            self.last.report(update.client, update.delta, 1.0, update.tasks)
-        return vector, weights
+        return combine_by_owner(step, self.weighting, combine)
 
     def state_dict(self) -> dict[str, Any]:
         """The h_j."""

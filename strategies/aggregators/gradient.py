@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from fedmtl.parameters import weighted_sum
+from fedmtl.parameters import cut, weighted_sum
 from fedmtl.protocol import Update
 from strategies.aggregators.ownership import combine_by_owner
 from strategies.parts import Aggregator, Step, Weighting
@@ -32,7 +32,7 @@ class GradientAggregator(Aggregator):
         """Add the weighted updates, in one pass over them."""
 
         def combine(part: slice, updates: Sequence[Update], weights: Sequence[float]) -> Tensor:
-            deltas = [update.delta[part] for update in updates]
+            deltas = [cut(update.delta, part) for update in updates]
             return weighted_sum(deltas, [self.server_rate * p for p in weights], step.model.vector[part])
 
         return combine_by_owner(step, self.weighting, combine)

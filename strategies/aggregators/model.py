@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from fedmtl.parameters import weighted_sum
+from fedmtl.parameters import cut, weighted_sum
 from fedmtl.protocol import Update
 from strategies.aggregators.ownership import combine_by_owner
 from strategies.parts import Aggregator, Step, Weighting
@@ -42,7 +42,7 @@ class ModelAggregator(Aggregator):
                 if update.base_version != model.version:
                     stale[update.base_version] = stale.get(update.base_version, 0.0) + p
             current = model.vector[part]
-            vectors = [update.delta[part] for update in updates]
+            vectors = [cut(update.delta, part) for update in updates]
             factors = list(weights)
             if stale:
                 vectors += [step.bases[version][part] for version in stale] + [current]

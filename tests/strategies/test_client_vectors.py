@@ -6,8 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from fedmtl.parameters import ParameterLayout
 from fedmtl.randomness import torch_generator
-from strategies.client_vectors import ClientVectors, StorageName, new_storage
+from fedmtl.state import split
+from strategies.client_vectors import ClientVectors, Share
+from strategies.storage import Kept, StorageName, new_storage
 
 EVERY: tuple[StorageName, ...] = ("single", "half", "disk")
 # Half precision has 11 bits: entries of up to 4 are kept to within 2^-10.
@@ -25,30 +28,42 @@ def empty(toys, storage: StorageName = "single", start: Tensor | None = None) ->
 
 
 @every_storage
-def test_what_is_kept_is_a_copy(storage: StorageName) -> None:
-    kept, given_ = new_storage(storage), vector(0)
-    wanted = given_.half().float() if storage == "half" else given_.clone()
-    kept.put(7, given_)
-    given_.zero_()
-    assert kept.get(7).equal(wanted)
+@pytest.mark.parametrize("given_", [Kept(vector(0)), Kept(None, vector(0)), Kept(vector(0), vector(1))])
+def test_what_is_kept_is_the_vector(storage: StorageName, given_: Kept) -> None:
+    kept = new_storage(storage)
+    wanted = sum(part for part in given_ if part is not None)
+    assert given_.whole.equal(wanted)
+    if storage == "half":
+        wanted = wanted.half().float()
+    returned, found = kept.put(7, given_), kept.get(7)
+    assert returned.whole.equal(wanted)
+    assert found.whole.equal(wanted)
     assert kept.get(8) is None
     assert list(kept.clients()) == [7]
+    kept.put(7, Kept(wanted))
+    assert kept.get(7).whole.equal(wanted)
+    assert len(kept.clients()) == 1
+
+
+def test_in_memory_nothing_is_copied_and_a_state_has_a_shared_base_once() -> None:
+    kept, base, updates = new_storage("single"), vector(0), [vector(1), vector(2)]
+    for client, update in enumerate(updates):
+        kept.put(client, Kept(update, base))
+    assert all(kept.get(client).update is update for client, update in enumerate(updates))
+    assert all(kept.get(client).base is base for client in range(2))
+    assert len(split(kept.state_dict())[1]) == 3
 
 
 def test_half_precision_keeps_what_is_too_large_for_it_finite() -> None:
     kept = new_storage("half")
-    kept.put(0, torch.tensor([1e30, -1e30, 1.0]))
-    assert kept.get(0).tolist() == [65504.0, -65504.0, 1.0]
+    kept.put(0, Kept(torch.tensor([1e30, -1e30, 1.0])))
+    assert kept.get(0).whole.tolist() == [65504.0, -65504.0, 1.0]
 
 
-changes = st.lists(
-    st.tuples(
-        st.integers(0, 5),
-        st.sampled_from([None, 1.0, 7.0]),
-        st.sampled_from([(0, 1), (0,), (1,)]),
-    ),
-    max_size=25,
-)
+clients = st.integers(0, 5)
+weights = st.sampled_from([1.0, 7.0])
+tasks = st.sampled_from([(0, 1), (0,), (1,)])
+changes = st.lists(st.tuples(clients, st.none() | weights, tasks), max_size=25)
 
 
 def brute_force(rows: dict, shares: dict, start: Tensor, current: Tensor, toys) -> Tensor:
@@ -77,25 +92,64 @@ def test_the_mean_is_the_one_formed_anew_after_any_changes(toys, storage: Storag
     rows: dict[int, Tensor] = {}
     shares: dict[int, tuple[float, tuple[int, ...]]] = {}
     for number, (client, weight, tasks) in enumerate(steps):
-        rows[client] = vector(client, number)
+        one, other = vector(client, number), vector(client, number, 1)
+        rows[client] = one if weight is None else one + other
         if weight is None:
-            vectors.put(client, rows[client])
+            others = [client, (client + 1) % 6]
+            rows[others[1]] = one
+            vectors.put(others, one)
         else:
-            vectors.report(client, rows[client], weight, tasks)
+            vectors.report([(client, Kept(one, other), Share(weight, tasks))])
             shares[client] = (weight, tasks)
     wanted = brute_force(rows, shares, start, current, toys)
     assert torch.allclose(vectors.mean(6, current), wanted, atol=TOLERANCE[storage], rtol=0)
 
 
 @every_storage
+@given(steps=st.lists(st.lists(st.tuples(clients, weights, tasks), max_size=4), max_size=6))
+def test_a_report_tells_by_what_the_weighted_vectors_changed(toys, storage: StorageName, steps: list) -> None:
+    vectors = empty(toys, storage)
+    layout: ParameterLayout = toys.LAYOUT
+    last: dict[int, tuple[Tensor, Share]] = {}
+    for number, step in enumerate(steps):
+        reports = [(client, vector(client, number, i), Share(*share)) for i, (client, *share) in enumerate(step)]
+        change = vectors.report([(client, Kept(new), share) for client, new, share in reports])
+        alike = all(last.get(client, (None, share))[1] == share for client, _, share in reports)
+        distinct = len({client for client, _, _ in reports}) == len(reports)
+        assert (change is not None) == bool(storage == "single" and alike and distinct and reports)
+        if change is not None:
+            wanted = torch.zeros(9)
+            for client, new, (weight, owned) in reports:
+                difference = weight * (new - last[client][0] if client in last else new)
+                for task, head in enumerate(layout.heads):
+                    if task not in owned:
+                        difference[head] = 0.0
+                wanted += difference
+            # Some roundings of entries of up to 4 with weights of up to 7, in another order.
+            torch.testing.assert_close(change, wanted, atol=1e-4, rtol=0)
+        last |= {client: (new, share) for client, new, share in reports}
+
+
+@every_storage
 def test_vectors_go_on_from_their_state(toys, storage: StorageName) -> None:
     first = empty(toys, storage, vector(9))
-    first.put(3, vector(1))
-    first.report(1, vector(2), 4.0, (1,))
+    first.put([3], vector(1))
+    first.report([(1, Kept(vector(2), vector(5)), Share(4.0, (1,)))])
     second = empty(toys, storage)
     second.load_state_dict(toys.through_json(first.state_dict()))
     for vectors in (first, second):
-        vectors.report(3, vector(3), 2.0, (0, 1))
+        vectors.report([(3, Kept(vector(3)), Share(2.0, (0, 1)))])
     assert first.mean(5, vector(4)).equal(second.mean(5, vector(4)))
     assert first.get(0).equal(second.get(0))
     assert first.get(1).equal(second.get(1))
+
+
+def test_a_sum_does_not_drift_while_models_hardly_change(toys) -> None:
+    """Bases of 1/3 with weights of 7 are rounded in single precision, each time the same way."""
+    vectors, weight = empty(toys), 7.0
+    model = torch.full((9,), 1.0 / 3.0)
+    for _ in range(2000):
+        model = model.clone()
+        vectors.report([(client, Kept(torch.zeros(9), model), Share(weight, (0, 1))) for client in range(3)])
+    # One rounding to single precision and one of the division.
+    torch.testing.assert_close(vectors.mean(3), model, atol=0, rtol=2.4e-7)

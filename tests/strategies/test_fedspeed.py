@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from fedmtl.errors import ConfigError
-from strategies.aggregators import GradientAggregator
 from strategies.aggregators.dual import DualAveraged
 from strategies.catalogue import build_strategy
+from strategies.ledger import Ledger
+from strategies.parts import Step
 from strategies.schedulers import Buffered
 from strategies.strategy import Strategy
-from strategies.weightings import Uniform
+from strategies.weightings import DataSize, Uniform
 
 
 @pytest.mark.parametrize("clients_per_round", [None, 3])
@@ -42,15 +43,35 @@ def sum_of(trace, client: int) -> torch.Tensor:
     return total
 
 
+def test_unequal_weights_and_heads_of_owners_follow_the_formula(toys) -> None:
+    aggregator = DualAveraged(DataSize())
+    aggregator.prepare(toys.start_model(), 0)
+    h, heads = torch.zeros(9), toys.LAYOUT.heads
+    for job in range(3):
+        updates = [toys.make_update(client, job, tasks=tasks) for client, tasks in enumerate([(0, 1), (0,), (0,)])]
+        for update in updates[1:]:
+            update.delta[heads[1]] = 0.0
+        ledger = Ledger()
+        ledger.met(range(5))
+        w = toys.start_model().vector
+        vector, weights = aggregator.aggregate(Step(toys.start_model(), updates, {}, "all", frozenset(), ledger))
+        wanted = w + sum(p * update.delta for p, update in zip(weights, updates, strict=True))
+        wanted[heads[1]] = (w + updates[0].delta)[heads[1]]
+        h += sum(update.delta for update in updates) / 5
+        wanted[:8] += h[:8]
+        # Roundings of a few terms below 5.
+        torch.testing.assert_close(vector, wanted, atol=1e-5, rtol=0)
+
+
 def test_a_scheduler_that_drops_updates_is_refused() -> None:
     with pytest.raises(ConfigError, match="dual variable"):
-        Strategy(Buffered(4, max_staleness=1), DualAveraged(GradientAggregator(Uniform())))
+        Strategy(Buffered(4, max_staleness=1), DualAveraged(Uniform()))
 
 
 def test_its_state_goes_through_a_checkpoint(toys) -> None:
     strategy = build_strategy("fedspeed", {})
     toys.run(strategy, toys.Fleet(4, lambda client, job: 1.0), versions=3)
     state = toys.through_json(strategy.aggregator.state_dict())
-    other = DualAveraged(GradientAggregator(Uniform()))
+    other = DualAveraged(Uniform())
     other.load_state_dict(state)
     assert torch.equal(other.state_dict()["dual"], strategy.aggregator.state_dict()["dual"])

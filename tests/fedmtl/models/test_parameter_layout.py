@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fedmtl.models import MultiTaskModel, build_model
-from fedmtl.parameters import ParameterLayout, weighted_sum
+from fedmtl.parameters import ParameterLayout, cut, weighted_sum
 from fedmtl.tasks import Task
 
 TASKS = (Task("class", "classification", 10), Task("odd", "binary"), Task("ink", "regression"))
@@ -148,6 +148,19 @@ def test_a_weighted_sum_adds_its_terms_in_their_order_whatever_the_blocks():
     for vector, weight in zip(vectors, (0.3, -1.7, 0.01), strict=True):
         in_order.add_(vector, alpha=weight)
     assert torch.equal(weighted_sum(vectors, (0.3, -1.7, 0.01), torch.zeros_like(in_order)), in_order)
+
+
+def test_a_weighted_sum_without_a_start_is_the_one_from_zero():
+    vectors = list(torch.randn(3, (1 << 20) + 5, generator=torch.Generator().manual_seed(1)))
+    weights = (0.3, -1.7, 0.01)
+    assert torch.equal(weighted_sum(vectors, weights), weighted_sum(vectors, weights, torch.zeros_like(vectors[0])))
+
+
+def test_a_cut_is_the_slice():
+    vector = torch.arange(6.0)
+    for part in (slice(0, 6), slice(2, 5), slice(3, 3), slice(0, 0)):
+        assert torch.equal(cut(vector, part), vector[part])
+    assert cut(torch.ones(0), slice(0, 0)).numel() == 0
 
 
 def test_a_weighted_sum_needs_a_weight_for_each_vector():

@@ -21,9 +21,9 @@ from strategies.aggregators import (
 )
 from strategies.aggregators.tier_models import tier_weights
 from strategies.aggregators.wkafl import discounts
-from strategies.client_vectors import StorageName
 from strategies.ledger import Ledger
 from strategies.parts import Aggregator, Step
+from strategies.storage import StorageName
 from strategies.weightings import DataSize, Uniform
 
 VERSION = 5
@@ -169,6 +169,41 @@ def test_ca2fl_with_everybody_is_gradient_aggregation_whatever_the_cache(toys, s
     wanted, _ = GradientAggregator(Uniform()).aggregate(step)
     # The cache is added and subtracted as it is kept: what half precision loses cancels.
     torch.testing.assert_close(aggregator.aggregate(step)[0], wanted, atol=1e-6, rtol=1e-6)
+
+
+updates_of_a_step = st.lists(
+    st.tuples(st.integers(0, 5), st.sampled_from([(0, 1), (0, 1), (0,), (1,)])), min_size=1, max_size=5
+)
+
+
+@pytest.mark.parametrize("weighting", [Uniform, DataSize])
+@given(steps=st.lists(updates_of_a_step, min_size=1, max_size=6), seed=st.integers(0, 100))
+def test_ca2fl_is_its_formula_whoever_reports(toys, weighting, steps: list, seed: int) -> None:
+    """Also with clients that report twice in a step, own other tasks than before, and unequal weights."""
+    aggregator = ready(toys, CalibratedAggregator(weighting(), 0.5))
+    h: dict[int, tuple[torch.Tensor, tuple[int, ...]]] = {}
+    for number, reports in enumerate(steps):
+        updates = [
+            toys.make_update(client, 100 * seed + 10 * number + i, tasks=tasks)
+            for i, (client, tasks) in enumerate(reports)
+        ]
+        step = make_step(toys, updates, clients=6)
+        wanted = step.model.vector.double().clone()
+        for index, part in enumerate([toys.LAYOUT.shared, *toys.LAYOUT.heads, toys.LAYOUT.buffers]):
+            takes_part = (lambda tasks: True) if index in (0, 3) else (lambda tasks, task=index - 1: task in tasks)
+            owners = [update for update in updates if takes_part(update.tasks)]
+            if not owners:
+                continue
+            kept = [vector for vector, tasks in h.values() if takes_part(tasks)]
+            lacking = sum(not takes_part(tasks) for _, tasks in h.values())
+            if lacking < 6:
+                wanted[part] += 0.5 * sum((vector[part] for vector in kept), torch.zeros(())) / (6 - lacking)
+            for update, p in zip(owners, weighting().weights(owners, VERSION, step.ledger), strict=True):
+                before = h[update.client][0] if update.client in h else torch.zeros(9)
+                wanted[part] += 0.5 * p * (update.delta - before)[part].double()
+        # Roundings of a few terms below 5.
+        torch.testing.assert_close(aggregator.aggregate(step)[0], wanted.float(), atol=1e-5, rtol=0)
+        h |= {update.client: (update.delta, update.tasks) for update in updates}
 
 
 def test_ca2fl_heads_take_the_caches_of_their_owners(toys) -> None:
