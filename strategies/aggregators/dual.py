@@ -1,73 +1,68 @@
-"""FedSpeed's server step: updates, and the mean of all clients' dual variables, are added to the model."""
+"""FedSpeed's server step: the mean of all clients' dual variables is added to another aggregator's model."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fedmtl.parameters import cut, weighted_sum
-from fedmtl.protocol import GlobalModel, Update
-from strategies.aggregators.ownership import combine_by_owner
-from strategies.parts import Aggregator, Step, Weighting
+from fedmtl.parameters import weighted_sum
+from fedmtl.protocol import GlobalModel
+from strategies.parts import Aggregator, Step
 
 
 class DualAveraged(Aggregator):
-    """``w[t+1] = w[t] + sum_i p_i Delta_i + h`` with the mean ``h = (1/N) sum_i h_i`` of all clients' dual variables.
+    """``w[t+1] = base(w[t]) + h``, with the mean ``h = (1/N) sum_i h_i`` of the dual variables of all N clients.
 
     A client adds its update to its own h_i (:mod:`clients.adaptation.sharpness`), so the server knows their mean
     without being told: ``h += (1/N) sum_{i in S} Delta_i``. With tasks that only some clients own, the others' h_i of
-    their heads count as the zeros that they are. Batch-norm statistics have no h.
+    their heads count as the zeros that they are.
 
     Parameters
     ----------
-    weighting
-        Gives the p_i.
+    base
+        Makes the model of the updates.
     """
 
     needs = MappingProxyType(
+    provides = frozenset({"duals-mean"})
         {
             "every-update": "a dual variable whose update is dropped is moved on the client alone",
+            "duals": "clients keep no dual variable whose mean it could be; take strategy.policy = 'dual-corrected'",
             "exact-updates": "a dual variable that moves by another update than the server's is not in its mean",
         }
     )
 
-    def __init__(self, weighting: Weighting) -> None:
-        self.weighting = weighting
-        self.needs_bases = weighting.needs_bases
+    def __init__(self, base: Aggregator) -> None:
+        self.base = base
+        self.needs_bases = base.needs_bases
+        self.averages_models = base.averages_models
         self._dual: Tensor | None = None
 
     def prepare(self, model: GlobalModel, seed: int) -> None:
         """Start with dual variables of zero."""
+        self.base.prepare(model, seed)
         self._dual = torch.zeros_like(model.vector)
 
     def aggregate(self, step: Step) -> tuple[Tensor, tuple[float, ...]]:
-        """Move the mean dual variable, and add it to the weighted updates."""
+        """Move the mean dual variable, and add it; batch-norm statistics have none."""
         assert self._dual is not None
-        w, h, share = step.model.vector, self._dual, 1.0 / len(step.ledger.known)
-
-        def combine(part: slice, updates: Sequence[Update], weights: Sequence[float]) -> Tensor:
-            deltas = [cut(update.delta, part) for update in updates]
-            change = weighted_sum(deltas, [share] * len(deltas))
-            h[part] += change
-            if len(set(weights)) == 1:
-                # The same sum but for a factor: the updates need not be read again.
-                return change.mul_(weights[0] / share).add_(w[part])
-            return weighted_sum(deltas, weights, w[part])
-
-        vector, weights = combine_by_owner(step, self.weighting, combine)
+        vector, weights = self.base.aggregate(step)
+        share = 1.0 / len(step.ledger.known)
+        deltas = [update.delta for update in step.updates]
+        self._dual = weighted_sum(deltas, [share] * len(deltas), self._dual)
         part = step.model.layout.trainable
-        vector[part] += h[part]
+        vector[part] += self._dual[part]
         return vector, weights
 
     def state_dict(self) -> dict[str, Any]:
-        """The mean dual variable."""
-        assert self._dual is not None
-        return {"dual": self._dual.clone()}
+        """The mean dual variable, and the base's state."""
+        return {"base": self.base.state_dict(), "dual": self._dual}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state that `state_dict` returned."""
-        self._dual = state["dual"].clone()
+        self.base.load_state_dict(state["base"])
+        self._dual = state["dual"]
