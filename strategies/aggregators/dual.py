@@ -27,11 +27,11 @@ class DualAveraged(Aggregator):
         Makes the model of the updates.
     """
 
-    needs = MappingProxyType(
     provides = frozenset({"duals-mean"})
+    needs = MappingProxyType(
         {
-            "every-update": "a dual variable whose update is dropped is moved on the client alone",
             "duals": "clients keep no dual variable whose mean it could be; take strategy.policy = 'dual-corrected'",
+            "every-update": "a dual variable whose update is dropped is moved on the client alone",
             "exact-updates": "a dual variable that moves by another update than the server's is not in its mean",
         }
     )
