@@ -25,9 +25,9 @@ from fedmtl.components import Param
 from strategies.aggregators.dual import DualAveraged
 from strategies.methods import method
 from strategies.parts import TaskWeights
-from strategies.policies.technique import LocalTechnique
 from strategies.schedulers import Synchronous
 from strategies.strategy import Strategy
+from strategies.technique_parts import dual_corrected
 from strategies.weightings import Uniform
 
 _CODE = "authors' code"
@@ -47,6 +47,6 @@ def fedspeed(
     clients_per_round: Annotated[int | None, Param("clients drawn for a round; all if not set", ge=1)] = None,
 ) -> Strategy:
     """FedSpeed: rounds of proximal steps with perturbed gradients and a dual correction."""
-    policy = LocalTechnique("sharpness", {"rho": rho, "mix": mix, "dual": True}, proximal=lam)
+    policy = dual_corrected(lam=lam, rho=rho, mix=mix)
     aggregator = DualAveraged(Uniform())
     return Strategy(Synchronous(clients_per_round), aggregator, policy, task_weights, name="fedspeed")

@@ -1,30 +1,31 @@
-"""FedSpeed's server step: the mean of all clients' dual variables is added to another aggregator's model."""
+"""FedSpeed's server step: updates, and the mean of all clients' dual variables, are added to the model."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fedmtl.parameters import weighted_sum
-from fedmtl.protocol import GlobalModel
-from strategies.parts import Aggregator, Step
+from fedmtl.parameters import cut, weighted_sum
+from fedmtl.protocol import GlobalModel, Update
+from strategies.aggregators.ownership import combine_by_owner
+from strategies.parts import Aggregator, Step, Weighting
 
 
 class DualAveraged(Aggregator):
-    """``w[t+1] = base(w[t]) + h``, with the mean ``h = (1/N) sum_i h_i`` of the dual variables of all N clients.
+    """``w[t+1] = w[t] + sum_i p_i Delta_i + h`` with the mean ``h = (1/N) sum_i h_i`` of all clients' dual variables.
 
     A client adds its update to its own h_i (:mod:`clients.adaptation.sharpness`), so the server knows their mean
     without being told: ``h += (1/N) sum_{i in S} Delta_i``. With tasks that only some clients own, the others' h_i of
-    their heads count as the zeros that they are.
+    their heads count as the zeros that they are. Batch-norm statistics have no h.
 
     Parameters
     ----------
-    base
-        Makes the model of the updates.
+    weighting
+        Gives the p_i.
     """
 
     provides = frozenset({"duals-mean"})
@@ -36,33 +37,39 @@ class DualAveraged(Aggregator):
         }
     )
 
-    def __init__(self, base: Aggregator) -> None:
-        self.base = base
-        self.needs_bases = base.needs_bases
-        self.averages_models = base.averages_models
+    def __init__(self, weighting: Weighting) -> None:
+        self.weighting = weighting
+        self.needs_bases = weighting.needs_bases
         self._dual: Tensor | None = None
 
     def prepare(self, model: GlobalModel, seed: int) -> None:
         """Start with dual variables of zero."""
-        self.base.prepare(model, seed)
         self._dual = torch.zeros_like(model.vector)
 
     def aggregate(self, step: Step) -> tuple[Tensor, tuple[float, ...]]:
-        """Move the mean dual variable, and add it; batch-norm statistics have none."""
+        """Move the mean dual variable, and add it to the weighted updates."""
         assert self._dual is not None
-        vector, weights = self.base.aggregate(step)
-        share = 1.0 / len(step.ledger.known)
-        deltas = [update.delta for update in step.updates]
-        self._dual = weighted_sum(deltas, [share] * len(deltas), self._dual)
+        w, h, share = step.model.vector, self._dual, 1.0 / len(step.ledger.known)
+
+        def combine(part: slice, updates: Sequence[Update], weights: Sequence[float]) -> Tensor:
+            deltas = [cut(update.delta, part) for update in updates]
+            change = weighted_sum(deltas, [share] * len(deltas))
+            h[part] += change
+            if len(set(weights)) == 1:
+                # The same sum but for a factor: the updates need not be read again.
+                return change.mul_(weights[0] / share).add_(w[part])
+            return weighted_sum(deltas, weights, w[part])
+
+        vector, weights = combine_by_owner(step, self.weighting, combine)
         part = step.model.layout.trainable
-        vector[part] += self._dual[part]
+        vector[part] += h[part]
         return vector, weights
 
     def state_dict(self) -> dict[str, Any]:
-        """The mean dual variable, and the base's state."""
-        return {"base": self.base.state_dict(), "dual": self._dual}
+        """The mean dual variable."""
+        assert self._dual is not None
+        return {"dual": self._dual.clone()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state that `state_dict` returned."""
-        self.base.load_state_dict(state["base"])
-        self._dual = state["dual"]
+        self._dual = state["dual"].clone()
