@@ -86,8 +86,8 @@ class Robust(Aggregator):
 
     Notes
     -----
-    A step with fewer updates than a rule needs (``2f + 3`` for Krum, ``4f + 3`` for Bulyan, else 3) is logged as a
-    warning; Bulyan then leaves the model as it is.
+    A step with fewer updates than a rule needs (``2f + 3`` for Krum, and f beyond the selected; ``4f + 3`` for Bulyan;
+    else 3) is logged as a warning; Bulyan then leaves the model as it is.
     """
 
     def __init__(
@@ -127,7 +127,8 @@ class Robust(Aggregator):
         """Updates of a step below which the rule protects nobody."""
         if self.rule in _PRIVATE:
             return 1
-        return {"krum": 2, "multikrum": 2, "bulyan": 4}.get(self.rule, 0) * self.malicious + 3
+        least = {"krum": 2, "multikrum": 2, "bulyan": 4}.get(self.rule, 0) * self.malicious + 3
+        return max(least, self.selected + self.malicious) if self.rule == "multikrum" else least
 
     def prepare(self, model: GlobalModel, seed: int) -> None:
         """Take the seed of the noise."""

@@ -183,3 +183,5 @@ def test_options_that_make_no_sense_are_refused() -> None:
         build_strategy("fedavg", {"aggregator": "dp-clip"})
     with pytest.raises(ConfigError, match="needs 11 updates, clients_per_round = 10 gives fewer"):
         build_strategy("fedavg", {"aggregator": "bulyan", "malicious": 2, "clients_per_round": 10})
+    with pytest.raises(ConfigError, match="needs 12 updates, clients_per_round = 11 gives fewer"):
+        build_strategy("fedavg", {"aggregator": "multikrum", "selected": 10, "malicious": 2, "clients_per_round": 11})
