@@ -44,7 +44,6 @@ from fedmtl.components import Param
 from strategies.aggregators import GradientAggregator, ModelAggregator
 from strategies.fedqs_parts import (
     AdaptMomentum,
-    CarryMeta,
     ClassData,
     Feedback,
     FeedbackSimilarity,
@@ -83,9 +82,11 @@ from strategies.profiles import profile
 from strategies.reference_options import (
     BUFFERS,
     BatchNormBuffers,
+    CarryMeta,
     TickOrder,
     Updates,
     buffers_apart,
+    carried_meta,
     waiting_updates,
 )
 from strategies.strategy import Strategy
@@ -162,7 +163,6 @@ def fedqs(
         feedback_similarity=feedback_similarity,
         similarity_cap=similarity_cap,
         frequency_cap=frequency_cap,
-        carry_meta=carry_meta,
     )
     policy = fedqs_policy(
         a=a,
@@ -180,7 +180,8 @@ def fedqs(
         lg_source=lg_source,
         sbc_data=sbc_data,
     )
-    aggregator = GradientAggregator(weighting) if aggregation == "gradient" else ModelAggregator(weighting)
+    plain = GradientAggregator(weighting) if aggregation == "gradient" else ModelAggregator(weighting)
+    aggregator = waiting_updates(carried_meta(buffers_apart(plain, bn_buffers), carry_meta), updates)
     return Strategy(
         BUFFERS[tick_order](
             buffer_size,
@@ -191,7 +192,7 @@ def fedqs(
             max_size=max_buffer,
             patience=flush_seconds,
         ),
-        waiting_updates(buffers_apart(aggregator, bn_buffers), updates),
+        aggregator,
         policy,
         task_weights,
         name="fedqs",

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from fedmtl.components import Param
 from strategies.parts import ClientPolicy, Weighting
 from strategies.policies.fedqs import Adaptivity, FedQSPolicy, GlobalStepName, MeasureName
-from strategies.weightings import FedQSWeights, GlobalArrays
+from strategies.weightings import FedQSWeights
 
 _CODE = "authors' code"
 
@@ -39,10 +39,6 @@ GlobalStep = Annotated[
         "it (authors' code)"
     ),
 ]
-CarryMeta = Annotated[
-    Literal["with_update", "global_arrays"],
-    Param("feedback bit and similarity: the update's own, or those of its client's newest job (authors' code)"),
-]
 ClassData = Annotated[
     Literal["holdout", "train20"],
     Param("class accuracies: on held-out examples, or on the first 20 of a class that are trained on (authors' code)"),
@@ -58,10 +54,9 @@ def fedqs_weights(
     feedback_similarity: FeedbackSimilarity = "1+G^2",
     similarity_cap: SimilarityCap = 2.0,
     frequency_cap: FrequencyCap = 9.0,
-    carry_meta: CarryMeta = "with_update",
 ) -> Weighting:
     """A base weight, raised for updates with FedQS's feedback bit; they sum to 1."""
-    weights = FedQSWeights(
+    return FedQSWeights(
         base,
         phi=phi,
         feedback=feedback,
@@ -70,7 +65,6 @@ def fedqs_weights(
         similarity_cap=similarity_cap,
         frequency_cap=frequency_cap,
     )
-    return GlobalArrays(weights) if carry_meta == "global_arrays" else weights
 
 
 def fedqs_policy(

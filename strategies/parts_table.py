@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from strategies.aggregator_parts import (
     cached_models,
     calibrated,
+    global_arrays,
     gossip,
     gradient,
     min_norm,
@@ -86,6 +87,7 @@ AGGREGATORS: Mapping[str, Builder] = {
     "singles-apart": singles_apart,
     "statistics": statistics,
     "overwritten": overwritten,
+    "global-arrays": global_arrays,
     "robust": robust,
     "wkafl": wkafl,
     "calibrated": calibrated,

@@ -6,13 +6,17 @@ from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from fedmtl.components import Param
-from strategies.aggregators import Overwritten, Statistics
+from strategies.aggregators import GlobalArrays, Overwritten, Statistics
 from strategies.parts import Aggregator
 from strategies.schedulers import Buffered, Swept
 
 Updates = Annotated[
     Literal["snapshot", "ref_overwrite"],
     Param("what is applied: the update that waited, or what its client has begun to train since (authors' code)"),
+]
+CarryMeta = Annotated[
+    Literal["with_update", "global_arrays"],
+    Param("feedback bit and similarity: the update's own, or those of its client's newest job (authors' code)"),
 ]
 TickOrder = Annotated[
     Literal["sent", "client"],
@@ -33,6 +37,11 @@ BUFFERS: Mapping[str, type[Buffered]] = {"sent": Buffered, "client": Swept}
 def waiting_updates(aggregator: Aggregator, updates: Updates) -> Aggregator:
     """The aggregator, given what the option says."""
     return Overwritten(aggregator) if updates == "ref_overwrite" else aggregator
+
+
+def carried_meta(aggregator: Aggregator, carry_meta: CarryMeta) -> Aggregator:
+    """The aggregator, given what the option says."""
+    return GlobalArrays(aggregator) if carry_meta == "global_arrays" else aggregator
 
 
 def buffers_apart(aggregator: Aggregator, rule: BatchNormBuffers) -> Aggregator:

@@ -3,7 +3,6 @@
 from strategies.weightings.agreement import Agreement
 from strategies.weightings.data_size import DataSize
 from strategies.weightings.fedqs import FedQSWeights
-from strategies.weightings.global_arrays import GlobalArrays
 from strategies.weightings.kafl import KAFLWeights
 from strategies.weightings.normalised import Normalised
 from strategies.weightings.share import Capped, ShareOfAll
@@ -18,7 +17,6 @@ __all__ = [
     "DataSize",
     "Discounted",
     "FedQSWeights",
-    "GlobalArrays",
     "KAFLWeights",
     "LocalSteps",
     "Normalised",

@@ -10,7 +10,7 @@ import torch
 
 from clients.trainer import LocalTrainer
 from fedmtl.data.federated import Examples, FederatedData
-from fedmtl.data.holdout import hold_out
+from fedmtl.data.holdout import first_of_each_class, hold_out
 from fedmtl.models import build_model
 from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import Balancing, GlobalModel, TrainOrder, TrainSettings, Update
@@ -36,14 +36,30 @@ TERMS = {
 
 
 def train(
-    data: FederatedData, task: Task, similarity: float, client: int = 0, base: torch.Tensor | None = None
+    data: FederatedData,
+    task: Task,
+    similarity: float,
+    client: int = 0,
+    base: torch.Tensor | None = None,
+    judged_on: int = 0,
 ) -> Update:
     model = build_model("linear", {}, data.input_shape, [task], 1)
     layout = ParameterLayout.of(model)
     vector = torch.zeros(layout.size) if base is None else base
     settings = TrainSettings(epochs=3, batch_size=10, learning_rate=0.01, clip=0.0)
     order = TrainOrder(
-        client, 1, GlobalModel(2, vector, layout), None, settings, None, Balancing(), "fedqs", TERMS, {}, 7
+        client,
+        1,
+        GlobalModel(2, vector, layout),
+        None,
+        settings,
+        None,
+        Balancing(),
+        "fedqs",
+        TERMS,
+        {},
+        7,
+        {"judged_on": judged_on},
     )
     return LocalTrainer(model, data).train(order, {"similarity": similarity, "learning_rate": 0.01})
 
@@ -88,3 +104,27 @@ def test_a_slow_and_biased_client_is_judged_on_examples_it_never_trains_on(right
     data.train.features[held, 0] = sign[held]
     reads_the_sign = torch.tensor([-1.0, 1.0, 0.0, 0.0])  # weights of the two outputs, then their biases
     assert train(data, task, similarity=70.0, base=reads_the_sign).client_type == expected
+
+
+def test_a_client_can_be_judged_on_the_first_examples_that_it_trains_on() -> None:
+    """Of each class the first 3 that are trained on carry the label's sign, and no other example does."""
+    task = Task("kind", "classification", 2)
+    targets = torch.arange(40) % 2
+    data = make_data(task, -torch.ones(40, 1), targets, [40])
+    trained = data.shards[0]
+    reads_the_sign = torch.tensor([-1.0, 1.0, 0.0, 0.0])
+
+    def judged(on: int) -> str:
+        return train(data, task, similarity=70.0, base=reads_the_sign, judged_on=on).client_type
+
+    assert [judged(on) for on in (0, 3)] == ["SBC-2", "SBC-2"]
+    ones = trained[targets[trained] == 1]
+    data.train.features[ones[:3], 0] = 1.0
+    assert [judged(on) for on in (0, 3)] == ["SBC-2", "SBC-1"]
+    assert judged(9) == "SBC-2"  # a third of the second class is right
+
+
+def test_the_first_of_each_class_are_counted_in_the_examples_order() -> None:
+    labels = torch.tensor([2, 0, 2, 2, 1, 0, 2])
+    assert first_of_each_class(labels, 2).tolist() == [True, True, True, False, True, True, False]
+    assert first_of_each_class(labels.float(), 1).tolist() == [True, True, False, False, True, False, False]

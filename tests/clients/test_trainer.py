@@ -163,7 +163,37 @@ def test_a_loss_that_is_not_finite_makes_the_update_a_failure_that_names_the_tas
     assert update.failure == "loss of task 'size' is nan in step 1"
 
 
+def test_a_short_last_batch_can_be_dropped(data: FederatedData, start: GlobalModel) -> None:
+    """The rest of the job is as with the first examples of each epoch's shuffle alone: 20 of the 23."""
+    what = order(start, 0, tiny_clients="ref_drop_last")
+    update = trainer(data).train(what)
+    assert update.steps == 4
+    whole = trainer(data).train(order(start, 0, steps=2))
+    first = trainer(data).train(order(start, 0, steps=2, tiny_clients="ref_drop_last"))
+    assert torch.equal(first.delta, whole.delta)
+    assert not torch.equal(update.delta, trainer(data).train(order(start, 0, steps=4)).delta)
+
+
+def test_a_client_that_drops_its_only_batch_trains_nothing_and_answers(data: FederatedData, start: GlobalModel) -> None:
+    for steps in (None, 5):
+        update = trainer(data).train(order(start, 1, steps=steps, tiny_clients="ref_drop_last"))
+        assert (update.steps, update.examples, update.failure, update.task_losses) == (0, 4, None, ())
+        assert update.delta.abs().max() == 0
+
+
+def test_a_batch_that_is_just_full_is_not_dropped(data: FederatedData, start: GlobalModel) -> None:
+    kept, dropped = (order(start, 0, batch_size=23, tiny_clients=rule) for rule in ("keep_last_batch", "ref_drop_last"))
+    assert torch.equal(trainer(data).train(kept).delta, trainer(data).train(dropped).delta)
+
+
 def test_local_steps_count_the_short_last_batch(start: GlobalModel) -> None:
     assert local_steps(order(start), 23) == 6
     assert local_steps(order(start), 1) == 2
     assert local_steps(order(start, steps=4), 23) == 4
+
+
+def test_local_steps_of_clients_that_drop_it(start: GlobalModel) -> None:
+    dropping = order(start, tiny_clients="ref_drop_last")
+    assert [local_steps(dropping, examples) for examples in (9, 10, 19, 23)] == [0, 2, 2, 4]
+    assert [local_steps(dataclasses.replace(dropping, steps=3), examples) for examples in (9, 10)] == [0, 3]
+    assert local_steps(order(start, tiny_clients="skip_client"), 9) == 2

@@ -125,7 +125,16 @@ def test_fast_clients_are_those_with_more_than_the_mean_share(toys) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"aggregation": "model"}, {"lg_source": "since_last"}, {"clock": "tick"}], ids=str
+    "options",
+    [
+        {},
+        {"aggregation": "model"},
+        {"lg_source": "since_last"},
+        {"clock": "tick"},
+        {"profile": "ref"},
+        {"updates": "ref_overwrite", "aggregation": "model", "concurrency": 6},
+    ],
+    ids=str,
 )
 @settings(max_examples=8, deadline=None)
 @given(moment=st.integers(1, 220))

@@ -25,6 +25,11 @@ VARIANTS: dict[str, tuple[str, dict]] = {
     **{name: (name, SMALL) for name in ("safa", "mstep", "wkafl", "defedavg")},
     "fedqs, models": ("fedqs", SMALL | {"aggregation": "model", "lg_source": "since_last"}),
     "fedqs, ticks, 3 busy": ("fedqs", SMALL | {"clock": "tick", "buffer": "one_per_tick", "concurrency": 3}),
+    "fedqs, as its authors have it": ("fedqs", SMALL | {"profile": "ref"}),
+    "fedqs, overwritten models, 3 busy": (
+        "fedqs",
+        SMALL | {"aggregation": "model", "updates": "ref_overwrite", "concurrency": 3},
+    ),
     "fedcompass": ("fedcompass", GROUPS),
     "fedcompass, models": ("fedcompass", GROUPS | {"aggregation": "model", "alpha": 1.0, "statistics": "group_mean"}),
     "fedcompass+": ("fedcompass", GROUPS | {"variant": "momentum", "client_rate": "decay"}),

@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from fedmtl.errors import ConfigError
-from strategies.aggregators import GradientAggregator, ModelAggregator, Overwritten
+from strategies.aggregators import GlobalArrays, GradientAggregator, ModelAggregator, Overwritten
 from strategies.catalogue import build_strategy
 from strategies.flower.fleet import GridFleet
 from strategies.ledger import Ledger
 from strategies.parts import Aggregator, Step
 from strategies.schedulers import Buffered, Swept
 from strategies.strategy import Strategy
-from strategies.weightings import DataSize, GlobalArrays, Uniform
+from strategies.weightings import DataSize, Uniform
 
 HISTOGRAM = """
 1x4 2x2 3x5 4x4 5x2 6x2 7x3 8x2 10x7 11x2 12x1 13x2 14x1 15x3 16x1 17x2 18x1 20x1 21x1 22x1 23x2 24x2 25x1 26x5 27x4
@@ -203,21 +203,20 @@ class Shown(Uniform):
 def test_bits_and_similarities_are_those_of_the_newest_job(toys) -> None:
     """A bit counts only while no step was taken since the job began; a similarity counts, and enters the mean."""
     shown, ledger = Shown(), Ledger()
-    arrays = GlobalArrays(shown)
+    arrays = GlobalArrays(GradientAggregator(shown))
     waits = toys.make_update(0, 3, version=6, feedback=True, similarity=50.0)
     began = toys.make_update(0, 4, version=7, feedback=False, similarity=90.0)
     other = toys.make_update(1, 2, version=7, feedback=True, similarity=30.0)
     for told in (waits, began, other):
         arrays.foresee(told, ledger)
     assert ledger.mean_similarity == pytest.approx((90.0 + 30.0) / 2)
-    arrays.weights([waits, other], 7, ledger)
-    assert shown.seen == [(False, 90.0), (True, 30.0)]
-    arrays.weights([waits, other], 8, ledger)
-    assert shown.seen == [(False, 90.0), (False, 30.0)]
+    for version, bit in ((7, True), (8, False)):
+        arrays.aggregate(Step(toys.start_model(version), [waits, other], {}, "full", frozenset(), ledger))
+        assert shown.seen == [(False, 90.0), (bit, 30.0)]
 
 
 def test_being_told_a_second_time_changes_nothing(toys) -> None:
-    ledger, arrays = Ledger(), GlobalArrays(Uniform())
+    ledger, arrays = Ledger(), GlobalArrays(GradientAggregator(Uniform()))
     told = toys.make_update(0, 3, similarity=float("nan"))
     arrays.foresee(told, ledger)
     arrays.foresee(told, ledger)

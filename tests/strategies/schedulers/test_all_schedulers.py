@@ -21,7 +21,17 @@ from fedmtl.state import split
 from strategies.aggregators import GradientAggregator, ModelAggregator
 from strategies.loop import Loop
 from strategies.parts import Scheduler
-from strategies.schedulers import Asynchronous, Buffered, Compass, LagTolerant, Pooled, Queued, Synchronous, Tiered
+from strategies.schedulers import (
+    Asynchronous,
+    Buffered,
+    Compass,
+    LagTolerant,
+    Pooled,
+    Queued,
+    Swept,
+    Synchronous,
+    Tiered,
+)
 from strategies.selectors import HeteroSelect, OortSelector
 from strategies.selectors.paced import PacedSelector
 from strategies.strategy import Strategy
@@ -51,6 +61,8 @@ SCHEDULERS: dict[str, Callable[[], Scheduler]] = {
     "buffered, ticks": lambda: Buffered(4, clock="tick"),
     "buffered, ticks, 3 busy": lambda: Buffered(4, clock="tick", concurrency=3),
     "buffered, one per tick": lambda: Buffered(4, clock="tick", buffer="one_per_tick"),
+    "swept": lambda: Swept(4, clock="tick"),
+    "swept, one per tick, 3 busy": lambda: Swept(4, clock="tick", buffer="one_per_tick", concurrency=3),
     "buffered, more than there are": lambda: Buffered(50),
     "buffered, every task": lambda: Buffered(4, max_size=7),
     "buffered, every task, ticks": lambda: Buffered(4, max_size=7, clock="tick"),
