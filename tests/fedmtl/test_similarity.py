@@ -86,17 +86,14 @@ def test_cosine_and_distance_order_pairs_as_the_angle_does(name: str, seeds: lis
 WHOLE = [slice(0, None)]
 
 
-@given(seed=st.integers(0, 10_000), size=st.sampled_from([64, 500, 3000]))
-def test_angles_of_shifted_tensors_hardly_tell_directions_apart(seed: int, size: int) -> None:
-    """Independent directions come out at 15 to 33 degrees and opposite ones at 22 to 47 (section 10, defect 4).
-
-    The ranges are of a model's tensors; random ones of 64 entries spread by some degrees more.
-    """
+@given(seed=st.integers(0, 1000))
+def test_angles_of_shifted_tensors_hardly_tell_directions_apart(seed: int) -> None:
+    """Independent directions come out at 15 to 33 degrees and opposite ones at 22 to 47 (section 10, defect 4)."""
     generator = torch.Generator().manual_seed(seed)
-    a, b = torch.randn(size, generator=generator), torch.randn(size, generator=generator)
-    assert 12 < tensor_angles(a, b, WHOLE) < 40
-    assert 18 < tensor_angles(a, -a, WHOLE) < 54
-    assert tensor_angles(a, 3 * a + 5, WHOLE) == pytest.approx(0.0, abs=0.1)
+    a, b = torch.randn(500, generator=generator), torch.randn(500, generator=generator)
+    assert 15 < tensor_angles(a, b, WHOLE) < 33
+    assert 22 < tensor_angles(a, -a, WHOLE) < 47
+    assert tensor_angles(a, 3 * a + 50, WHOLE) == pytest.approx(0.0, abs=0.1)
 
 
 def test_tensors_count_the_same_whatever_their_size_and_one_zero_leaves_a_tensor_out() -> None:
