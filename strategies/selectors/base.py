@@ -42,7 +42,7 @@ class Candidates:
         self._unknown = columns
         self._rows: dict[int, int] = {}
         self._clients = np.empty(0, dtype=np.int64)
-        self._idle = np.empty(0, dtype=np.bool_)
+        self._idle = bytearray()  # 1 or 0: one entry is read and written several times as fast as in an array
         self._columns: dict[str, Floats] = {name: np.empty(0) for name in columns}
 
     def __len__(self) -> int:
@@ -60,7 +60,7 @@ class Candidates:
     @property
     def idle(self) -> Rows:
         """Rows of the idle clients."""
-        return np.flatnonzero(self._idle[: len(self)])
+        return np.flatnonzero(np.frombuffer(self._idle, dtype=np.bool_)[: len(self)])
 
     def row(self, client: int) -> int:
         """The client's row; a client that is new gets one."""
@@ -86,21 +86,21 @@ class Candidates:
     def _grow(self, capacity: int) -> None:
         more = capacity - len(self._clients)
         self._clients = np.concatenate([self._clients, np.zeros(more, dtype=np.int64)])
-        self._idle = np.concatenate([self._idle, np.zeros(more, dtype=np.bool_)])
+        self._idle.extend(bytes(more))
         for name, unknown in self._unknown.items():
             self._columns[name] = np.concatenate([self._columns[name], np.full(more, unknown)])
 
     def state_dict(self) -> dict[str, Any]:
         """The table, a tensor for each column."""
-        arrays = {"clients": self.clients, "idle": self._idle[: len(self)]}
+        arrays = {"clients": self.clients, "idle": np.frombuffer(self._idle, dtype=np.bool_)[: len(self)]}
         arrays |= {name: self[name] for name in self._columns}
         return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state that `state_dict` returned."""
         arrays = {name: tensor.numpy().copy() for name, tensor in state.items()}
-        self._clients, self._idle = arrays["clients"], arrays["idle"]
-        self.idle_count = int(self._idle.sum())
+        self._clients, self._idle = arrays["clients"], bytearray(arrays["idle"].tobytes())
+        self.idle_count = sum(self._idle)
         self._columns = {name: arrays[name] for name in self._unknown}
         self._rows = {client: row for row, client in enumerate(self._clients.tolist())}
 
@@ -155,7 +155,8 @@ class Selector(Part):
             chosen = self._take(count)
         rows = np.array(chosen, dtype=np.intp)
         self._close_round(rows)
-        return [int(client) for client in self.candidates.clients[rows]]
+        clients: list[int] = self.candidates.clients[rows].tolist()
+        return clients
 
     def _take(self, count: int) -> list[int]:
         """The next rows of those chosen ahead that are still idle."""
@@ -259,4 +260,6 @@ def mean_loss(update: Update, term: str) -> float:
     if term in update.terms:
         return update.terms[term]
     losses = update.task_losses
+    if len(losses) == 1:
+        return losses[0]
     return float(np.add.reduce(losses)) / len(losses) if losses else 0.0

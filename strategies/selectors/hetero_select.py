@@ -123,7 +123,7 @@ class HeteroSelect(Selector):
         g = torch.stack(list(self._updates.values()))
         g_bar = g.mean(0)
         lengths = torch.linalg.vector_norm(g, dim=1) * torch.linalg.vector_norm(g_bar)
-        cosines = torch.where(lengths > 0, (g @ g_bar) / lengths, torch.ones_like(lengths))
+        cosines = torch.where(lengths > 0, (g @ g_bar) / lengths, 1.0)
         self.candidates["diversity"][list(self._updates)] = (1.0 - cosines).clamp(0.0, 1.0).numpy()
         self._updates.clear()
 

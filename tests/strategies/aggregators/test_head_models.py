@@ -28,6 +28,7 @@ from strategies.schedulers import Buffered, Synchronous
 from strategies.server_optimizers import SGD
 from strategies.strategy import Strategy
 from strategies.task_weights import FedNTKTrace
+from strategies.technique_parts import dual_corrected
 from strategies.weightings import DataSize, Uniform
 
 VERSION = 5
@@ -119,7 +120,7 @@ def test_fedntk_trace_leaves_alone_what_averages_models(toys) -> None:
 
 def test_an_aggregator_that_counts_on_exact_updates_needs_fresh_ones(toys) -> None:
     def strategy(scheduler) -> Strategy:
-        return Strategy(scheduler, DualAveraged(Uniform()), None, FedNTKTrace())
+        return Strategy(scheduler, DualAveraged(Uniform()), dual_corrected(), FedNTKTrace())
 
     with pytest.raises(ConfigError, match=r"DualAveraged counts on updates .* balancing.head_aggregation = 'strategy'"):
         strategy(Buffered(2))
