@@ -148,6 +148,10 @@ def _row(update: Update, task: int) -> Tensor | None:
 
 
 def _common_length(w: Tensor, gram: Tensor) -> Tensor:
-    """The multiple of w for which the weighted gradients are as long as the unweighted, in the mean square."""
+    """The multiple of w for which the weighted gradients are as long as the unweighted, in the mean square.
+
+    Ones if there is none: CAGrad's weights are 0 where the gradients cancel each other.
+    """
     sizes = gram.diagonal()
-    return w * (sizes.sum() / (w.square() * sizes).sum()).sqrt()
+    scaled = w * (sizes.sum() / (w.square() * sizes).sum()).sqrt()
+    return scaled if bool(scaled.isfinite().all()) else torch.ones_like(w)

@@ -88,6 +88,13 @@ def test_orthogonal_gradients_of_one_length_and_a_single_task_have_weights_of_on
     assert step(make(3, rule), [update(alike)], [1.0]) == pytest.approx((1.0,) * 3, rel=1e-6)
 
 
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rows", [((1.0, 2.0), (-1.0, -2.0)), ((3e38, 3e38), (1e-38, 0.0))])
+def test_gradients_that_cancel_or_differ_beyond_measure_have_finite_weights(rule: str, rows) -> None:
+    omega = step(make(2, rule), [update(dict(enumerate(rows)))], [1.0])
+    assert all(0.0 < weight < math.inf for weight in omega)
+
+
 def test_sketches_are_pooled_with_weights_and_batches_and_averaged_over_versions() -> None:
     """Tasks that live on different clients meet in the Gram matrix; a job of one step probed one batch, not two."""
     part = make(2, smoothing=0.8)
