@@ -119,12 +119,17 @@ class Buffered(Scheduler):
             return self._react(
                 now, ((update.key, f"{staleness} versions behind, at most {self._max_staleness} allowed"),)
             )
-        self._buffer.append(update.key)
+        place = self._place(update.key, now)
+        self._buffer.insert(place, update.key)
         if self._patience is not None:
             self._since.append(now)
         if self._coverage is not None:
-            self._coverage.add(update.client, update.tasks)
+            self._coverage.add(update.client, update.tasks, place)
         return self._react(now)
+
+    def _place(self, key: JobKey, now: float) -> int:
+        """Where in the buffer an update belongs; those that arrive at one instant may change places."""
+        return len(self._buffer)
 
     def on_idle(self, client: int, now: float) -> Decision:
         """The client, or another in its place, is next."""

@@ -35,12 +35,12 @@ class TaskCoverage:
         tasks = zip(carried, self._owners, self._met, strict=True)
         return all(waiting or (met and not owners) for waiting, owners, met in tasks)
 
-    def add(self, client: int, tasks: Sequence[int]) -> None:
-        """An update of this client waits."""
+    def add(self, client: int, tasks: Sequence[int], place: int) -> None:
+        """An update of this client waits, at this place among the others."""
         self.leave(client)
         self._known[client] = tuple(tasks)
         self.enter(client)
-        self._waiting.append(tuple(tasks))
+        self._waiting.insert(place, tuple(tasks))
         for task in tasks:
             self._met[task] = True
             self._carried[task] += 1

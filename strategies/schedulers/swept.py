@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedmtl.errors import ConfigError
-from fedmtl.protocol import Decision, Update
+from fedmtl.protocol import JobKey
 from strategies.schedulers.buffered import Buffered
 
 
@@ -25,15 +25,11 @@ class Swept(Buffered):
         self._instant: float | None = None
         self._first = 0  # where the updates of the instant begin
 
-    def on_update(self, update: Update, now: float) -> Decision:
-        """Put it into the buffer, at its place."""
+    def _place(self, key: JobKey, now: float) -> int:
         held = len(self._buffer)
-        decision = super().on_update(update, now)
-        if len(self._buffer) > held:
-            if self._instant != now:
-                self._instant, self._first = now, held
-            bisect.insort(self._buffer, self._buffer.pop(), lo=self._first)
-        return decision
+        if self._instant != now:
+            self._instant, self._first = now, held
+        return bisect.bisect(self._buffer, key, lo=min(self._first, held))
 
     def state_dict(self) -> dict[str, Any]:
         """The buffer's state, and where the instant begins."""

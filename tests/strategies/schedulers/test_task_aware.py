@@ -10,7 +10,7 @@ from fedmtl.errors import ConfigError
 from fedmtl.randomness import derive_seed
 from strategies.aggregators import GradientAggregator
 from strategies.loop import Loop
-from strategies.schedulers import Buffered
+from strategies.schedulers import Buffered, Swept
 from strategies.schedulers.coverage import TaskCoverage
 from strategies.strategy import Strategy
 from strategies.weightings import Uniform
@@ -35,6 +35,19 @@ def make_fleet(toys, clients: int, seed: int, rare: int, *, losses: int = 0):
         return (0.5, 3.0) if derive_seed(seed, "lost", client, job) % 1000 < losses else None
 
     return toys.Fleet(clients, duration, toys.Quirks(outage, tasks=tasks))
+
+
+def test_a_sweep_takes_the_tasks_along_with_its_updates(toys) -> None:
+    """Clients 4, 3 and 2 with the first task and 1 with the second arrive at once; 1, 2 and 3 are taken."""
+    scheduler = Swept(1, clock="tick", max_size=3)
+    scheduler.prepare(toys.start_model(), 0)
+    scheduler.begin(range(5), 0.0)
+    for client in (4, 3, 2, 1):
+        scheduler.on_update(toys.make_update(client, tasks=(int(client == 1),)), 1.0)
+    decision = scheduler.on_deadline(1.0)
+    assert ([key.client for key in decision.aggregate], decision.trigger) == ([1, 2, 3], "full")
+    scheduler.on_update(toys.make_update(0, tasks=(0,)), 2.0)
+    assert scheduler.on_deadline(2.0).aggregate == ()
 
 
 @given(
@@ -112,9 +125,9 @@ def test_a_run_cut_at_any_event_goes_on_to_the_same_bits(toys, seed: int, moment
 def test_coverage_follows_owners_and_waiting_updates() -> None:
     coverage = TaskCoverage(3)
     assert not coverage.complete(9)
-    coverage.add(5, (0, 1))
+    coverage.add(5, (0, 1), 0)
     assert not coverage.complete(9)  # nobody was met who owns the third task: it may yet come
-    coverage.add(6, (2,))
+    coverage.add(6, (2,), 1)
     assert coverage.complete(9)
     assert not coverage.complete(1)
     coverage.take(1)
