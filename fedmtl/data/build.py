@@ -48,7 +48,10 @@ def build_data(config: ExperimentConfig) -> FederatedData:
     data = FederatedData(pool.tasks, pool.train, pool.test, shards, validation, owners)
     if config.tasks.only is not None:
         data = data.only(config.tasks.only)
-    return data.without_tiny(config.training.batch_size) if config.training.tiny_clients == "skip_client" else data
+    if config.training.tiny_clients == "keep_last_batch":
+        return data
+    kept = data.without_tiny(config.training.batch_size)  # refuses a task that nobody would train
+    return kept if config.training.tiny_clients == "skip_client" else data
 
 
 def data_options(config: ExperimentConfig) -> dict[str, Any]:
