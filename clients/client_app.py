@@ -97,7 +97,7 @@ def _train_own(node: Node, order: TrainOrder, context: Context) -> Update:
     state: ClientState = unpack(context.state) if STATE in context.state else {}
     update = node.trainer.train(order, half.observe(order, state))
     half.conclude(order, update, state)
-    send_compressed(order, update)
+    send_compressed(order, update, state)
     for name, part in _record(pack(state)).items():
         context.state[name] = part
     return update

@@ -131,9 +131,10 @@ class SimulatedFleet(Fleet):
         update.bytes_down, update.bytes_up = sent.down, sent.up
         state = self._states.setdefault(key.client, {})
         adaptation(order.policy).conclude(order, update, state)
+        entries = send_compressed(order, update, state)
         if not state:
             del self._states[key.client]
-        if (entries := send_compressed(order, update)) is not None:
+        if entries is not None:
             # An order's time is known when it is sent, so it is that of the longest upload; this is what really went.
             update.bytes_up += 4 * (update.delta.numel() - entries)
         return update

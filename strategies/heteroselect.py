@@ -7,8 +7,9 @@ has momentum (beta); clients report the mean loss of their first 8 batches (8 by
     D = sum_i p_i Delta_i,     v <- beta v + D,     w[t+1] = w[t] + v
 
 with ``p_i = n_i / n``, or by the scores S_i, scaled to 0..1, ``p_i = S_i / sum S``; these may also set a client's
-learning rate, ``min(eta (1 + S_i), cap)``, for which `eta` is 0.05 and the cap 0.15 in the authors' code. Their
-compression, where an update keeps a share of its entries that follows the score and the bandwidth, is not offered.
+learning rate, ``min(eta (1 + S_i), cap)``, for which `eta` is 0.05 and the cap 0.15 in the authors' code, and the share
+of an update's entries that goes up (:mod:`strategies.selectors.score_compression`). An entry takes 8 bytes there, its
+position included (the authors count 4).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from fedmtl.components import Param
+from fedmtl.compression import TopEntries
 from strategies.aggregators import ModelAggregator, Optimized
 from strategies.methods import method
 from strategies.options import base_weighting
@@ -25,6 +27,7 @@ from strategies.round_options import Late, OverCommit, StepBudget, Timeout
 from strategies.schedulers import Synchronous
 from strategies.selectors import HeteroSelect
 from strategies.selectors.hetero_select import FairBy, ScoreWeights
+from strategies.selectors.score_compression import ScoreCompression
 from strategies.server_optimizers import SGD
 from strategies.strategy import Strategy
 
@@ -52,6 +55,11 @@ def heteroselect(
     step_budget: StepBudget = None,
     score_rate: Annotated[bool, Param("learning rates that grow with the score", source=_CODE)] = False,
     rate_cap: Annotated[float, Param("largest learning rate that a score makes", gt=0, source=_CODE)] = 0.15,
+    score_compression: Annotated[
+        bool, Param("updates keep their largest entries, more of them where the score is high", source=_CODE)
+    ] = False,
+    kept: Annotated[float, Param("theta, share of an update's entries that is kept", gt=0, le=1, source=_CODE)] = 0.2,
+    kept_rounds: Annotated[int, Param("rounds over which this share falls", ge=2, source=_CODE)] = 100,
     weight_base: Annotated[
         Literal["uniform", "data_size", "score"], Param("updates count the same, by examples, or by their score")
     ] = "data_size",
@@ -74,5 +82,9 @@ def heteroselect(
     def scaled(client: int, rate: float) -> float:
         return min(rate * (1.0 + selector.score_of(client)), rate_cap)
 
-    policy = LossReports(batches, mu, scaled if score_rate else None)
-    return Strategy(scheduler, aggregator, policy, task_weights, name="heteroselect")
+    shares = ScoreCompression(selector, kept, kept_rounds) if score_compression else None
+    policy = LossReports(batches, mu, scaled if score_rate else None, shares)
+    strategy = Strategy(scheduler, aggregator, policy, task_weights, name="heteroselect")
+    if score_compression:
+        strategy.compress(TopEntries(share=kept))
+    return strategy

@@ -307,6 +307,10 @@ class ClientPolicy(Part):
         """What to tell a client that is about to be sent an order."""
         return Instruction(settings, {}, {})
 
+    def compression(self, client: int, version: int) -> Mapping[str, Any]:
+        """Options of the compressor, if there is one, that are a client's own in an order from this version."""
+        return {}
+
     def on_weighted(self, updates: Sequence[Update], weights: Sequence[float]) -> None:
         """A server step is being taken with these weights; `on_aggregated` follows."""
         return None

@@ -153,12 +153,16 @@ class Strategy(FlowerMethods):
         refuse_misfits(self._parts.values(), given=USUAL - {"exact-updates"})
         self.compressor = compressor
 
-    def _compression(self, version: int) -> Compression | None:
-        """How updates that start from a version are compressed: all with the same random numbers."""
+    def _compression(self, version: int, client: int | None = None) -> Compression | None:
+        """How updates that start from a version are compressed, all with the same random numbers; a client's, or any.
+
+        A compressor restores what any other of its name made.
+        """
         if self.compressor is None:
             return None
         seed = derive_seed(self.seed, "compression", version)
-        return Compression(self.compressor.name, self.compressor.options, seed)
+        own = {} if client is None else self.policy.compression(client, version)
+        return Compression(self.compressor.name, {**self.compressor.options, **own}, seed)
 
     @property
     def _parts(self) -> dict[str, Part]:
@@ -258,7 +262,7 @@ class Strategy(FlowerMethods):
             vectors=instruction.vectors,
             seed=derive_seed(self.seed, "job", client, job),
             constants=self.policy.constants,
-            compression=self._compression(model.version),
+            compression=self._compression(model.version, client),
             transfers=self.aggregator.transfers(client, model.version, self.ledger),
         )
 

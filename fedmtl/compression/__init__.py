@@ -3,5 +3,14 @@
 from fedmtl.compression.base import CompressionError, Compressor
 from fedmtl.compression.shared_randomness import SharedRandomness
 from fedmtl.compression.table import COMPRESSORS, build_compressor, compressor_of
+from fedmtl.compression.top_entries import TopEntries
 
-__all__ = ["COMPRESSORS", "CompressionError", "Compressor", "SharedRandomness", "build_compressor", "compressor_of"]
+__all__ = [
+    "COMPRESSORS",
+    "CompressionError",
+    "Compressor",
+    "SharedRandomness",
+    "TopEntries",
+    "build_compressor",
+    "compressor_of",
+]

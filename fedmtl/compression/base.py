@@ -25,9 +25,12 @@ class Compressor(ABC):
     ----------
     name
         In the table of compressors.
+    memory
+        Which share of what an update lost the client adds to its next one; with 0 it is lost.
     """
 
     name: str
+    memory: float = 0.0
 
     @property
     @abstractmethod

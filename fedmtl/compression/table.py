@@ -10,6 +10,7 @@ from typing import Any
 from fedmtl.components import create
 from fedmtl.compression.base import Compressor
 from fedmtl.compression.shared_randomness import SharedRandomness
+from fedmtl.compression.top_entries import TopEntries
 from fedmtl.protocol import Compression
 
 
@@ -18,7 +19,11 @@ def none() -> None:
     return None
 
 
-COMPRESSORS: dict[str, Callable[..., Compressor | None]] = {"none": none, SharedRandomness.name: SharedRandomness}
+COMPRESSORS: dict[str, Callable[..., Compressor | None]] = {
+    "none": none,
+    SharedRandomness.name: SharedRandomness,
+    TopEntries.name: TopEntries,
+}
 
 
 def build_compressor(name: str, options: Mapping[str, Any]) -> Compressor | None:

@@ -23,22 +23,33 @@ class LossReports(ClientPolicy):
         Factor of a proximal term; None for that of the run's settings.
     rate
         A client's learning rate from the run's; None for the run's itself.
+    compression
+        The options of the compressor that are a client's own in an order from a version; None for none.
     """
 
     name = "losses"
     needs = MappingProxyType({"local-steps": "a client that trains no step has no first losses"})
 
     def __init__(
-        self, steps: int = 0, mu: float | None = None, rate: Callable[[int, float], float] | None = None
+        self,
+        steps: int = 0,
+        mu: float | None = None,
+        rate: Callable[[int, float], float] | None = None,
+        compression: Callable[[int, int], Mapping[str, Any]] | None = None,
     ) -> None:
         self.steps = steps
         self.mu = mu
         self._rate = rate
+        self._compression = compression
 
     @property
     def constants(self) -> Mapping[str, Any]:
         """The number of steps."""
         return {"steps": self.steps}
+
+    def compression(self, client: int, version: int) -> Mapping[str, Any]:
+        """The client's own options."""
+        return {} if self._compression is None else self._compression(client, version)
 
     def instruct(self, client: int, settings: TrainSettings, model: GlobalModel, ledger: Ledger) -> Instruction:
         """The settings, with the proximal term."""

@@ -9,7 +9,8 @@ with probabilities proportional to ``exp(S_i / temperature)``:
 
 g_i is the client's last update, shape [P], and g_bar the mean of the updates that came in the same round. A client of
 which nothing is known yet has norm(V) = 1, so that it is tried, and D = 0. c_i is how often i was chosen, as in the
-authors' code, or its number of examples. norm(S_i) also serves :class:`ScoreWeights` and learning rates.
+authors' code, or its number of examples. norm(S_i) also serves :class:`ScoreWeights`, learning rates and
+:mod:`strategies.selectors.score_compression`.
 
 Differences from the authors' code: g_bar there is a running mean of the server's steps, a client of which nothing is
 known has D = 0.5, S is divided by its range before the softmax, and the temperature falls to a half during the run.
@@ -44,6 +45,11 @@ class HeteroSelect(Selector):
         Of the softmax.
     fair_by
         What c counts: ``"choices"`` or ``"examples"``.
+
+    Attributes
+    ----------
+    mean_score
+        Mean of the scores, scaled to 0..1, of the clients of the last round.
     """
 
     def __init__(
@@ -61,6 +67,7 @@ class HeteroSelect(Selector):
         self.fairness = fairness
         self.staleness = staleness
         self.temperature = temperature
+        self.mean_score = 1.0
         self._updates: dict[int, Tensor] = {}  # by row, of this round; D needs their mean, which is not known before
 
     def heard(self, update: Update) -> None:
@@ -81,6 +88,8 @@ class HeteroSelect(Selector):
     def _close_round(self, rows: Rows) -> None:
         self.candidates["chosen"][rows] = self.round
         self.candidates["choices"][rows] += 1
+        if len(rows):
+            self.mean_score = float(self.candidates["score"][rows].mean())
 
     def probabilities(self, rows: Rows) -> Floats:
         """Probabilities of the first draw from these clients; they sum to 1."""
@@ -128,13 +137,14 @@ class HeteroSelect(Selector):
         self._updates.clear()
 
     def state_dict(self) -> dict[str, Any]:
-        """The table, the rounds and the updates of this round."""
+        """The table, the rounds, the updates of this round and its mean score."""
         updates = [[row, delta] for row, delta in self._updates.items()]
-        return super().state_dict() | {"updates": updates}
+        return super().state_dict() | {"updates": updates, "mean_score": self.mean_score}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state that `state_dict` returned."""
         super().load_state_dict(state)
+        self.mean_score = float(state["mean_score"])
         self._updates = {int(row): delta for row, delta in state["updates"]}
 
 

@@ -27,6 +27,7 @@ RECIPES = {
     "fedgela": ("strategy.clients_per_round=5", "data.alpha=0.1"),
     "ferret": ("strategy.clients_per_round=5",),
     "curriculum": ("strategy.clients_per_round=5", "strategy.versions=6"),
+    "heteroselect": ("strategy.clients_per_round=5", "strategy.score_compression=true"),
 }
 
 

@@ -157,7 +157,7 @@ class ToyFleet(Fleet):
         self._send_more(update, self.quirks.fault(key.client, key.job))
         update.arrived_at = self.time
         adaptation(order.policy).conclude(order, update, self.states.setdefault(key.client, {}))
-        send_compressed(order, update)
+        send_compressed(order, update, self.states[key.client])
         return update
 
     def _make(self, key: JobKey) -> Update:

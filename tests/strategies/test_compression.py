@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from fedmtl.compression import SharedRandomness
+from fedmtl.compression import Compressor, SharedRandomness, TopEntries
 from fedmtl.errors import ConfigError
 from strategies.catalogue import build_strategy
 
@@ -15,9 +15,10 @@ EVERYTHING = ["fedqs", "fedavg", "fedbuff", "fedasync", "fedcompass", "dfedsam"]
 
 
 @pytest.mark.parametrize("name", EVERYTHING)
-def test_any_strategy_may_have_its_updates_compressed(toys, name: str) -> None:
+@pytest.mark.parametrize("compressor", [SharedRandomness(coordinates=4), TopEntries(share=0.3)])
+def test_any_strategy_may_have_its_updates_compressed(toys, name: str, compressor: Compressor) -> None:
     strategy = build_strategy(name, {})
-    strategy.compress(SharedRandomness(coordinates=4))
+    strategy.compress(compressor)
     _, trace = toys.run(strategy, toys.Fleet(12, lambda client, job: 1.0 + client % 5), versions=20)
     assert not trace.rejections
     assert all(update.delta.shape == (9,) for update in trace.received)
