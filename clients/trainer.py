@@ -21,6 +21,7 @@ from fedmtl.balancing.base import Balancer, StepGradients
 from fedmtl.balancing.network import TaskNetwork
 from fedmtl.data.federated import FederatedData
 from fedmtl.data.holdout import first_of_each_class
+from fedmtl.hardware import usable_device
 from fedmtl.models.multitask import MultiTaskModel
 from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import Balancing, TrainOrder, Update
@@ -39,10 +40,15 @@ class LocalTrainer:
         The clients' examples; they are moved to the device once.
     device
         Where to train.
+
+    Raises
+    ------
+    ConfigError
+        If this machine has no such device.
     """
 
     def __init__(self, model: MultiTaskModel, data: FederatedData, *, device: torch.device | str = "cpu") -> None:
-        self.device = torch.device(device)
+        self.device = usable_device(device)
         self._model = model.to(self.device).train()
         self.layout = ParameterLayout.of(self._model)
         self._vector = torch.zeros(self.layout.size, device=self.device)

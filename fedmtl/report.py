@@ -14,6 +14,13 @@ from fedmtl.plots import PLOTS, make_plots
 from fedmtl.records import read_summary
 from fedmtl.records.single_task import SINGLE_TASK, delta_m_words, percent
 
+_GROUPS = {
+    "clients": "last, all clients",
+    "fast": "last, faster half",
+    "slow": "last, slower half",
+    "worst": "last, worst tenth",
+}
+
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; }
 body { max-width: 1200px; margin: 2rem auto; padding: 0 1.5rem; }
@@ -102,7 +109,7 @@ def _facts(summary: Mapping[str, Any]) -> list[list[str]]:
 
 def _metrics(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     groups = {group: None for task in summary["tasks"] for group in task["groups"] if group != "test"}
-    header = ["task", "metric", "last", "mean of the last 20", "best", *(f"last, {group} clients" for group in groups)]
+    header = ["task", "metric", "last", "mean of the last 20", "best", *(_GROUPS.get(group, group) for group in groups)]
     rows = [
         [
             task["name"],

@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fedmtl.config import read_toml, to_toml
+from fedmtl.checkpoint import digest
+from fedmtl.config import to_toml
 from fedmtl.errors import ConfigError, RunDirectoryError
 from fedmtl.files import replacing
 from fedmtl.records.summary import SUMMARY
 from simulations.experiment import Experiment
+from simulations.study_file import read_study
 from simulations.tuning import Choices, Tuning, best_value
-
-_KEYS = ("name", "seeds", "base", "axes", "targets", "highlight", "tune", "baselines")
 
 STUDY = "study.toml"
 
@@ -90,30 +90,29 @@ class Study:
         ConfigError
             If the file or one of its experiments is wrong; names the file and the place.
         """
-        tables = read_toml(path)
-        if unknown := set(tables) - set(_KEYS):
-            raise ConfigError(f"{path}: {min(unknown)} is not a key; known: {', '.join(_KEYS)}")
-        seeds = tables.get("seeds", 5)
-        if isinstance(seeds, int) and not isinstance(seeds, bool) and seeds > 0:
-            seeds = list(range(seeds))
-        if not isinstance(seeds, list) or not seeds or not all(type(s) is int and s >= 0 for s in seeds):
-            raise ConfigError(f"{path}: seeds = {seeds!r}: write a positive number of seeds, or a list of seeds")
-        axes = tables.get("axes", {})
-        if not axes or not all(isinstance(axis, dict) and axis for axis in axes.values()):
-            raise ConfigError(f"{path}: a study needs at least one axis: [axes.strategy.LABEL.strategy] name = ...")
-        tuning = Tuning.parse(tables["tune"], axes, seeds, str(path)) if "tune" in tables else None
-        name, base, targets = str(tables.get("name", path.stem)), tables.get("base", {}), tables.get("targets", {})
-        highlight, baselines = _highlight(path, tables, axes), _baselines(path, tables)
-        study = cls(name, tuple(seeds), base, axes, targets, tuning, highlight, baselines)
-        first = {seeds[0], *(tuning.seeds[:1] if tuning is not None else ())}
-        for cell in [*itertools.chain.from_iterable(study.trials().values()), *study.cells()]:
+        study = cls(**read_study(path))
+        study._check(path)
+        return study
+
+    def _check(self, path: Path) -> None:
+        """See whether every experiment can be one, and has a directory of its own."""
+        cells = [*itertools.chain.from_iterable(self.trials().values()), *self.cells()]
+        of_name: dict[str, Cell] = {}
+        for cell in cells:
+            other = of_name.setdefault(cell.name, cell)
+            if other is not cell:
+                raise ConfigError(
+                    f"{path}: the experiments {_place(other)} and {_place(cell)} would share a directory, {cell.name}; "
+                    "call a label otherwise"
+                )
+        first = {self.seeds[0], *(self.tuning.seeds[:1] if self.tuning is not None else ())}
+        for cell in cells:
             if cell.seed in first:
                 try:
                     if Experiment.load(tables=cell.tables).config.records.baselines:
                         raise ConfigError("records.baselines is for single runs: write baselines = true at the top")
                 except ConfigError as error:
-                    raise ConfigError(f"{path}, {', '.join(cell.labels.values())}: {error}") from None
-        return study
+                    raise ConfigError(f"{path}, {_place(cell)}: {error}") from None
 
     def cells(self, choices: Choices | None = None) -> list[Cell]:
         """Every experiment, the seed outermost; with what was chosen, if there is a section ``[tune]``."""
@@ -154,30 +153,20 @@ class Study:
         return to_toml(tables | ({"targets": self.targets} if self.targets else {}))
 
 
-def _baselines(path: Path, tables: Mapping[str, Any]) -> bool:
-    """Whether single-task models are trained."""
-    asked = tables.get("baselines", False)
-    if not isinstance(asked, bool):
-        raise ConfigError(f"{path}: baselines = {asked!r}: write true or false")
-    return asked
-
-
-def _highlight(path: Path, tables: Mapping[str, Any], axes: Mapping[str, Any]) -> tuple[str, ...]:
-    """The labels that the pictures of a study show for certain."""
-    compared, labels = next(iter(axes.items()))
-    chosen = tables.get("highlight", [])
-    if not isinstance(chosen, list) or not all(label in labels for label in chosen):
-        raise ConfigError(f"{path}: highlight = {chosen!r}: write a list of labels of the axis {compared!r}")
-    return tuple(chosen)
+def _place(cell: Cell) -> str:
+    return ", ".join(cell.labels.values())
 
 
 def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Tables laid over each other, section by section; a component that is named anew drops the older one's options."""
+    """Tables laid over each other, section by section; a component that is named anew drops the older one's options.
+
+    Options below no name stay: they may be meant for any component, and one that does not know them refuses them.
+    """
     result = dict(under)
     for key, value in over.items():
         older = result.get(key)
         if isinstance(value, Mapping) and isinstance(older, Mapping):
-            renamed = any(k in value and value[k] != older.get(k) for k in ("name", "kind"))
+            renamed = any(k in value and k in older and value[k] != older[k] for k in ("name", "kind"))
             result[key] = dict(value) if renamed else merged(older, value)
         else:
             result[key] = value
@@ -193,12 +182,15 @@ def run_study(study: Study, out: Path, *, workers: int, progress: Progress) -> l
 
     Raises
     ------
+    ConfigError
+        If a target is of a task that no experiment has.
     RunDirectoryError
         If `out` holds another study.
     """
     from simulations.study_baselines import StudyBaselines
     from simulations.workers.pool import ray_map
 
+    _check_targets(study)
     path = out / STUDY
     if path.exists() and path.read_text(encoding="utf-8") != study.toml():
         raise RunDirectoryError(f"{out} holds another study, or an older version of this one; choose another --out")
@@ -223,6 +215,21 @@ def run_study(study: Study, out: Path, *, workers: int, progress: Progress) -> l
         failed += alone.train_missing(trials, workers=workers, progress=progress)
         failed += alone.train_missing(alone.finals(), workers=workers, progress=progress)
     return failed + run_missing(study.cells(chosen(study, out)))
+
+
+def _check_targets(study: Study) -> None:
+    """See whether every target is of some experiment's task; no more data are built than are needed for that."""
+    missing, known, seen = set(study.targets), dict[str, None](), set()
+    for cell in (cell for cell in study.cells() if cell.seed == study.seeds[0]):
+        if not missing:
+            return
+        experiment = Experiment.load(tables=cell.tables)
+        if (key := digest({section: experiment.tables[section] for section in ("data", "tasks")})) not in seen:
+            seen.add(key)
+            known |= dict.fromkeys(task.name for task in experiment.data.tasks)
+            missing -= set(known)
+    if missing:
+        raise ConfigError(f"targets.{min(missing)} is not a task of this study; known: {', '.join(known)}")
 
 
 def chosen(study: Study, out: Path) -> Choices | None:

@@ -210,7 +210,7 @@ def _rows(metric: str, groups: Mapping[str, list[dict[str, Any]]], target: float
     """A Markdown table: a row for each label of the compared axis."""
     higher = metric == "accuracy"
     finals = {label: interval([row["final"] for row in rows]) for label, rows in groups.items()}
-    best = (max if higher else min)(mean for mean, _ in finals.values())
+    best = (max if higher else min)((mean for mean, _ in finals.values() if math.isfinite(mean)), default=math.nan)
     arrow = "↑" if higher else "↓"
     reach = f" time to {target:g} (s) | for good (s) |" if target is not None else ""
     drops = " drops > 5 | > 10 |" if higher else ""
@@ -218,14 +218,21 @@ def _rows(metric: str, groups: Mapping[str, list[dict[str, Any]]], target: float
     yield "|---|" + "---:|" * (4 + 2 * (target is not None) + 2 * higher)
     for label, rows in groups.items():
         mean, half = finals[label]
-        text = f"{mean:.3f} ± {half:.3f}" if math.isfinite(half) else f"{mean:.3f}"
+        text = f"{mean:.3f}" if math.isfinite(mean) else "diverged"
+        text += f" ± {half:.3f}" if math.isfinite(half) else ""
         cells = [f"**{text}**" if mean == best else text]
-        cells += [f"{np.nanmean([r[name] for r in rows]):.3f}" for name in ("same_time", "worst_clients")]
+        cells += [_mean([r[name] for r in rows]) for name in ("same_time", "worst_clients")]
         if target is not None:
             cells += [_times([r[name] for r in rows]) for name in ("time_to_target", "stable_at")]
         if higher:
             cells += [f"{np.mean([r[name] for r in rows]):.1f}" for name in ("drops_5", "drops_10")]
         yield f"| {label} | {' | '.join(cells)} | {len(rows)} |"
+
+
+def _mean(values: Sequence[float]) -> str:
+    """The mean of the values that are known."""
+    known = [value for value in values if not math.isnan(value)]
+    return f"{np.mean(known):.3f}" if known else "-"
 
 
 def _times(values: Sequence[float]) -> str:

@@ -43,7 +43,10 @@ class Candidates:
             raise ConfigError(f"{where}.key = {given['key']!r}: write section.key, such as 'training.learning_rate'")
         if not isinstance(given["values"], list) or len(given["values"]) < 2:
             raise ConfigError(f"{where}.values = {given['values']!r}: a choice needs a list of at least two")
-        return cls(section, option, tuple(given["values"]))
+        values = tuple(given["values"])
+        if not all(isinstance(value, str | int | float) for value in values) or len(set(values)) < len(values):
+            raise ConfigError(f"{where}.values = {given['values']!r}: write different numbers or texts")
+        return cls(section, option, values)
 
     @property
     def key(self) -> str:

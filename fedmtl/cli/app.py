@@ -182,7 +182,7 @@ def ntk(
     examples: Annotated[int, typer.Option(min=2, help="Examples to measure at.")] = 256,
     clients: Annotated[int, typer.Option(min=1, help="Clients to look at one by one.")] = 16,
     steps: Annotated[int, typer.Option(min=1, help="Steps of the descent to predict and to measure.")] = 300,
-    rate: Annotated[float | None, typer.Option(min=0.0, help="Its rate; 0.05 over a task's curvature.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Its rate; 0.05 over a task's curvature.")] = None,
     heads: Annotated[bool, typer.Option(help="Kernels of all parameters, not of the shared ones alone.")] = False,
     memory: Annotated[int, typer.Option(min=1, metavar="MIB", help="Memory for a kernel.")] = 1024,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where plots and tables go; ntk or RUN/ntk.")] = None,

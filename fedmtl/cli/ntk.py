@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -67,6 +68,8 @@ def show_kernels(
     UserError
         If the experiment or the run cannot be used, or the files cannot be written.
     """
+    if settings.rate is not None and not 0 < settings.rate < math.inf:
+        raise UserError(f"--rate {settings.rate:g}: must be a positive number")
     if run is None:
         experiment = load_experiment(path, assignments, seed)
         version, time, place = experiment.initial, 0.0, Path("ntk")

@@ -14,9 +14,10 @@ from typing import Self
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn
 from rich.text import Text
 
+from fedmtl.cli.console import is_live
 from fedmtl.config import StopSection
 from fedmtl.protocol import Event
 from strategies.loop import Loop, Observer
@@ -53,7 +54,7 @@ class Snapshot:
     def words(self) -> str:
         """One line, without the metrics."""
         text = f"version {self.version:,}   {self.clock:,.0f} s virtual   {self.rate:,.0f} updates/s"
-        return text if self.left is None else f"{text}   {_duration(self.left)} left"
+        return text if self.left is None else f"{text}   {duration(self.left)} left"
 
     @property
     def metric_words(self) -> str:
@@ -150,11 +151,11 @@ class LiveDisplay(Display):
 
     def __init__(self, console: Console, stop: StopSection) -> None:
         super().__init__(console, stop)
-        columns = (BarColumn(bar_width=24), TaskProgressColumn(), TextColumn("{task.description}"))
-        self._progress = Progress(*columns, console=console)
-        self._bar = self._progress.add_task("starting", total=1.0)
-        self._metrics = Text("", style="cyan")
-        self._live = Live(Group(self._progress, self._metrics), console=console, auto_refresh=False)
+        self._progress = Progress(BarColumn(bar_width=24), TaskProgressColumn(), console=console)
+        self._bar = self._progress.add_task("", total=1.0)
+        # Lines of their own: beside a bar they would be cut off in a narrow terminal, or the bar would.
+        self._words, self._metrics = Text("starting"), Text("", style="cyan")
+        self._live = Live(Group(self._progress, self._words, self._metrics), console=console, auto_refresh=False)
 
     def on_start(self, loop: Loop) -> None:
         """Show the bar: not before, for whatever comes first may have a display of its own."""
@@ -168,17 +169,19 @@ class LiveDisplay(Display):
 
     def show(self, snapshot: Snapshot) -> None:
         """Draw the bar and the metrics anew."""
-        self._progress.update(self._bar, completed=snapshot.share, description=snapshot.words)
+        self._progress.update(self._bar, completed=snapshot.share)
+        self._words.plain = snapshot.words
         self._metrics.plain = snapshot.metric_words
         self._live.refresh()
 
 
 def new_display(console: Console, stop: StopSection) -> Display:
     """The display that fits where the output goes."""
-    return LiveDisplay(console, stop) if console.is_terminal else LineDisplay(console, stop)
+    return LiveDisplay(console, stop) if is_live(console) else LineDisplay(console, stop)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds in words."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,6 +43,9 @@ def show_comparison(directories: Sequence[Path], targets: Sequence[str], out: Pa
 def _target(text: str) -> tuple[str, float]:
     task, _, value = text.rpartition("=")
     try:
-        return task, float(value)
+        number = float(value)
     except ValueError:
-        raise UserError(f"--target {text}: write TASK=VALUE, such as digit=0.9") from None
+        number = math.nan
+    if not task or not math.isfinite(number):
+        raise UserError(f"--target {text}: write TASK=VALUE, such as digit=0.9")
+    return task, number

@@ -100,6 +100,16 @@ CONNECTIONS = pa.schema(
     ]
 )
 
+PARTITION = pa.schema(
+    [
+        pa.field("client", pa.int64(), nullable=False),
+        pa.field("class", pa.int64(), nullable=False),  # a class of the task named in the schema's metadata; 0 for none
+        pa.field("examples", pa.int64(), nullable=False),
+    ]
+)
+
+DEVICES = pa.schema([pa.field("client", pa.int64(), nullable=False), pa.field("seconds", pa.float64(), nullable=False)])
+
 SCHEMAS = {
     "updates": UPDATES,
     "aggregations": AGGREGATIONS,
@@ -111,6 +121,8 @@ SCHEMAS = {
 
 `ntk` is there only if a run measures kernels, `connections` only if its clients are real.
 """
+
+_FILES = SCHEMAS | {"partition": PARTITION, "devices": DEVICES}
 
 
 def read_table(directory: Path, name: str) -> pa.Table:
@@ -125,6 +137,9 @@ def read_table(directory: Path, name: str) -> pa.Table:
     if not path.is_file():
         raise RunDirectoryError(f"{directory} holds no finished run: {path.name} is missing")
     try:
-        return pq.read_table(path)
+        table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
         raise RunDirectoryError(f"cannot read {path}: {error}") from None
+    if absent := [column for column in _FILES[name].names if column not in table.column_names]:
+        raise RunDirectoryError(f"{path} is not a run's table of {name}: the column {absent[0]} is missing")
+    return table

@@ -11,16 +11,7 @@ import torch
 
 from fedmtl.data.federated import FederatedData
 from fedmtl.files import replacing
-
-PARTITION = pa.schema(
-    [
-        pa.field("client", pa.int64(), nullable=False),
-        pa.field("class", pa.int64(), nullable=False),  # a class of the task named in the schema's metadata; 0 for none
-        pa.field("examples", pa.int64(), nullable=False),
-    ]
-)
-
-DEVICES = pa.schema([pa.field("client", pa.int64(), nullable=False), pa.field("seconds", pa.float64(), nullable=False)])
+from fedmtl.records.schemas import DEVICES, PARTITION
 
 
 def partition_table(data: FederatedData) -> pa.Table:

@@ -24,6 +24,12 @@ SUMMARY = "summary.json"
 LAST_EVALUATIONS = 20
 """How many of the last evaluated versions the mean final metric is taken over."""
 
+_KEYS = (
+    *("name", "strategy", "seed", "ended", "versions", "time", "wall_seconds"),
+    *("updates", "bytes", "tasks", "target", "packages"),
+)
+_TASK_KEYS = ("name", "metric", "higher_is_better", "last", "mean_of_last", "best", "groups")
+
 _PACKAGES = ("fedmtl", "torch", "numpy", "flwr", "ray", "pyarrow")
 
 
@@ -100,12 +106,24 @@ def read_summary(directory: Path) -> dict[str, Any]:
     if not path.is_file():
         raise RunDirectoryError(f"{directory} holds no finished run: {SUMMARY} is missing")
     try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
+        summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RunDirectoryError(f"cannot read {path}: {error}") from None
-    if not isinstance(summary, dict) or "tasks" not in summary:
-        raise RunDirectoryError(f"{path} is not the summary of a run")
+    if (missing := _missing(summary)) is not None:
+        raise RunDirectoryError(f"{path} is not the summary of a run: {missing} is missing")
     return summary
+
+
+def _missing(summary: Any) -> str | None:
+    """A key that a summary needs and this one lacks."""
+    if not isinstance(summary, dict):
+        return _KEYS[0]
+    if absent := [key for key in _KEYS if key not in summary]:
+        return absent[0]
+    tasks = summary["tasks"]
+    if not isinstance(tasks, list) or not tasks:
+        return "tasks"
+    return next((f"tasks.{key}" for task in tasks for key in _TASK_KEYS if key not in task), None)
 
 
 def package_versions() -> dict[str, str]:

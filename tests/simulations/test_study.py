@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from fedmtl.errors import ConfigError, RunDirectoryError
 from simulations.study import Study, chosen, merged, run_cell, run_directory, run_study
 from simulations.study_plots import draw
-from simulations.study_results import _reached, collect, interval, value_at, write_table
+from simulations.study_results import _reached, _rows, collect, interval, value_at, write_table
 from simulations.tuning import best_value
 
 TINY = """
@@ -59,6 +60,8 @@ def test_a_component_that_is_named_anew_drops_the_options_of_the_older_one() -> 
         "strategy": {"name": "fedbuff"},
         "data": {"clients": 3, "alpha": 1},
     }
+    unnamed = {"devices": {"jitter": 0.1}}
+    assert merged(unnamed, {"devices": {"kind": "normal"}}) == {"devices": {"kind": "normal", "jitter": 0.1}}
     assert merged(under, {"strategy": {"name": "fedqs", "k": 1}})["strategy"] == {"name": "fedqs", "a": 0.1, "k": 1}
 
 
@@ -70,6 +73,15 @@ def test_a_component_that_is_named_anew_drops_the_options_of_the_older_one() -> 
         ("[targets]", "[aims]", "aims is not a key"),
         ("versions = 4", "version = 4", "stop.version"),
         ("seeds = 2", 'highlight = ["equal"]', "highlight.*labels of the axis 'strategy'"),
+        ("seeds = 2", "seeds = [3, 4, 3]", "seeds.*twice"),
+        ('name = "tiny"', 'name = "tiny/study"', "name = 'tiny/study'.*directory"),
+        ('name = "tiny"', "name = 3", "name = 3"),
+        ("[axes.speed.equal.devices]\nkind", "[axes.speed]\nequal", "axes.speed.equal = 'homogeneous': is a table"),
+        ("axes.speed", "axes.seed", "axes.seed: the results have a column"),
+        ("axes.speed", "axes.task", "axes.task: the results have a column"),
+        ("speed.equal", 'speed."1 9"', "buffered, 1 9 and buffered, 1:9 would share a directory"),
+        ("[targets]\ndigit = 0.05", "[targets]\ndigit = 'high'", "targets.digit = 'high': write a number"),
+        ("[targets]\ndigit = 0.05", "[targets]\ndigit = nan", "targets.digit = nan: write a number"),
     ],
 )
 def test_a_mistake_is_named_with_its_place_before_anything_runs(
@@ -80,6 +92,19 @@ def test_a_mistake_is_named_with_its_place_before_anything_runs(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("text", ["axes = 3", "targets = 3\n[axes.a.b.data]\nalpha = 1.0", "base = []\n[axes.a.b.c]"])
+def test_what_should_be_a_table_and_is_not_is_named(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match=r"a study needs|targets = 3|base = \[\]"):
+        Study.load(write(tmp_path, text))
+
+
+def test_a_target_of_a_task_that_no_experiment_has_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    study = Study.load(write(tmp_path, TINY.replace("digit = 0.05", "digt = 0.05")))
+    with pytest.raises(ConfigError, match=r"targets\.digt is not a task of this study; known: digit, parity"):
+        run_study(study, tmp_path / "out", workers=1, progress=lambda cell, fault: None)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_study_runs_in_parallel_goes_on_where_it_was_and_leaves_table_and_plots(tmp_path: Path) -> None:
     study, out, told = Study.load(write(tmp_path)), tmp_path / "out", []
     assert run_study(study, out, workers=2, progress=lambda cell, fault: told.append((cell.name, fault))) == []
@@ -127,6 +152,18 @@ def test_times_to_a_target_are_the_first_and_the_last_crossing() -> None:
     assert first == 0.0
     assert math.isnan(stable)
     assert all(map(math.isnan, _reached(values, times, 0.9, True)))
+
+
+def test_a_label_that_diverged_is_told_and_leaves_the_best_of_the_others_bold() -> None:
+    def row(final: float, worst: float) -> dict[str, float]:
+        return {"final": final, "same_time": final, "worst_clients": worst, "drops_5": 0, "drops_10": 0}
+
+    groups = {"bad": [row(math.nan, math.nan)], "good": [row(0.5, math.nan), row(0.5, math.nan)]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _, _, bad, good = _rows("accuracy", groups, None)
+    assert bad == "| bad | diverged | - | - | 0.0 | 0.0 | 1 |"
+    assert good == "| good | **0.500 ± 0.000** | 0.500 | - | 0.0 | 0.0 | 2 |"
 
 
 def test_the_interval_is_students() -> None:
@@ -181,6 +218,8 @@ def test_a_setting_is_chosen_for_each_label_on_seeds_of_its_own_and_then_used(tm
         ("at = {", "on = {", "needs the keys"),
         ("training.learning_rate", "learning_rate", "section.key"),
         ("training.learning_rate", "training.rate", "training.rate"),
+        ("values = [1e-4, 0.1]", "values = [0.1, 0.1]", "different numbers or texts"),
+        ("values = [1e-4, 0.1]", 'values = [["digit"], ["ink"]]', "different numbers or texts"),
     ],
 )
 def test_a_mistake_in_what_is_to_be_chosen_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:

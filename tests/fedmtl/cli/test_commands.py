@@ -90,6 +90,9 @@ def test_the_written_experiment_is_complete_and_runs_again_to_the_same_tables(fi
         (["--set", "devices.kind=trace", "--set", "devices.file=absent.csv"], "absent.csv"),
         (["--set", "stop.target.task=digits", "--set", "stop.target.value=0.5"], "stop.target.task = 'digits'"),
         (["--set", 'tasks.names=["digit", "parety"]'], "parety"),
+        (["--set", "engine.device=gpu"], "engine.device = 'gpu': torch cannot use it on this machine"),
+        (["--set", "engine.device=cuda:64"], "engine.device = 'cuda:64': torch cannot use it on this machine"),
+        (["--set", "engine.device=meta"], "engine.device = 'meta': torch cannot use it on this machine"),
         (["--set", "seed"], "--set seed: write section.key=value"),
         (["absent.toml"], "cannot read absent.toml: No such file or directory"),
         (["--resume", "absent"], "absent holds no run to resume"),
@@ -231,6 +234,7 @@ def test_a_comparison_that_cannot_be_made_is_refused(finished: Path, here: Path)
     assert_refused(["compare", finished], here, "two")
     assert_refused(["compare", finished, "absent"], here, "absent")
     assert_refused(["compare", finished, finished, "--target", "digit"], here, "write TASK=VALUE")
+    assert_refused(["compare", finished, finished, "--target", "digit=nan"], here, "write TASK=VALUE")
 
 
 def test_the_version_is_printed() -> None:

@@ -10,12 +10,12 @@ from simulations.experiment import Experiment
 from simulations.runner import run
 
 
-def watch(display: type[Display], directory: Path, *settings: str, terminal: bool) -> str:
+def watch(display: type[Display], directory: Path, *settings: str, terminal: bool, width: int = 120) -> str:
     """What a display shows of a small run if it is redrawn after every event."""
     small = ["data.clients=12", "strategy.buffer_size=3", "records.evaluate_every=1", *settings]
     experiment = Experiment(parse_config({}, small))
     output = StringIO()
-    console = Console(file=output, width=120, force_terminal=terminal, color_system=None)
+    console = Console(file=output, width=width, force_terminal=terminal, color_system=None)
     with display(console, experiment.config.stop) as observer:
         observer.seconds = 0.0
         run(experiment, directory, observers=(observer,), pictures=False)
@@ -56,3 +56,12 @@ def test_the_display_fits_where_the_output_goes() -> None:
     stop = parse_config({}).stop
     assert isinstance(new_display(Console(file=StringIO(), force_terminal=True), stop), LiveDisplay)
     assert isinstance(new_display(Console(file=StringIO()), stop), LineDisplay)
+    dumb = Console(file=StringIO(), force_terminal=True, _environ={"TERM": "dumb"})
+    assert isinstance(new_display(dumb, stop), LineDisplay)
+
+
+def test_a_narrow_terminal_shows_the_bar_the_share_and_the_time_left(tmp_path: Path) -> None:
+    output = watch(LiveDisplay, tmp_path / "run", "stop.versions=4", terminal=True, width=40)
+    assert "…" not in output
+    assert "━" * 24 + " 100%" in output
+    assert " s left" in output

@@ -303,3 +303,9 @@ def test_a_damaged_table_is_named(tmp_path: Path) -> None:
     (tmp_path / "updates.parquet").write_bytes(b"not parquet at all")
     with pytest.raises(RunDirectoryError, match=r"cannot read .*updates\.parquet"):
         read_table(tmp_path, "updates")
+
+
+def test_another_table_under_the_name_is_not_taken_for_it(tmp_path: Path) -> None:
+    pq.write_table(SCHEMAS["aggregations"].empty_table(), tmp_path / "updates.parquet")
+    with pytest.raises(RunDirectoryError, match=r"updates\.parquet is not a run's table of updates: the column client"):
+        read_table(tmp_path, "updates")

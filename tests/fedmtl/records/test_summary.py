@@ -83,6 +83,9 @@ def test_what_was_written_is_read_again(tmp_path: Path) -> None:
     summary = summary_of(("digit", 0.5))
     write_summary(tmp_path, summary)
     assert read_summary(tmp_path) == summary
+    write_summary(tmp_path, {**summary, "tasks": [{"name": "digit"}]})
+    with pytest.raises(RunDirectoryError, match=r"summary\.json is not the summary of a run: tasks\.metric is missing"):
+        read_summary(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -91,6 +94,7 @@ def test_what_was_written_is_read_again(tmp_path: Path) -> None:
         (None, r"holds no finished run: summary\.json is missing"),
         ("{", r"cannot read .*summary\.json"),
         ("[]", r"summary\.json is not the summary of a run"),
+        ('{"tasks": []}', r"summary\.json is not the summary of a run: name is missing"),
     ],
 )
 def test_a_directory_without_a_usable_summary_is_named(tmp_path: Path, text: str | None, message: str) -> None:
