@@ -45,6 +45,7 @@ from strategies.schedulers.compass_options import (
     TimeoutSeconds,
 )
 from strategies.schedulers.groups import Group
+from strategies.schedulers.speeds import NEEDS
 from strategies.schedulers.speeds import speed_model as _speed_model
 
 
@@ -66,6 +67,7 @@ class Compass(Scheduler):
     """
 
     provides = frozenset({"every-update", "groups", "assigned-steps"})
+    needs = NEEDS
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ from typing import Any
 from fedmtl.errors import ConfigError
 from fedmtl.protocol import NOTHING, Assignment, Decision, JobKey, Update
 from strategies.parts import Scheduler
-from strategies.schedulers.speeds import Affine
+from strategies.schedulers.speeds import NEEDS, Affine
 
 
 class Queued(Scheduler):
@@ -46,6 +46,7 @@ class Queued(Scheduler):
     """
 
     provides = frozenset({"every-update", "assigned-steps"})
+    needs = NEEDS
 
     def __init__(
         self,

@@ -5,9 +5,15 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Literal
 
+from strategies.parts import Trait
+
 SpeedModelName = Literal["ema", "affine"]
+
+NEEDS: Mapping[Trait, str] = MappingProxyType({"local-steps": "seconds per step are learned from every job"})
+"""What a part that learns speeds relies on."""
 
 _LEAST_SECONDS = 1e-9  # a report at the instant of its order would make a client infinitely fast
 _ROUNDING = 1e-9  # at exact multiples a quotient may lie just below the whole number

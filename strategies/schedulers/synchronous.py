@@ -10,6 +10,7 @@ from fedmtl.errors import ConfigError
 from fedmtl.protocol import NOTHING, Assignment, Decision, GlobalModel, JobKey, Update
 from strategies.parts import Scheduler
 from strategies.schedulers.roster import Roster
+from strategies.schedulers.speeds import NEEDS
 from strategies.schedulers.step_budget import StepBudget
 from strategies.selectors.base import Selector
 
@@ -76,6 +77,8 @@ class Synchronous(Scheduler):
         self._timeout = timeout
         self._keep = late == "keep"
         self._budget = None if step_budget is None else StepBudget(step_budget)
+        if self._budget is not None:
+            self.needs = NEEDS
         self._roster = Roster(asked, selector)
         self._round: dict[int, None] = {}  # an ordered set
         self._outstanding: set[int] = set()

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedmtl.errors import ConfigError
+from fedmtl.protocol import TrainSettings
+from strategies.aggregators import GradientAggregator
+from strategies.schedulers import Synchronous
+from strategies.schedulers.compass import Compass
+from strategies.schedulers.queued import Queued
 from strategies.schedulers.speeds import Affine, MovingAverage
+from strategies.strategy import Strategy
+from strategies.weightings import Uniform
 
 positive = st.floats(0.01, 100.0)
 lengths = st.lists(st.integers(1, 200), min_size=1, max_size=12)
@@ -89,3 +97,14 @@ def test_the_state_is_all_that_counts(toys, make, reports: list[tuple[float, int
     model.observe(1, 3.0, 7)
     copy.observe(1, 3.0, 7)
     assert copy.state_dict() == model.state_dict()
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [Compass(), Queued(), Synchronous(step_budget=1.0)],
+    ids=["compass", "queued", "synchronous, with a budget"],
+)
+def test_clients_that_may_train_no_step_show_no_speed_and_are_refused(scheduler) -> None:
+    strategy = Strategy(scheduler, GradientAggregator(Uniform()))
+    with pytest.raises(ConfigError, match="seconds per step are learned from every job"):
+        strategy.train_with(TrainSettings(tiny_clients="ref_drop_last"))
