@@ -13,7 +13,6 @@ from typing import Any
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from fedmtl.errors import UserError
 from fedmtl.protocol import Arrival, Deadline, Event, Joined, Lost, TrainOrder
 from fedmtl.wire import WireError, size
 from strategies.fleet import Fleet, Interrupted
@@ -97,7 +96,7 @@ class GridFleet(Fleet):
         self._quiet_since = 0.0
 
     def clients(self) -> Sequence[int]:
-        """The clients that are connected as soon as enough are and no node still owes the answer who it is.
+        """The clients that are connected once enough are, and all are or no node still owes the answer who it is.
 
         Raises
         ------
@@ -111,15 +110,13 @@ class GridFleet(Fleet):
     def _wait_for_clients(self) -> None:
         until = self.now() + self._patience
         serving = self._nodes.serving
-        while self.now() < until and (len(serving) < self._expected or self._calls):
+        while self.now() < until and (
+            len(serving) < self._expected or (self._calls and len(serving) != self._population)
+        ):
             with self._wait():
                 self._work(until)
         if len(serving) < self._expected:
-            raise UserError(
-                f"{len(serving)} of {self._expected} clients connected within {self._patience:g} s (clients "
-                f"{sorted(serving)}, of {len(self._nodes)} nodes): start the missing SuperNodes, each with a "
-                "partition-id of its own"
-            )
+            raise self._nodes.too_few(self._expected, self._patience)
         self._events.clear()  # they say who joined, as does who is serving
         self._quiet_since = self.now()
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
+from fedmtl.errors import UserError
+
 _log = logging.getLogger(__name__)
 
 _FIRST_RETRY, _LAST_RETRY = 1.0, 60.0
@@ -34,8 +36,13 @@ class Nodes:
         self._nodes: dict[int, _Node] = {}
         self.serving: dict[int, int] = {}
 
-    def __len__(self) -> int:
-        return len(self._nodes)
+    def too_few(self, expected: int, patience: float) -> UserError:
+        """What to say when not enough clients are connected after so many seconds."""
+        return UserError(
+            f"{len(self.serving)} of {expected} clients connected within {patience:g} s (clients "
+            f"{sorted(self.serving)}, of {len(self._nodes)} nodes): start the missing SuperNodes, each with a "
+            "partition-id of its own"
+        )
 
     def is_due(self, id: int, now: float) -> bool:
         """Whether a node that the grid lists is free to be asked, or to be taken back."""

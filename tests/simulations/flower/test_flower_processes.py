@@ -1,22 +1,8 @@
-"""Real Flower: its simulation engine, and a SuperLink with two SuperNodes on the loopback interface.
-
-Nothing here is timed. Every wait is bounded and every process that a test starts is ended by the test.
-"""
+"""Real Flower: its simulation engine, and a SuperLink with SuperNodes on the loopback interface. Nothing is timed."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
 import tomllib
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,135 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from fedmtl.config import parse_config
+from fedmtl.records import read_summary
 from simulations.experiment import Experiment
 from simulations.runner import run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-ROOT = Path(__file__).resolve().parents[3]
 TABLES = ("updates", "aggregations", "evaluations")
-QUIET = {
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "OMP_NUM_THREADS": "1",
-}
-
-
-class Flower:
-    """Flower's programs with a home, a working directory and ports of their own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.cwd = folder / "cwd"  # Flower's workers import from there first, so it must hold no code
-        self.cwd.mkdir()
-        home = folder / "home"
-        home.mkdir()
-        self.port = free_port()
-        (home / "config.toml").write_text(
-            f'[superlink]\ndefault = "here"\n[superlink.here]\naddress = "127.0.0.1:{self.port}"\ninsecure = true\n'
-        )
-        self._bin = Path(sys.executable).parent
-        self._environment = {
-            **os.environ,
-            **QUIET,
-            "FLWR_HOME": str(home),
-            "PATH": f"{self._bin}{os.pathsep}{os.environ['PATH']}",
-        }
-        self._processes: list[tuple[str, subprocess.Popen[bytes]]] = []
-
-    def start(self, name: str, program: str, *arguments: str) -> None:
-        """Start a program that goes on until the test is over."""
-        with (self.folder / f"{name}.log").open("wb") as log:
-            process = subprocess.Popen(
-                [str(self._bin / program), *arguments],
-                cwd=self.cwd,
-                env=self._environment,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        self._processes.append((name, process))
-
-    def start_superlink(self, *arguments: str) -> None:
-        """Start a SuperLink and wait until it answers."""
-        self.start(
-            "superlink", "flower-superlink", "--insecure", "--host", "127.0.0.1", "--port", str(self.port), *arguments
-        )
-        self.wait("the SuperLink's health", lambda: answers(f"http://127.0.0.1:{self.port}/health"), 120)
-
-    def start_supernode(self, partition: int, partitions: int) -> None:
-        """Start a SuperNode that is this partition."""
-        self.start(
-            f"supernode{partition}",
-            "flower-supernode",
-            "--insecure",
-            "--superlink",
-            f"127.0.0.1:{self.port}",
-            "--port",
-            str(free_port()),
-            "--node-config",
-            f"partition-id={partition} num-partitions={partitions}",
-        )
-
-    def run(self, experiment: str, out: Path, *arguments: str) -> None:
-        """`flwr run` this project, and wait until the run has ended."""
-        options = self.folder / "run.toml"
-        options.write_text(f"experiment = {json.dumps(experiment)}\nout = {json.dumps(str(out))}\npictures = false\n")
-        self.start("run", "flwr", "run", str(ROOT), "here", "--stream", "--run-config", str(options), *arguments)
-        process = self._processes[-1][1]
-        self.wait("the run's end", lambda: (out / "summary.json").exists() or process.poll() is not None, 400)
-        assert (out / "summary.json").exists(), f"the run failed:\n{self.logs()}"
-
-    def wait(self, what: str, happened: Callable[[], bool], seconds: float) -> None:
-        """Wait until something has happened, while every process that should go on does."""
-        end = time.monotonic() + seconds
-        while not happened():
-            dead = [name for name, process in self._processes if process.poll() not in (None, 0)]
-            assert not dead, f"waiting for {what}, {dead} ended:\n{self.logs()}"
-            assert time.monotonic() < end, f"{what} did not come within {seconds:g} s:\n{self.logs()}"
-            time.sleep(0.2)
-
-    def logs(self) -> str:
-        """The ends of all logs."""
-        return "\n".join(
-            f"--- {log.name}\n{log.read_text(errors='replace')[-3000:]}" for log in self.folder.glob("*.log")
-        )
-
-    def stop(self) -> None:
-        """End every process that was started, and the processes of its session."""
-        for signal_number in (signal.SIGTERM, signal.SIGKILL):
-            for _, process in reversed(self._processes):
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal_number)
-            for _, process in self._processes:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(timeout=15)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2) as response:
-            return bool(response.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
-
-
-@pytest.fixture
-def flower(tmp_path: Path) -> Iterator[Flower]:
-    flower = Flower(tmp_path)
-    try:
-        yield flower
-    finally:
-        flower.stop()
 
 
 def tables_of(directory: Path) -> dict[str, Any]:
@@ -186,7 +50,7 @@ evaluate_every = 2
 """
 
 
-def test_flowers_simulation_engine_gives_the_bits_of_a_run_in_this_process(flower: Flower, tmp_path: Path) -> None:
+def test_flowers_simulation_engine_gives_the_bits_of_a_run_in_this_process(flower: Any, tmp_path: Path) -> None:
     flower.start_superlink("--simulation")
     federation = "num-supernodes=4 client-resources-num-cpus=1 init-args-num-cpus=2"
     flower.run(SIMULATED, tmp_path / "there", "--federation-config", federation)
@@ -199,8 +63,9 @@ def test_flowers_simulation_engine_gives_the_bits_of_a_run_in_this_process(flowe
 DEPLOYED = """
 seed = 4
 [data]
+source = "synthetic"
+partition = "natural"
 clients = 2
-partition = "iid"
 [model]
 name = "mlp"
 hidden = [4]
@@ -218,12 +83,32 @@ evaluate_every = 4
 """
 
 
-def test_an_asynchronous_strategy_runs_on_real_supernodes(flower: Flower, tmp_path: Path) -> None:
+def test_an_asynchronous_strategy_runs_over_tls_on_supernodes_that_are_known(
+    secure_flower: Any, tmp_path: Path
+) -> None:
+    flower = secure_flower
+    keys = {name: flower.identity(name) for name in ("key0", "key1", "unregistered")}
     flower.start_superlink()
-    for partition in range(2):
-        flower.start_supernode(partition, 2)
+    flower.do(*(["supernode", "register", str(tmp_path / f"key{number}.pub"), "here"] for number in range(2)))
+    for number in range(2):
+        flower.start_supernode(f"supernode{number}", number, *keys[f"key{number}"])
+    refused = {
+        "stranger": keys["unregistered"],
+        "without a key": ["--root-certificates", str(tmp_path / "ca.crt")],
+        "without trust": ["--auth-supernode-private-key", str(tmp_path / "key1")],
+    }
+    flower.may_fail |= refused.keys()
+    outsiders = {name: flower.start_supernode(name, 1, *safety) for name, safety in refused.items()}
     flower.run(DEPLOYED, tmp_path / "there")
+    assert all(process.wait(60) != 0 for process in outsiders.values())
+    for name, reason in {
+        "stranger": "2004",
+        "without a key": "2001",
+        "without trust": "CERTIFICATE_VERIFY_FAILED",
+    }.items():
+        assert reason in flower.log(name), flower.log(name)
     there, here = tables_of(tmp_path / "there"), run_here(DEPLOYED, tmp_path / "here")
+    assert read_summary(tmp_path / "there")["connections"] == {"lost": 0, "joined": 0}
     assert {name: table.schema for name, table in there.items()} == {name: table.schema for name, table in here.items()}
 
     steps = there["aggregations"].to_pylist()
