@@ -100,7 +100,15 @@ class Strategy(FlowerMethods):
         self._received: dict[JobKey, Update] = {}
 
     def initialise(self, model: GlobalModel, settings: TrainSettings | None = None, seed: int = 0) -> None:
-        """Give the strategy the model to start from, and what every order has in common."""
+        """Give the strategy the model to start from, and what every order has in common.
+
+        Raises
+        ------
+        RuntimeError
+            If it has given orders: its parts remember a run, and another one needs a new strategy.
+        """
+        if self._next_job:
+            raise RuntimeError(f"strategy {self.name!r} was run before: make a new one for another run")
         self.train_with(settings or TrainSettings())
         self._model = model = self.policy.initial(model, seed)
         self.seed = seed

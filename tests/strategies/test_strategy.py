@@ -125,6 +125,11 @@ def test_a_client_cannot_claim_more_steps_than_it_was_asked_for(toys, scheduler,
         assert reasons(arrive(again, update)) == expected
 
 
+def test_a_strategy_that_was_run_is_not_run_again(toys, strategy) -> None:
+    with pytest.raises(RuntimeError, match="'custom' was run before"):
+        toys.ready(strategy)
+
+
 def test_an_update_of_a_foreign_version_is_rejected(toys, strategy) -> None:
     assert reasons(arrive(strategy, toys.make_update(0, version=3))) == ["claims version 3, was sent 0"]
 

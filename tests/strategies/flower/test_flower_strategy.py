@@ -50,6 +50,13 @@ def test_start_makes_the_versions_asked_for_and_returns_flowers_result(
     assert last["digit/examples"] > 200
 
 
+def test_a_strategy_is_started_once(grid: Any, initialised: Initialise, start: GlobalModel) -> None:
+    strategy = initialised(fedavg())
+    strategy.start(grid, arrays_of(start), num_rounds=1)
+    with pytest.raises(RuntimeError, match="'fedavg' was run before: make a new one"):
+        strategy.start(grid, arrays_of(start), num_rounds=1)
+
+
 def test_start_needs_an_initialised_strategy(grid: Any, start: GlobalModel) -> None:
     with pytest.raises(RuntimeError, match="call initialise"):
         fedasync().start(grid, arrays_of(start))
