@@ -62,7 +62,7 @@ class Baseline:
         return fingerprint(self.experiment)
 
 
-Watch = Callable[[Baseline, int, int], AbstractContextManager[Observer]]
+WatchBaseline = Callable[[Baseline, int, int], AbstractContextManager[Observer]]
 """Makes what shows the training of a baseline: the n-th (from 1) of so many."""
 
 
@@ -190,7 +190,7 @@ def train(baseline: Baseline, cache: Path, observer: Observer | None = None) -> 
 
 
 def single_task_values(
-    experiment: Experiment, run_directory: Path, watch: Watch | None = None
+    experiment: Experiment, run_directory: Path, watch: WatchBaseline | None = None
 ) -> dict[str, dict[str, Any]] | None:
     """For each task the single-task `value` and the `directory` of its run, trained now where missing.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 
@@ -74,12 +75,18 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunDirectoryError(f"cannot write to {self.path}: {error.strerror}; choose another --out") from error
-        write_partition(self.path, experiment.data)
-        if simulated:
-            write_devices(self.path, experiment.nominal_seconds)
-        # Last: a directory with this file is a run that can be resumed.
-        with replacing(self.path / EXPERIMENT) as temporary:
-            temporary.write_text(to_toml(experiment.tables), encoding="utf-8")
+        try:
+            write_partition(self.path, experiment.data)
+            if simulated:
+                write_devices(self.path, experiment.nominal_seconds)
+            # Last: a directory with this file is a run that can be resumed.
+            with replacing(self.path / EXPERIMENT) as temporary:
+                temporary.write_text(to_toml(experiment.tables), encoding="utf-8")
+        except BaseException:
+            # What is there is no run yet, and would stand in the way of the next one.
+            with contextlib.suppress(OSError):
+                self._clear()
+            raise
 
     def _clear(self) -> None:
         for name in _FOLDERS:

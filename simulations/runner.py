@@ -1,9 +1,8 @@
-"""Running an experiment: its directory, observers, checkpoints and signals."""
+"""Running an experiment, from its start or on from its last checkpoint."""
 
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,27 +11,23 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from clients.trainer import LocalTrainer
-from fedmtl.checkpoint import load_checkpoint, save_checkpoint, save_model
+from fedmtl.checkpoint import save_model
 from fedmtl.config import EngineSection, StopSection
-from fedmtl.evaluation import Evaluator
-from fedmtl.ntk.measure import KernelProbe
-from fedmtl.protocol import Event
-from fedmtl.records import Recorder
-from fedmtl.records.single_task import SINGLE_TASK, against_single_task
-from fedmtl.records.summary import summarise, write_summary
+from fedmtl.records.summary import write_summary
 from fedmtl.report import write_report
 from simulations.directory import MODEL, RunDirectory
 from simulations.experiment import Experiment
 from simulations.fleet import SimulatedFleet
 from simulations.signals import interruptible
+from simulations.watch import Watch
 from simulations.workers.base import Workers
 from simulations.workers.inline import InlineWorkers
 from strategies.fleet import Fleet
 from strategies.loop import Loop, Observer
-from strategies.observers import Evaluation, KernelLog, Recording
+from strategies.observers import Evaluation
 
 if TYPE_CHECKING:
-    from simulations.baselines import Watch
+    from simulations.baselines import WatchBaseline
 
 
 @dataclass(frozen=True)
@@ -78,7 +73,7 @@ def run(
     fleet: Callable[[Experiment], Fleet] | None = None,
     observers: Sequence[Observer] = (),
     pictures: bool = True,
-    watch_baseline: Watch | None = None,
+    watch_baseline: WatchBaseline | None = None,
 ) -> RunResult:
     """Run an experiment from its start, or on from its last checkpoint, and leave tables, plots and a report behind.
 
@@ -110,7 +105,7 @@ def run(
     directory = RunDirectory(Path(out) if out is not None else default_directory(experiment))
     directory.check(resume=resume, overwrite=overwrite)
     # Built before the directory is touched: bad data, or a strategy they do not fit, must leave nothing behind.
-    data, _ = experiment.data, experiment.devices
+    _ = experiment.data, experiment.devices
     strategy = experiment.new_strategy()
     singles = _single_task_values(experiment, directory.path, watch_baseline)
     if singles is None:
@@ -119,36 +114,21 @@ def run(
     try:
         if not resume:
             directory.open(experiment, simulated=world.simulated)
-        recorder = Recorder(
-            directory.path,
-            data.tasks,
-            kernels=experiment.config.records.ntk_every > 0,
-            connections=not world.simulated,
-        )
-        seconds = experiment.nominal_seconds if world.simulated else None
-        evaluator = Evaluator(experiment.new_model(), data, seconds)
-        evaluation = Evaluation(evaluator, recorder, experiment.config.records.evaluate_every)
-        kernels = kernel_log(experiment, recorder)
-        watching = [evaluation, *(() if kernels is None else (kernels,)), *observers]
-        checkpointer = Checkpointer(directory.checkpoint, recorder, experiment, kernels)
-        loop = Loop(strategy, world, [Recording(recorder), *watching, checkpointer])
+        watch = Watch(experiment, directory, simulated=world.simulated)
+        loop = Loop(strategy, world, watch.observers(observers))
         if resume:
-            checkpointer.restore(loop)
+            watch.checkpointer.restore(loop)
         with interruptible(loop):
-            loop.run(stop_rule(experiment.config.stop, evaluation))
+            loop.run(stop_rule(experiment.config.stop, watch.evaluation))
         if loop.interrupted:
             if loop.begun:
-                checkpointer.save(loop)
+                watch.checkpointer.save(loop)
             return RunResult(directory.path, {}, "", True)
     finally:
         world.close()
-    recorder.finish()
+    watch.recorder.finish()
     save_model(directory.path / MODEL, loop.strategy.model)
-    summary = _summary(experiment, recorder, loop, checkpointer.wall_seconds)
-    if kernels is not None:
-        summary["ntk_seconds"] = kernels.wall_seconds
-    if singles:
-        summary[SINGLE_TASK] = against_single_task(summary, singles)
+    summary = watch.summary(loop, singles)
     if pictures:
         write_report(directory.path, summary)
     # Last, for it marks the run as finished.
@@ -157,7 +137,7 @@ def run(
 
 
 def _single_task_values(
-    experiment: Experiment, directory: Path, watch: Watch | None
+    experiment: Experiment, directory: Path, watch: WatchBaseline | None
 ) -> dict[str, dict[str, Any]] | None:
     """The single-task baselines that the configuration asks for: none if it does not; None after an interruption."""
     if not experiment.config.records.baselines:
@@ -165,29 +145,6 @@ def _single_task_values(
     from simulations.baselines import single_task_values  # which runs them, with this module
 
     return single_task_values(experiment, directory, watch)
-
-
-def _summary(experiment: Experiment, recorder: Recorder, loop: Loop, wall_seconds: float) -> dict[str, Any]:
-    config, target = experiment.config, experiment.config.stop.target
-    return summarise(
-        recorder,
-        name=config.name,
-        strategy=config.strategy.name,
-        seed=config.seed,
-        ended=loop.ended,
-        time=loop.fleet.now(),
-        wall_seconds=wall_seconds,
-        target=None if target is None else (target.task, target.value),
-    )
-
-
-def kernel_log(experiment: Experiment, recorder: Recorder) -> KernelLog | None:
-    """What measures the model's kernels during the run, if anything is to."""
-    every = experiment.config.records.ntk_every
-    if not every:
-        return None
-    probe = KernelProbe(experiment.new_model(), experiment.data, experiment.config.seed)
-    return KernelLog(probe, recorder, every)
 
 
 def default_directory(experiment: Experiment) -> Path:
@@ -226,59 +183,3 @@ def stop_rule(section: StopSection, evaluation: Evaluation) -> Callable[[Loop], 
         return None
 
     return stop
-
-
-class Checkpointer(Observer):
-    """Saves the run's state every so many versions, and when asked.
-
-    Attributes
-    ----------
-    wall_seconds
-        Real seconds that the run has taken, those before an interruption included.
-    """
-
-    def __init__(
-        self, directory: Path, recorder: Recorder, experiment: Experiment, kernels: KernelLog | None = None
-    ) -> None:
-        self._directory = directory
-        self._recorder = recorder
-        self._kernels = kernels
-        self._digest = experiment.digest
-        self._every = experiment.config.records.checkpoint_every
-        self._saved = 0
-        self._before = 0.0
-        self._started = time.perf_counter()
-
-    @property
-    def wall_seconds(self) -> float:
-        """Seconds of real time that the run has taken, those before a resume included."""
-        return self._before + time.perf_counter() - self._started
-
-    def after_event(self, loop: Loop, event: Event) -> None:
-        """Save if a checkpoint is due."""
-        version = loop.strategy.model.version
-        if version >= self._saved + self._every:
-            self._saved = version - version % self._every
-            self.save(loop)
-
-    def save(self, loop: Loop) -> None:
-        """Save now, if the fleet has a state that can be saved."""
-        state = loop.state_dict()
-        if state["fleet"] is not None:
-            whole = {"loop": state, "records": self._recorder.state_dict(), "wall_seconds": self.wall_seconds}
-            if self._kernels is not None:
-                whole["ntk_seconds"] = self._kernels.wall_seconds
-            save_checkpoint(self._directory, whole, self._digest)
-
-    def restore(self, loop: Loop) -> None:
-        """Go back to the last checkpoint, or to the start if there is none yet."""
-        state = load_checkpoint(self._directory, self._digest)
-        if state is None:
-            return
-        loop.load_state_dict(state["loop"])
-        self._recorder.load_state_dict(state["records"])
-        self._before = float(state["wall_seconds"])
-        if self._kernels is not None:
-            self._kernels.wall_seconds = float(state["ntk_seconds"])
-        version = loop.strategy.model.version
-        self._saved = version - version % self._every

@@ -203,6 +203,21 @@ def test_overwrite_removes_the_older_run_and_nothing_else(tmp_path: Path) -> Non
     assert (directory / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.parametrize("fault", [KeyboardInterrupt(), RunDirectoryError("the disk is full")])
+def test_a_start_that_is_cut_short_leaves_nothing_in_the_way_of_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException
+) -> None:
+    def fail(directory: Path, seconds: object) -> None:
+        assert (directory / "partition.parquet").exists()
+        raise fault
+
+    with monkeypatch.context() as patched, pytest.raises(type(fault)):
+        patched.setattr("simulations.directory.write_devices", fail)
+        run(small(), tmp_path / "run", pictures=False)
+    assert not list((tmp_path / "run").iterdir())
+    run(small("stop.versions=1"), tmp_path / "run", pictures=False)
+
+
 def test_a_directory_with_other_things_in_it_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("...")
     with pytest.raises(RunDirectoryError, match="holds no run"):

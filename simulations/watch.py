@@ -1,0 +1,135 @@
+"""What watches a run: its recorder, its evaluation, its kernels' log and its checkpoints."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedmtl.checkpoint import load_checkpoint, save_checkpoint
+from fedmtl.evaluation import Evaluator
+from fedmtl.ntk.measure import KernelProbe
+from fedmtl.protocol import Event
+from fedmtl.records import Recorder
+from fedmtl.records.single_task import SINGLE_TASK, against_single_task
+from fedmtl.records.summary import summarise
+from simulations.directory import RunDirectory
+from simulations.experiment import Experiment
+from strategies.loop import Loop, Observer
+from strategies.observers import Evaluation, KernelLog, Recording
+
+
+class Watch:
+    """Everything that records a run.
+
+    Parameters
+    ----------
+    experiment
+        What is run.
+    directory
+        Where its tables and checkpoints are written.
+    simulated
+        Whether the clients are: real ones tell no speeds, and come and go.
+    """
+
+    def __init__(self, experiment: Experiment, directory: RunDirectory, *, simulated: bool) -> None:
+        self._config = experiment.config
+        every = self._config.records
+        self.recorder = Recorder(
+            directory.path, experiment.data.tasks, kernels=every.ntk_every > 0, connections=not simulated
+        )
+        seconds = experiment.nominal_seconds if simulated else None
+        evaluator = Evaluator(experiment.new_model(), experiment.data, seconds)
+        self.evaluation = Evaluation(evaluator, self.recorder, every.evaluate_every)
+        self.kernels = _kernel_log(experiment, self.recorder)
+        self.checkpointer = Checkpointer(directory.checkpoint, self.recorder, experiment, self.kernels)
+
+    def observers(self, further: Sequence[Observer]) -> list[Observer]:
+        """The loop's observers: updates are recorded first, and a checkpoint holds what all others did."""
+        kernels = () if self.kernels is None else (self.kernels,)
+        return [Recording(self.recorder), self.evaluation, *kernels, *further, self.checkpointer]
+
+    def summary(self, loop: Loop, singles: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """What became of the run, also against single-task models if there are some."""
+        config, target = self._config, self._config.stop.target
+        summary = summarise(
+            self.recorder,
+            name=config.name,
+            strategy=config.strategy.name,
+            seed=config.seed,
+            ended=loop.ended,
+            time=loop.fleet.now(),
+            wall_seconds=self.checkpointer.wall_seconds,
+            target=None if target is None else (target.task, target.value),
+        )
+        if self.kernels is not None:
+            summary["ntk_seconds"] = self.kernels.wall_seconds
+        if singles:
+            summary[SINGLE_TASK] = against_single_task(summary, singles)
+        return summary
+
+
+def _kernel_log(experiment: Experiment, recorder: Recorder) -> KernelLog | None:
+    """What measures the model's kernels during the run, if anything is to."""
+    every = experiment.config.records.ntk_every
+    if not every:
+        return None
+    probe = KernelProbe(experiment.new_model(), experiment.data, experiment.config.seed)
+    return KernelLog(probe, recorder, every)
+
+
+class Checkpointer(Observer):
+    """Saves the run's state every so many versions, and when asked.
+
+    Attributes
+    ----------
+    wall_seconds
+        Real seconds that the run has taken, those before an interruption included.
+    """
+
+    def __init__(
+        self, directory: Path, recorder: Recorder, experiment: Experiment, kernels: KernelLog | None = None
+    ) -> None:
+        self._directory = directory
+        self._recorder = recorder
+        self._kernels = kernels
+        self._digest = experiment.digest
+        self._every = experiment.config.records.checkpoint_every
+        self._saved = 0
+        self._before = 0.0
+        self._started = time.perf_counter()
+
+    @property
+    def wall_seconds(self) -> float:
+        """Seconds of real time that the run has taken, those before a resume included."""
+        return self._before + time.perf_counter() - self._started
+
+    def after_event(self, loop: Loop, event: Event) -> None:
+        """Save if a checkpoint is due."""
+        version = loop.strategy.model.version
+        if version >= self._saved + self._every:
+            self._saved = version - version % self._every
+            self.save(loop)
+
+    def save(self, loop: Loop) -> None:
+        """Save now, if the fleet has a state that can be saved."""
+        state = loop.state_dict()
+        if state["fleet"] is not None:
+            whole = {"loop": state, "records": self._recorder.state_dict(), "wall_seconds": self.wall_seconds}
+            if self._kernels is not None:
+                whole["ntk_seconds"] = self._kernels.wall_seconds
+            save_checkpoint(self._directory, whole, self._digest)
+
+    def restore(self, loop: Loop) -> None:
+        """Go back to the last checkpoint, or to the start if there is none yet."""
+        state = load_checkpoint(self._directory, self._digest)
+        if state is None:
+            return
+        loop.load_state_dict(state["loop"])
+        self._recorder.load_state_dict(state["records"])
+        self._before = float(state["wall_seconds"])
+        if self._kernels is not None:
+            self._kernels.wall_seconds = float(state["ntk_seconds"])
+        version = loop.strategy.model.version
+        self._saved = version - version % self._every
