@@ -14,6 +14,7 @@ stay as they are (arXiv 1902.06720, section 2.2), so the recursion above is run 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -209,7 +210,7 @@ class TaskDecay:
     predicted, measured
         Each example's loss before the first step and after each, shape [steps + 1, n].
     directions, components
-        For a squared error whose kernel fits: its eigenvectors, and the measured components of the residual along
+        For a squared error whose kernel fits and is finite: its eigenvectors, and the measured components of the residual along
         them, shape [steps + 1, n]; else None.
     """
 
@@ -253,7 +254,7 @@ def task_decay(
     predicted = predicted_course(product, kernels.tangents.outputs, [task], [target], eta, steps)
     measured = measured_course(alone, [task], examples, eta, steps)
     found, components = None, None
-    if task.loss == "squared_error" and kernels.fits(kernels.outputs()):
+    if task.loss == "squared_error" and math.isfinite(steepest) and kernels.fits(kernels.outputs()):
         found = directions(kernels, 0, target, eta)
         components = (measured.outputs[:, :, 0] - target.double()) @ found.vectors
     return TaskDecay(task, eta, steepest, predicted.losses[:, :, 0], measured.losses[:, :, 0], found, components)

@@ -58,11 +58,13 @@ class Spectrum:
     @property
     def effective_rank(self) -> float:
         """``(tr K)^2 / tr K^2``, between 1 and the rank: how many eigenvalues carry the kernel; NaN if it is zero."""
-        return self.trace**2 / self.squared if self.squared > 0 else math.nan
+        return self.trace * self.trace / self.squared if self.squared > 0 else math.nan
 
 
 def dense_spectrum(kernel: Tensor) -> Spectrum:
-    """The spectrum of a kernel that is there as a matrix, shape [m, m]."""
+    """The spectrum of a kernel that is there as a matrix, shape [m, m]; NaN where it holds what is not finite."""
+    if not bool(kernel.isfinite().all()):
+        return Spectrum(len(kernel), kernel.new_full((len(kernel),), math.nan), math.nan, math.nan, complete=True)
     values = torch.linalg.eigvalsh(kernel).flip(0).clamp_min(0.0)
     return Spectrum(len(kernel), values, float(kernel.trace()), float(kernel.square().sum()), complete=True)
 
@@ -115,7 +117,8 @@ def top_eigenpairs(matvec: Matvec, size: int, seed: int, count: int) -> tuple[Te
     Returns
     -------
     values, vectors
-        Shape [count], and orthonormal columns, shape [size, count]; zeros for a kernel that is zero.
+        Shape [count], and orthonormal columns, shape [size, count]; zeros for a kernel that is zero, NaN for one that
+        is not finite.
 
     Raises
     ------
@@ -130,8 +133,10 @@ def top_eigenpairs(matvec: Matvec, size: int, seed: int, count: int) -> tuple[Te
         return matvec(torch.from_numpy(np.ascontiguousarray(vector, dtype=np.float64).reshape(-1))).numpy()
 
     start = np.random.default_rng(derive_seed(seed, "ntk lanczos")).standard_normal(size)
-    if not product(start).any():  # ARPACK refuses to start from what is mapped to nothing
-        return torch.zeros(count, dtype=torch.float64), torch.zeros(size, count, dtype=torch.float64)
+    first = product(start)
+    if not first.any() or not np.isfinite(first).all():  # ARPACK cannot start from what is mapped to nothing or beyond
+        nothing = torch.full((size, count), math.nan if first.any() else 0.0, dtype=torch.float64)
+        return nothing[0].clone(), nothing
     operator = LinearOperator((size, size), matvec=product, dtype=np.float64)
     values, vectors = eigsh(operator, k=count, which="LA", v0=start)
     order = np.argsort(values)[::-1]

@@ -150,3 +150,15 @@ def test_a_task_that_no_chosen_client_owns_has_no_rows_of_clients(divided: Feder
     owned = {name for client in (0, 1) for name in _tasks(divided, client)}
     assert len(owned) < len(divided.tasks)
     assert {row.task for row in measure_clients(model, divided, sample, **AT)} == owned | {ALL_TASKS}
+
+
+@pytest.mark.parametrize("factor", [1e20, 1e37, float("nan")])
+@pytest.mark.parametrize("memory", [1 << 30, 20_000])
+def test_a_model_beyond_all_numbers_has_rows_without_numbers(data: FederatedData, factor: float, memory: int) -> None:
+    """A run that diverges ends with a message about that, not about eigenvalues."""
+    model, version = fresh(data)
+    beyond = GlobalModel(4, version.vector * factor, version.layout)
+    rows = KernelProbe(model, data, 0, examples=20, memory=memory).measure(beyond, 0.0)
+    assert len(rows) == 8
+    assert not np.isnan(factor) or all(np.isnan([row.trace, row.top]).all() for row in rows)
+    assert all(row.effective_rank is None or row.effective_rank >= 1 - 1e-9 for row in rows)
