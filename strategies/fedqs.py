@@ -17,19 +17,19 @@ The paper's printed forms of F, G and phi were not available; defaults marked "a
 differs in what follows, each of which an option brings back, and ``profile = "ref"`` all of them at once, to compare
 with the published numbers, which were all made with it, and to see what each is worth:
 
-- updates that wait are overwritten by what their clients train next      updates = "ref_overwrite"
-- bit and angle are those of the client's newest job, not of the update   carry_meta = "global_arrays"
-- L_g is not formed: w[t-1] takes its place                               lg_source = "ref_previous_model"
-- the angle is a mean over tensors, each shifted to be non-negative       similarity = "ref_tensors"
-- at most one aggregation per tick, and clients served by their numbers   buffer, clock, tick_order
-- weights by examples, whereas the methods compared with have 1/K; phi    weight_base = "data_size", phi = 0.1
-- momentum stays 0                                                        momentum = false
-- clients are judged on examples that they train on                       sbc_data = "train20"
-- batch-norm statistics are aggregated like parameters                    bn_buffers = "as_parameters", our default, too
-- a short last batch is dropped, and with it whole small clients          training.tiny_clients = "ref_drop_last"
+- updates that wait are overwritten by what their clients train next     updates = "ref_overwrite"
+- bit and angle are those of the client's newest job, not of the update  carry_meta = "global_arrays"
+- L_g is not formed: w[t-1] takes its place                              lg_source = "ref_previous_model"
+- the angle is a mean over tensors, each shifted to be non-negative      similarity = "ref_tensors"
+- at most one aggregation per tick, and clients served by their numbers  buffer, clock, tick_order
+- weights by examples, whereas the methods compared with have 1/K; phi   weight_base = "data_size", phi = 0.1
+- momentum stays 0                                                       momentum = false
+- clients are judged on examples that they train on                      sbc_data = "train20"
+- batch-norm statistics are aggregated like parameters                   bn_buffers = "as_parameters", our default, too
+- a short last batch is dropped, and with it whole small clients         training.tiny_clients = "ref_drop_last"
 
 The last is no option of a strategy: an experiment sets it with the profile. An option that is set counts for more than
-the profile. Not reproduced: angles that are no numbers and then make every client "unbiased" (they are unknown here);
+the profile. Not reproduced: angles that are no numbers and then make every client "unbiased" (they are 0 here);
 the first server step's model going by the number of the initial one, so that nobody is typed before the second;
 augmented examples in the judgement; their Adult data; sleeping clients in the wall-clock time; runs without seeds. Nor
 can a strategy hold out no examples (set ``data.validation_fraction = 0``), or say who is how fast: their setting is

@@ -12,8 +12,10 @@ from fedmtl.errors import ConfigError, DataError
 from fedmtl.protocol import Aggregation, Event
 from simulations import Experiment, run
 from simulations.runner import simulated_fleet
+from simulations.study import Study
 from strategies.loop import Loop, Observer
 
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
     *("data.clients=12", "data.alpha=0.2", "devices.ratio=6", "devices.startup=1", "model.name=linear"),
     *("balancing.name=equal", "training.batch_size=40", "stop.versions=12", "strategy.buffer_size=4"),
@@ -180,6 +182,12 @@ def test_where_models_are_averaged_so_are_their_statistics() -> None:
 @pytest.mark.parametrize("rule", ["average", "keep_server"])
 def test_without_batch_norm_the_rule_of_its_statistics_has_no_effect(rule: str) -> None:
     assert torch.equal(vector(f"strategy.bn_buffers={rule}"), vector())
+
+
+def test_the_study_of_each_fault_is_made_of_experiments_that_differ() -> None:
+    cells = Study.load(ROOT / "simulations/studies/fedqs-reference.toml").cells()
+    experiments = [Experiment.load(None, tables=cell.tables) for cell in cells if cell.seed == 0]
+    assert len(experiments) == len({experiment.digest for experiment in experiments}) == 24
 
 
 @pytest.mark.slow
