@@ -34,18 +34,18 @@ def draw_curves(whole: Overview, place: Place, out: Path) -> Figure | None:
     curves = {label: found for label in whole.labels if (found := _read(whole, place, label, out))}
     if not curves:
         return None
-    shown, tasks = _chosen(whole, place, list(curves)), whole.tasks_at(place)
+    looks, tasks = _looks(whole, _chosen(whole, place, list(curves))), whole.tasks_at(place)
     columns = min(2, len(tasks))
     rows = math.ceil(len(tasks) / columns)
-    figure, panels = new_figure(0.6 + 0.25 * math.ceil((len(shown) + 1) / 4) + 3.2 * rows, rows, columns)
+    figure, panels = new_figure(0.6 + 0.25 * math.ceil((len(looks) + 1) / 4) + 3.2 * rows, rows, columns)
     for panel in panels[len(tasks) :]:
         panel.set_axis_off()
     for panel, (task, metric) in zip(panels, tasks.items(), strict=False):
-        means = _draw_panel(panel, {label: found[task] for label, found in curves.items() if task in found}, shown)
+        means = _draw_panel(panel, {label: found[task] for label, found in curves.items() if task in found}, looks)
         _finish_panel(panel, task, metric, means)
-    handles = [Line2D([], [], label=label, **line_look(index)) for index, label in enumerate(shown)]
-    if len(curves) > len(shown):
-        handles.append(Line2D([], [], label=f"the other {len(curves) - len(shown)}", **_OTHERS))
+    handles = [Line2D([], [], label=label, **look) for label, look in looks.items()]
+    if len(curves) > len(looks):
+        handles.append(Line2D([], [], label=f"the other {len(curves) - len(looks)}", **_OTHERS))
     figure.legend(handles=handles, loc="outside upper center", ncols=4)
     return figure
 
@@ -60,6 +60,12 @@ def _chosen(whole: Overview, place: Place, there: Sequence[str]) -> list[str]:
         return order
     wanted = [label for label in whole.study.highlight if label in order and label not in order[:_BEST]]
     return [label for label in order if label in (*order[:_BEST], *wanted[: _MOST - _BEST])]
+
+
+def _looks(whole: Overview, shown: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The look of each label: the same in every place, where labels are so few that all are shown."""
+    order = whole.labels if len(whole.labels) <= _MOST else shown
+    return {label: line_look(order.index(label)) for label in shown}
 
 
 def _read(whole: Overview, place: Place, label: str, out: Path) -> dict[str, Curve]:
@@ -108,17 +114,16 @@ def _interpolated(grid: np.ndarray, times: np.ndarray, values: np.ndarray) -> np
     return found
 
 
-def _draw_panel(panel: Axes, curves: Mapping[str, Curve], shown: Sequence[str]) -> list[Curve]:
+def _draw_panel(panel: Axes, curves: Mapping[str, Curve], looks: Mapping[str, dict[str, Any]]) -> list[Curve]:
     """Draw the curves; those shown, as means."""
     for label, (times, values) in curves.items():
-        if label not in shown:
+        if label not in looks:
             panel.plot(times, values.mean(0), zorder=1.5, **_OTHERS)
     means = []
-    for index, label in enumerate(shown):
+    for label, look in looks.items():
         if label not in curves:
             continue
         times, values = curves[label]
-        look = line_look(index)
         panel.plot(times, values.mean(0), zorder=3, **look)
         panel.fill_between(times, values.min(0), values.max(0), color=look["color"], alpha=0.12, linewidth=0, zorder=2)
         means.append((times, values.mean(0)))

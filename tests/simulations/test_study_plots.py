@@ -13,7 +13,7 @@ import pytest
 from simulations.study import Study
 from simulations.study_overview import Overview, overview_lines
 from simulations.study_plots import draw
-from simulations.study_plots.curves import common_times
+from simulations.study_plots.curves import _looks, common_times
 
 AXES: dict[str, dict[str, dict[str, object]]] = {
     "strategy": {"A": {}, "B": {}, "C": {}},
@@ -130,3 +130,11 @@ def test_places_may_have_tasks_of_their_own_and_targets_may_be_missing(tmp_path:
     pictures = draw(study, results, tmp_path)
     assert not any("time-to-target" in picture.path.stem for picture in pictures)
     assert {"final--IID", "ranks"} <= {picture.path.stem for picture in pictures}
+
+
+def test_a_label_looks_the_same_in_every_place_where_all_are_shown() -> None:
+    few = Overview(STUDY, pa.Table.from_pylist(whole()))
+    assert _looks(few, ["C", "A", "B"]) == _looks(few, ["A", "B", "C"])
+    assert len({look["color"] for look in _looks(few, ["C", "A"]).values()}) == 2
+    many = Overview(replace(STUDY, axes=AXES | {"strategy": {str(n): {} for n in range(30)}}), few.results)
+    assert [look["linestyle"] for look in _looks(many, ["29", "3"]).values()] == ["-", "-"]
