@@ -12,10 +12,10 @@ A client k with n_k examples, n_{k,c} of class c, trains the backbone with cross
 and the server averages by examples, ``w[t+1] = sum_k p_k w_k`` with ``p_k = n_k / sum n``. The global model is judged
 with M itself.
 
-Differences from the authors' code: no batch-norm layer is put between backbone and classifier, for the model is the
-run's; T divides the logits and nothing else (their flag also scales M, and their README's value of 1e-5 saturates the
-loss); learning rate, momentum, decay and clipping are the run's (theirs: 0.01, 0.9, 1e-4, 20). Tasks without classes
-train their heads as ever.
+Differences from the authors' code: the batch norm between backbone and classifier, which is trained there, is the
+model's to have (``model.out_norm = "batch"``) and off unless set; T divides the logits and nothing else (their flag
+also scales M, and their README's value of 1e-5 saturates the loss); learning rate, momentum, decay and clipping are the
+run's (theirs: 0.01, 0.9, 1e-4, 20). Tasks without classes train their heads as ever.
 """
 
 from __future__ import annotations

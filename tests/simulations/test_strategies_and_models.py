@@ -101,6 +101,22 @@ def test_a_strategy_trains_a_model_or_is_refused_before_the_run(
     assert all(torch.isfinite(value).all() for value in values)
 
 
+@pytest.mark.parametrize("model", ["mlp", "mlp, batch norm"])
+def test_fedgela_keeps_its_classifier_beneath_batch_norm_as_without(tmp_path: Path, text: Path, model: str) -> None:
+    found = experiment("fedgela", model, text, "training.momentum=0.5", "training.weight_decay=0.01")
+    run(found, tmp_path / "run", pictures=False)
+    start, layout = found.new_strategy().model, found.layout
+    sent = dict(zip((entry.name for entry in layout.entries), layout.views(start.vector), strict=True))
+    trained = load_file(tmp_path / "run" / "model.safetensors")
+    for name, value in sent.items():
+        assert torch.equal(trained[name], value) is name.startswith("heads.digit.")
+
+
+def test_a_batch_of_one_example_is_no_trouble_for_batch_norm(tmp_path: Path, text: Path) -> None:
+    found = experiment("fedavg", "mlp, batch norm", text, "training.batch_size=1", "stop.updates=4")
+    assert run(found, tmp_path / "run", pictures=False).summary["updates"]["rejected"] == 0
+
+
 @pytest.mark.parametrize("model", ["lenet", "resnet18"])
 def test_fedats_clients_may_decay_their_convolutions_in_place_of_a_proximal_term(
     tmp_path: Path, text: Path, model: str
