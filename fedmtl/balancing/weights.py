@@ -188,6 +188,6 @@ def few_weights(lam: list[float], exponent: float, w_max: float, eps: float) -> 
 
 def _power(ratio: float, exponent: float) -> float:
     try:
-        return min(ratio**exponent, _LARGEST)
+        return min(math.pow(ratio, exponent), _LARGEST)
     except OverflowError:
         return _LARGEST

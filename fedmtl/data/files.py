@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -51,14 +51,12 @@ def files(
     Raises
     ------
     ConfigError
-        If the kind of a target is unknown.
+        If the kind of a target is unknown, or a target is among the features.
     DataError
         If a file cannot be read, lacks a column, or a column holds something else than it should.
     """
     train = read_columns(Path(path))
-    names = list(features) or [name for name in train.arrays if name not in targets and name != client_column]
-    if not names or not targets:
-        raise DataError(f"{path}: data.features and data.targets must leave at least one column each")
+    names = _feature_names(train, features, targets, client_column)
     train, test = (train, read_columns(Path(test_path))) if test_path else _split(train, test_fraction, seed)
     users = np.unique(train.flat(client_column), return_inverse=True)[1] if client_column else None
     read = [_target(train, test, name, kind, standardise) for name, kind in targets.items()]
@@ -74,6 +72,16 @@ def files(
         Examples(torch.from_numpy(inputs[1]), tuple(torch.from_numpy(pair[1]) for _, pair in read)),
         natural=users,
     )
+
+
+def _feature_names(train: Columns, features: Sequence[str], targets: Mapping[str, str], client_column: str) -> list[str]:
+    """The columns to read features from: those named, or all that are left."""
+    if leak := next((name for name in features if name in targets), None):
+        raise ConfigError(f"data.features: {leak!r} is a target, too; what is to be predicted is no feature")
+    names = list(features) or [name for name in train.arrays if name not in targets and name != client_column]
+    if not names or not targets:
+        raise DataError(f"{train.path}: data.features and data.targets must leave at least one column each")
+    return names
 
 
 def _split(columns: Columns, fraction: float, seed: int) -> tuple[Columns, Columns]:

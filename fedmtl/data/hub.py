@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 
 from fedmtl.components import Param, did_you_mean
-from fedmtl.data.hub_schemas import SCHEMAS, Name, Schema, read_column
+from fedmtl.data.hub_schemas import SCHEMAS, Images, Name, Schema, read_column
 from fedmtl.data.pool import Pool
-from fedmtl.errors import DataError
+from fedmtl.errors import ConfigError, DataError
 from fedmtl.randomness import numpy_generator
 
 if TYPE_CHECKING:
@@ -38,10 +38,14 @@ def hub(
 
     Raises
     ------
+    ConfigError
+        If a size is set for what is no image.
     DataError
         If the data cannot be read, or lack a column.
     """
     schema = SCHEMAS[dataset]
+    if image_size and not isinstance(schema, Images):
+        raise ConfigError(f"data.image_size = {image_size}: {dataset!r} holds no images; leave it out")
     where = path or schema.repository
     train, test = _from_disk(Path(path), schema) if path else _from_hub(schema)
     for split in (train, test):

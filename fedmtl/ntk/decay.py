@@ -210,8 +210,8 @@ class TaskDecay:
     predicted, measured
         Each example's loss before the first step and after each, shape [steps + 1, n].
     directions, components
-        For a squared error whose kernel fits and is finite: its eigenvectors, and the measured components of the residual along
-        them, shape [steps + 1, n]; else None.
+        For a squared error whose kernel fits and is finite: its eigenvectors, and the measured components of the
+        residual along them, shape [steps + 1, n]; else None.
     """
 
     task: Task

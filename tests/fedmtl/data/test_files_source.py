@@ -184,3 +184,8 @@ def test_unreadable_files_are_named(tmp_path):
     assert_refused("leaves a side empty", path=one, targets={"sick": "binary"})
     alone = write(tmp_path / "alone.npz", {"sick": np.ones(5, dtype=int)})
     assert_refused("must leave at least one column each", path=alone, targets={"sick": "binary"})
+
+
+def test_a_target_is_no_feature(path):
+    with pytest.raises(ConfigError, match=r"data.features: 'price' is a target"):
+        files(0, 3, path=path, targets=TARGETS, features=["height", "price"])

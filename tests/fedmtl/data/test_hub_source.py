@@ -212,3 +212,8 @@ def test_without_the_network_the_message_says_what_to_do(monkeypatch):
     monkeypatch.setenv("FLWR_TELEMETRY_ENABLED", "0")
     with pytest.raises(DataError, match=r"(?s)ylecun/mnist cannot be loaded .*save_to_disk.*data\.path"):
         hub(0, 2, dataset="mnist")
+
+
+def test_only_images_have_a_size():
+    with pytest.raises(ConfigError, match=r"data.image_size = 24: 'adult' holds no images"):
+        hub(0, 4, dataset="adult", image_size=24)
