@@ -74,7 +74,9 @@ def files(
     )
 
 
-def _feature_names(train: Columns, features: Sequence[str], targets: Mapping[str, str], client_column: str) -> list[str]:
+def _feature_names(
+    train: Columns, features: Sequence[str], targets: Mapping[str, str], client_column: str
+) -> list[str]:
     """The columns to read features from: those named, or all that are left."""
     if leak := next((name for name in features if name in targets), None):
         raise ConfigError(f"data.features: {leak!r} is a target, too; what is to be predicted is no feature")
