@@ -13,7 +13,7 @@ from clients.adaptation.base import ClientState
 from clients.sending import send_compressed
 from clients.trainer import local_steps
 from fedmtl.balancing.table import bytes_up
-from fedmtl.compression import compressor_of
+from fedmtl.compression import compressor_of, forget_compressors
 from fedmtl.data.federated import FederatedData
 from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import Arrival, Deadline, Event, JobKey, Joined, Lost, TrainOrder, Update
@@ -179,8 +179,9 @@ class SimulatedFleet(Fleet):
         self._workers.submit([sent.job for sent in pending if sent.job is not None])
 
     def close(self) -> None:
-        """Close the workers."""
+        """Close the workers, and free what clients' compressors keep."""
         self._workers.close()
+        forget_compressors()
 
 
 class _Sent:

@@ -2,7 +2,7 @@
 
 from fedmtl.compression.base import CompressionError, Compressor
 from fedmtl.compression.shared_randomness import SharedRandomness
-from fedmtl.compression.table import COMPRESSORS, build_compressor, compressor_of
+from fedmtl.compression.table import COMPRESSORS, build_compressor, compressor_of, forget_compressors
 from fedmtl.compression.top_entries import TopEntries
 
 __all__ = [
@@ -13,4 +13,5 @@ __all__ = [
     "TopEntries",
     "build_compressor",
     "compressor_of",
+    "forget_compressors",
 ]

@@ -42,6 +42,11 @@ def compressor_of(compression: Compression) -> Compressor:
     return _compressor(compression.name, json.dumps(dict(compression.options), sort_keys=True))
 
 
+def forget_compressors() -> None:
+    """Give up what `compressor_of` keeps, random vectors among it, when a run is over: the next one draws others."""
+    _compressor.cache_clear()
+
+
 @lru_cache(maxsize=4)
 def _compressor(name: str, options: str) -> Compressor:
     found = build_compressor(name, json.loads(options))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,10 +13,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clients.trainer import LocalTrainer
+from fedmtl.compression import compressor_of
 from fedmtl.data.federated import Examples, FederatedData, Shards
 from fedmtl.models import build_model
 from fedmtl.parameters import ParameterLayout
-from fedmtl.protocol import Arrival, Balancing, Deadline, GlobalModel, Joined, Lost, TrainOrder, TrainSettings
+from fedmtl.protocol import (
+    Arrival,
+    Balancing,
+    Compression,
+    Deadline,
+    GlobalModel,
+    Joined,
+    Lost,
+    TrainOrder,
+    TrainSettings,
+)
 from fedmtl.state import join, split
 from fedmtl.tasks import Task
 from simulations.devices.profile import Devices
@@ -132,6 +145,18 @@ def test_a_device_that_goes_away_is_lost_before_its_update_and_joins_again() -> 
     assert joined.time > lost.time
     assert workers.trained == []
     assert fleet.next_event(None) is None
+
+
+def test_a_closed_fleet_leaves_no_compressor_behind() -> None:
+    """Its random vectors, up to 128 MB, are those of this run; processes take many runs."""
+    fleet, _ = make_fleet([1.0] * CLIENTS)
+    compression = Compression("shared-randomness", {"coordinates": 4}, 7)
+    fleet.send([replace(order(0), compression=compression)])
+    used = weakref.ref(compressor_of(compression))
+    assert isinstance(fleet.next_event(None), Arrival)
+    assert used() is not None
+    fleet.close()
+    assert used() is None
 
 
 @settings(max_examples=40, deadline=None)
