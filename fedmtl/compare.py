@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedmtl.config import read_toml
 from fedmtl.errors import RunDirectoryError
 from fedmtl.metrics import mean_ranks
 from fedmtl.plots.metrics import draw_runs
@@ -62,6 +63,7 @@ def compare(directories: Sequence[Path], out: Path, targets: Mapping[str, float]
     rows: list[tuple[str, ...]] = [
         (label, *(value(run) for run in runs.values())) for label, value in _general().items()
     ]
+    rows[2:2] = _differing(directories)  # beside strategy and seed
     for task in tasks:
         name, better = task["name"], "higher" if task["higher_is_better"] else "lower"
         rows.append((f"{name}: {task['metric']}, mean of the last 20 ({better} is better)", *_finals(runs, name)))
@@ -79,6 +81,9 @@ def compare(directories: Sequence[Path], out: Path, targets: Mapping[str, float]
 
 
 _NONE = "-"
+_EXPERIMENT = "experiment.toml"
+_SECTIONS = ("strategy", "data", "tasks", "model", "devices", "balancing", "compression", "training")
+"""Of an experiment, what changes results."""
 
 
 def _read(directories: Sequence[Path]) -> dict[str, RunTables]:
@@ -116,6 +121,32 @@ def _general() -> dict[str, Callable[[RunTables], str]]:
         "sent by clients": lambda run: f"{run.summary['bytes']['up'] / 1e6:,.1f} MB",
         "sent to clients": lambda run: f"{run.summary['bytes']['down'] / 1e6:,.1f} MB",
     }
+
+
+def _differing(directories: Sequence[Path]) -> Iterator[tuple[str, ...]]:
+    """The settings in which the runs differ, so that nobody takes the effect of one for that of another."""
+    files = [directory / _EXPERIMENT for directory in directories]
+    if not all(file.is_file() for file in files):
+        return
+    tables = [read_toml(file) for file in files]
+    for section in _SECTIONS:
+        settings = [dict(_settings(table.get(section, {}), f"{section}.")) for table in tables]
+        keys = dict.fromkeys(key for one in settings for key in one)
+        rows = {key: [one.get(key, _NONE) for one in settings] for key in keys}
+        differing = {key: cells for key, cells in rows.items() if len(set(cells)) > 1}
+        # Options of different components say nothing beside each other.
+        component = next((key for key in (f"{section}.name", f"{section}.kind") if key in differing), None)
+        shown = differing if component is None else {component: differing[component]}
+        yield from ((key, *cells) for key, cells in shown.items() if key != "strategy.name")
+
+
+def _settings(tables: Mapping[str, Any], above: str) -> Iterator[tuple[str, str]]:
+    """Keys with their sections, and values as text."""
+    for key, value in tables.items():
+        if isinstance(value, Mapping):
+            yield from _settings(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", str(value)
 
 
 def _goals(runs: Mapping[str, RunTables], targets: Mapping[str, float]) -> dict[str, float]:

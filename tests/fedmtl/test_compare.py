@@ -41,6 +41,23 @@ def test_there_is_a_column_per_run(comparison: Comparison) -> None:
     assert row(comparison, "updates applied") == ("600", "600")
 
 
+def test_settings_in_which_runs_differ_are_named(make_run: MakeRun, tmp_path: Path) -> None:
+    runs = [make_run(name, versions=12) for name in ("even", "skewed")]
+    for run, alpha in zip(runs, (100.0, 0.1), strict=True):
+        text = f'seed = 1\n[data]\nalpha = {alpha}\nclients = 5\n[strategy]\nname = "fedbuff"\nbuffer_size = 3\n'
+        (run / "experiment.toml").write_text(text)
+    found = compare(runs, tmp_path)
+    assert [cells for cells in found.rows if "." in cells[0] and ":" not in cells[0]] == [
+        ("data.alpha", "100.0", "0.1")
+    ]
+    (runs[0] / "experiment.toml").write_text('[data]\nalpha = 0.1\nclients = 5\n[strategy]\nname = "fedqs"\n')
+    assert not any(cells[0].startswith(("data.", "strategy.")) for cells in compare(runs, tmp_path).rows)
+    (runs[0] / "experiment.toml").write_text('[strategy]\nname = "fedbuff"\nbuffer_size = 9\n')
+    found = compare(runs, tmp_path)
+    assert row(found, "strategy.buffer_size") == ("9", "3")
+    assert row(found, "data.clients") == ("-", "5")
+
+
 def test_the_faster_learner_is_better_sooner_and_ranks_first(comparison: Comparison) -> None:
     quick, steady = row(comparison, "digit: accuracy, mean of the last 20 (higher is better)")
     assert float(quick) > float(steady)
