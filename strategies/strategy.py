@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,6 @@ from fedmtl.protocol import (
     Decision,
     Event,
     GlobalModel,
-    JobKey,
     Joined,
     Lost,
     Rejection,
@@ -30,9 +29,8 @@ from fedmtl.protocol import (
     Update,
 )
 from fedmtl.randomness import derive_seed
-from fedmtl.state import update_from_state, update_state
-from strategies.bases import Bases
 from strategies.flower_methods import FlowerMethods
+from strategies.jobs import Jobs
 from strategies.ledger import Ledger
 from strategies.parts import (
     USUAL,
@@ -94,10 +92,7 @@ class Strategy(FlowerMethods):
         self.settings = TrainSettings()
         self.seed = 0
         self._model: GlobalModel | None = None
-        self._bases = Bases(self.aggregator.needs_bases)
-        self._next_job: dict[int, int] = {}
-        self._in_flight: dict[int, Asked] = {}
-        self._received: dict[JobKey, Update] = {}
+        self._jobs = Jobs(self.aggregator.needs_bases)
 
     def initialise(self, model: GlobalModel, settings: TrainSettings | None = None, seed: int = 0) -> None:
         """Give the strategy the model to start from, and what every order has in common.
@@ -107,7 +102,7 @@ class Strategy(FlowerMethods):
         RuntimeError
             If it has given orders: its parts remember a run, and another one needs a new strategy.
         """
-        if self._next_job:
+        if self._jobs.begun:
             raise RuntimeError(f"strategy {self.name!r} was run before: make a new one for another run")
         self.train_with(settings or TrainSettings())
         self._model = model = self.policy.initial(model, seed)
@@ -123,15 +118,13 @@ class Strategy(FlowerMethods):
         ConfigError
             If a part cannot work with them; with the reason.
         """
-        for part in self._parts.values():
-            for inner in parts_within(part):
-                inner.examine(model, features)
+        for part in self._every_part:
+            part.examine(model, features)
 
     @property
     def only_simulated(self) -> str:
         """Why real clients cannot do what the strategy asks of them; empty if they can."""
-        every = (inner for part in self._parts.values() for inner in parts_within(part))
-        return next((inner.only_simulated for inner in every if inner.only_simulated), "")
+        return next((part.only_simulated for part in self._every_part if part.only_simulated), "")
 
     def train_with(self, settings: TrainSettings) -> None:
         """Take how clients train.
@@ -182,6 +175,10 @@ class Strategy(FlowerMethods):
         }
 
     @property
+    def _every_part(self) -> Iterator[Part]:
+        return (inner for part in self._parts.values() for inner in parts_within(part))
+
+    @property
     def model(self) -> GlobalModel:
         """The newest version."""
         if self._model is None:
@@ -191,11 +188,11 @@ class Strategy(FlowerMethods):
     @property
     def waiting(self) -> int:
         """Updates that were received and neither applied nor rejected so far."""
-        return len(self._received)
+        return len(self._jobs.waiting)
 
     def unsettled(self) -> tuple[Update, ...]:
         """Those updates."""
-        return tuple(self._received.values())
+        return tuple(self._jobs.waiting)
 
     def next_deadline(self) -> float | None:
         """When the scheduler wants to be woken, if it does."""
@@ -214,11 +211,10 @@ class Strategy(FlowerMethods):
             case Deadline(time=now):
                 return self._settle(self.scheduler.on_deadline(now), now)
             case Lost(time=now, client=client):
-                if (given := self._in_flight.pop(client, None)) is not None:
-                    self._bases.release(given.version)
+                self._jobs.lose(client)
                 return self._settle(self.scheduler.on_lost(client, now), now)
             case Joined(time=now, client=client):
-                if client in self._in_flight:
+                if self._jobs.busy(client):
                     return Reaction(NOTHING)
                 self.ledger.met((client,))
                 return self._settle(self.scheduler.on_idle(client, now), now)
@@ -230,12 +226,11 @@ class Strategy(FlowerMethods):
     def aggregate(self, decision: Decision, now: float) -> Aggregation:
         """Take the server step that a decision asks for; the new model is in `model`."""
         before = self.model
-        updates = tuple(self._received.pop(key) for key in decision.aggregate)
+        updates = self._jobs.take(decision.aggregate)
         self.ledger.applied(updates)
-        step = Step(before, updates, self._bases.vectors, decision.trigger, decision.late, self.ledger)
+        step = Step(before, updates, self._jobs.bases, decision.trigger, decision.late, self.ledger)
         vector, weights = self.aggregator.aggregate(step)
-        for update in updates:
-            self._bases.release(update.base_version)
+        self._jobs.settle(updates)
         self._model = GlobalModel(before.version + 1, vector, before.layout)
         self.policy.on_weighted(updates, weights)
         self.policy.on_aggregated(before, self._model, updates, self.ledger)
@@ -249,20 +244,16 @@ class Strategy(FlowerMethods):
 
     def _order(self, assignment: Assignment) -> TrainOrder:
         client, model = assignment.client, self.model
-        if client in self._in_flight:
+        if self._jobs.busy(client):
             raise RuntimeError(f"{type(self.scheduler).__name__} assigned client {client}, which is still training")
-        job = self._next_job.get(client, 0)
-        self._next_job[client] = job + 1
-        self._bases.hold(model.version, model.vector)
         instruction = self.policy.instruct(client, self.settings, model, self.ledger)
-        told = instruction.settings
-        self._in_flight[client] = Asked(job, model.version, assignment.steps, told.epochs, told.batch_size)
+        job = self._jobs.give(client, model, assignment.steps, instruction.settings)
         return TrainOrder(
             client=client,
             job=job,
             base=self.aggregator.model_for(client, model, self.ledger),
             steps=assignment.steps,
-            settings=told,
+            settings=instruction.settings,
             task_weights=self.task_weights.weights(),
             balancing=self.task_weights.balancing,
             policy=self.policy.name,
@@ -275,28 +266,20 @@ class Strategy(FlowerMethods):
         )
 
     def _on_arrival(self, update: Update, now: float) -> Reaction:
-        asked = self._in_flight.get(update.client)
-        answers = asked is not None and asked.job == update.job
-        fault = self._fault(update, asked)
-        if answers:
-            del self._in_flight[update.client]
-        if fault is None:
-            update.arrived_version = self.model.version
-            self._received[update.key] = update
-            self.ledger.received(update)
-            return self._settle(self.scheduler.on_update(update, now), now)
-        rejection = Rejection(now, update, fault)
-        if asked is None or not answers:
-            return Reaction(NOTHING, (rejection,))
-        self._bases.release(asked.version)
-        reaction = self._settle(self.scheduler.on_idle(update.client, now), now)
-        return Reaction(reaction.decision, (rejection, *reaction.rejections))
+        asked = self._jobs.asked(update)
+        if asked is None:
+            return Reaction(NOTHING, (Rejection(now, update, self._jobs.stray(update)),))
+        if (fault := self._fault(update, asked)) is not None:
+            self._jobs.lose(update.client)
+            reaction = self._settle(self.scheduler.on_idle(update.client, now), now)
+            return Reaction(reaction.decision, (Rejection(now, update, fault), *reaction.rejections))
+        self._jobs.keep(update)
+        update.arrived_version = self.model.version
+        self.ledger.received(update)
+        return self._settle(self.scheduler.on_update(update, now), now)
 
-    def _fault(self, update: Update, asked: Asked | None) -> str | None:
+    def _fault(self, update: Update, asked: Asked) -> str | None:
         """Why an update must not be applied, or None. Updates come from outside and are not trusted."""
-        if asked is None or asked.job != update.job:
-            given = self._next_job.get(update.client, 0)
-            return "duplicate or given up" if 0 <= update.job < given else "never asked for"
         if update.base_version != asked.version:
             return f"claims version {update.base_version}, was sent {asked.version}"
         if update.failure is not None:
@@ -311,19 +294,16 @@ class Strategy(FlowerMethods):
         return fault or self.task_weights.fault(update, self.model.layout)
 
     def _settle(self, decision: Decision, now: float) -> Reaction:
-        rejections = tuple(Rejection(now, self._received.pop(key), reason) for key, reason in decision.rejected)
-        for rejection in rejections:
-            self._bases.release(rejection.update.base_version)
-        return Reaction(decision, rejections)
+        turned_down = self._jobs.take(key for key, _ in decision.rejected)
+        self._jobs.settle(turned_down)
+        reasons = zip(turned_down, decision.rejected, strict=True)
+        return Reaction(decision, tuple(Rejection(now, update, reason) for update, (_, reason) in reasons))
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs to go on to the same bits."""
         return {
             "model": {"version": self.model.version, "vector": self.model.vector},
-            "next_job": list(self._next_job.items()),
-            "in_flight": [[client, *order] for client, order in self._in_flight.items()],
-            "received": [update_state(update) for update in self._received.values()],
-            "bases": self._bases.state_dict(),
+            **self._jobs.state_dict(),
             "ledger": self.ledger.state_dict(),
             "parts": {name: part.state_dict() for name, part in self._parts.items()},
         }
@@ -331,11 +311,7 @@ class Strategy(FlowerMethods):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state that `state_dict` returned; the strategy must be initialised with a model of that layout."""
         self._model = GlobalModel(int(state["model"]["version"]), state["model"]["vector"], self.model.layout)
-        self._next_job = {int(client): int(job) for client, job in state["next_job"]}
-        self._in_flight = {int(client): Asked(*order) for client, *order in state["in_flight"]}
-        received = [update_from_state(entry) for entry in state["received"]]
-        self._received = {update.key: update for update in received}
-        self._bases.load_state_dict(state["bases"])
+        self._jobs.load_state_dict(state)
         self.ledger.load_state_dict(state["ledger"])
         for name, part in self._parts.items():
             part.load_state_dict(state["parts"][name])

@@ -235,7 +235,7 @@ def test_fedbuff_golden_step(toys) -> None:
     strategy._model = GlobalModel(3, toys.start_model().vector, toys.LAYOUT)
     strategy.scheduler.prepare(strategy.model, 0)
     strategy.orders(strategy.begin(range(3), 0.0).decision.assignments)
-    strategy._in_flight[1] = Asked(0, 0)
+    strategy._jobs._out[1] = Asked(0, 0)
     deltas = {0: (3, 2.0), 1: (0, 4.0), 2: (3, 50.0)}
     steps = []
     for client, (version, delta) in deltas.items():
