@@ -173,7 +173,7 @@ class FederatedData:
         if (lost := np.flatnonzero(~owners.any(axis=0))).size:
             raise DataError(
                 f"no client that owns task {self.tasks[lost[0]].name!r} has {examples} training examples, a batch: "
-                "leave training.tiny_clients at 'keep_last_batch', or lower training.batch_size"
+                "set training.tiny_clients = 'keep_last_batch', or lower training.batch_size"
             )
         return FederatedData(self.tasks, self.train, self.test, self.shards, self.validation, owners, idle=True)
 
