@@ -156,7 +156,7 @@ def test_a_client_that_dies_at_work_is_lost_and_another_node_takes_its_place(sto
 def test_nobody_waits_for_those_who_fail(story: Story) -> None:
     lost = next(row["time"] for row in story.connections if row["client"] == DYING)
     early = [row for row in story.updates if row["applied_version"] is not None and row["arrived_at"] < lost]
-    assert len([row for row in early if row["client"] == HONEST]) >= 2
+    assert any(row["client"] == HONEST for row in early)
 
 
 def test_a_stopped_server_goes_on_from_its_last_version(story: Story) -> None:
