@@ -154,6 +154,21 @@ def test_a_run_with_all_faults_goes_on_to_the_same_bits_after_an_interruption(ag
         assert all(torch.equal(tensor, whole[name]) for name, tensor in load_file(cut / "model.safetensors").items())
 
 
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ([REF], "what clients have not sent yet: real clients cannot be asked for it"),
+        (["strategy.carry_meta=global_arrays"], "real clients cannot be asked for it"),
+        (["training.tiny_clients=skip_client"], "'skip_client' leaves clients out, and real ones cannot be told"),
+    ],
+)
+def test_real_clients_are_not_asked_for_what_only_a_simulation_can_do(given: list[str], reason: str) -> None:
+    from simulations.flower.server_app import _refuse_simulated_only
+
+    with pytest.raises(ConfigError, match=reason):
+        _refuse_simulated_only(Experiment.load(None, [*SMALL, *given]))
+
+
 NORM = ["model.name=mlp", "model.hidden=[8]", "model.norm=batch"]
 
 
