@@ -14,7 +14,7 @@ from torch import Tensor
 
 from clients.adaptation import adaptation
 from clients.adaptation.base import ClassAccuracy, Observed, Plan
-from clients.descent import Descent
+from clients.descent import Descent, views_of
 from clients.techniques.base import Compute, Workbench
 from fedmtl.balancing import build_balancer
 from fedmtl.balancing.base import Balancer, StepGradients
@@ -115,7 +115,9 @@ class LocalTrainer:
         """Run the steps."""
         network = self._network(tasks)
         balancer = self._balancer(order)
-        descent = Descent(network, plan, self.layout, tasks, base)
+        anchors = base if plan.settings.proximal else None, plan.correction
+        base_views, correction = (None if v is None else views_of(v.to(self.device), self.layout, tasks) for v in anchors)
+        descent = Descent(network.values, plan.settings, base_views, correction)
         factors = None if order.task_weights is None else [order.task_weights[task] for task in tasks]
         trace = _Trace([], [], [], [])
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from clients.descent import Descent
 from clients.techniques.base import Compute, Technique, Workbench
 from fedmtl.balancing.base import StepGradients
 from fedmtl.balancing.network import TaskNetwork
@@ -36,7 +37,7 @@ class TasksApart(Technique):
         self.changes: list[Tensor] = []
         self._start: list[Tensor] = []
         self._values: list[list[Tensor]] = []
-        self._velocity: list[list[Tensor]] = []
+        self._descents: list[Descent] = []
         self._factors: Sequence[float] | None = None
 
     def start(self, bench: Workbench) -> Tensor | None:
@@ -45,7 +46,9 @@ class TasksApart(Technique):
         self._factors = bench.factors
         self._start = [value.clone() for value in network.values]
         self._values = [[value.clone() for value in _of(network, network.values, i)] for i in range(len(network.tasks))]
-        self._velocity = [[torch.zeros_like(value) for value in values] for values in self._values]
+        self._descents = [
+            Descent(values, self.settings, _of(network, self._start, i)) for i, values in enumerate(self._values)
+        ]
         return None
 
     def gradients(
@@ -60,28 +63,11 @@ class TasksApart(Technique):
             shared = list(pullback(network.task_gradients(heads.slopes)[task]))
             if self._factors is not None and shared:
                 shared = list(torch._foreach_mul(shared, self._factors[task]))
-            self._step(network, task, [*shared, *heads.gradients[2 * task : 2 * task + 2]])
+            self._descents[task].step([*shared, *heads.gradients[2 * task : 2 * task + 2]])
             losses.append(heads.losses[task])
         idle = [torch.zeros_like(value) for value in network.values]
         count = len(network.shared)
         return StepGradients(idle[:count], network.by_head(idle[count:]), torch.stack(losses))
-
-    def _step(self, network: TaskNetwork, task: int, gradients: list[Tensor]) -> None:
-        settings, values = self.settings, self._values[task]
-        if settings.proximal:
-            drift = torch._foreach_sub(values, _of(network, self._start, task))
-            gradients = list(torch._foreach_add(gradients, drift, alpha=settings.proximal))
-        if settings.clip > 0:
-            norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-            if (length := norm.item()) > settings.clip:
-                gradients = list(torch._foreach_mul(gradients, settings.clip / length))
-        if settings.weight_decay:
-            gradients = list(torch._foreach_add(gradients, values, alpha=settings.weight_decay))
-        if settings.momentum:
-            torch._foreach_mul_(self._velocity[task], settings.momentum)
-            torch._foreach_add_(self._velocity[task], gradients)
-            gradients = self._velocity[task]
-        torch._foreach_add_(values, gradients, alpha=-settings.learning_rate)
 
     def finish(self, bench: Workbench) -> None:
         """Put the start and all the changes into the model's values."""
