@@ -45,11 +45,16 @@ class TableLog:
             self._compact()
 
     def parts(self, directory: Path | None) -> Iterator[pa.Table]:
-        """All rows, as tables in order; `directory` holds the segments."""
+        """All rows, as tables in order; `directory` holds the segments.
+
+        Raises
+        ------
+        CheckpointError
+            If a segment is damaged.
+        """
         for segment in self.segments:
             assert directory is not None
-            with pa.memory_map(str(directory / segment)) as source:
-                yield pa.ipc.open_file(source).read_all()
+            yield _read(directory / segment)
         self._compact()
         yield from self._chunks
 
@@ -87,7 +92,7 @@ class TableLog:
         if finished is None or finished.num_rows < count:
             raise CheckpointError(
                 f"{directory} holds {self.count} of the {count} rows of {self.name} that the checkpoint counts: "
-                f"it needs {', '.join(segments)}"
+                f"it needs {', '.join(segments)}; start again with --overwrite"
             )
         self.replace(finished.slice(0, count))
 
@@ -105,3 +110,11 @@ class TableLog:
         if self._rows:
             self._chunks.append(self.columns(self._rows))
             self._rows = []
+
+
+def _read(path: Path) -> pa.Table:
+    try:
+        with pa.memory_map(str(path)) as source:
+            return pa.ipc.open_file(source).read_all()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise CheckpointError(f"{path} is damaged ({error}); start again with --overwrite") from None

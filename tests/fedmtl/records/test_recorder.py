@@ -227,6 +227,22 @@ def test_a_checkpoint_whose_segments_are_gone_is_refused(tmp_path: Path) -> None
         Recorder(tmp_path, TASKS).load_state_dict(state)
 
 
+def test_a_damaged_segment_is_named_on_resume(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path, TASKS)
+    step(recorder, 1)
+    state = recorder.state_dict()
+    segment = tmp_path / "records" / "updates-000000.arrow"
+    whole = segment.read_bytes()
+    for damaged in (b"", whole[:500]):
+        segment.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=r"updates-000000\.arrow is damaged .*start again with --overwrite"):
+            Recorder(tmp_path, TASKS).load_state_dict(state)
+    segment.write_bytes(whole)
+    resumed = Recorder(tmp_path, TASKS)
+    resumed.load_state_dict(state)
+    assert resumed.table("updates").equals(recorder.table("updates"))
+
+
 def test_in_memory_the_state_is_the_rows() -> None:
     recorder = Recorder(None, TASKS)
     step(recorder, 5)
