@@ -10,8 +10,9 @@
 5. cache_k = w_k for those that arrived and were not picked
 
 1 and 2 are :class:`strategies.schedulers.lag_tolerant.LagTolerant`, the rest is
-:class:`strategies.aggregators.cached_models.CachedModels`. This demands a model for each client (`cache`); the sum is
-kept up to date, so that a step costs O(K P) whatever m.
+:class:`strategies.aggregators.cached_models.CachedModels`. This demands a model for each client (`cache`): in memory
+its update, and the version that this started from, once for all that started there. The sum is kept up to date, so that
+a step costs O(K P) whatever m.
 
 Differences: caches start at w[0] (FedQS's version: at 0, which shrinks the model for about as many rounds as the lag
 tolerance), a client is deprecated by its version, and, as a busy client cannot be interrupted, a deprecated one starts

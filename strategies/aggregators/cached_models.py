@@ -29,7 +29,7 @@ class CachedModels(Aggregator):
     weight_base
         Whether n_k is the client's examples, or 1.
     storage
-        Where the models are.
+        Where the models are. ``"single"`` keeps the updates as they are, and the versions that they started from.
     """
 
     needs_bases = True

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from fedmtl.parameters import weighted_sum
@@ -58,7 +57,7 @@ class TierModels(Aggregator):
             share.update(zip((update.key for update in updates), inside, strict=True))
         order = sorted(self._models)
         across = tier_weights([self._rounds[tier] for tier in order], self._count())
-        vector = weighted_sum([self._models[tier] for tier in order], across, torch.zeros_like(step.model.vector))
+        vector = weighted_sum([self._models[tier] for tier in order], across)
         weight_of = dict(zip(order, across, strict=True))
         return vector, tuple(share[u.key] * weight_of[self._tier_of(u.client)] for u in step.updates)
 
