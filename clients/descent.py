@@ -65,7 +65,7 @@ class Descent:
 
 
 def views_of(vector: Tensor, layout: ParameterLayout, tasks: tuple[int, ...]) -> list[Tensor]:
-    """Views of a flat vector in the order of the trainer's parameters: the backbone, then the given tasks' heads."""
+    """Views of a flat vector in the order of a client's values: the backbone, then its tasks' heads."""
     slices = [layout.shared, *(layout.heads[task] for task in tasks)]
     return [
         vector[entry.start : entry.stop].view(entry.shape)

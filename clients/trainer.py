@@ -115,9 +115,13 @@ class LocalTrainer:
         """Run the steps."""
         network = self._network(tasks)
         balancer = self._balancer(order)
-        anchors = base if plan.settings.proximal else None, plan.correction
-        base_views, correction = (None if v is None else views_of(v.to(self.device), self.layout, tasks) for v in anchors)
-        descent = Descent(network.values, plan.settings, base_views, correction)
+        cut = functools.partial(views_of, layout=self.layout, tasks=tasks)
+        descent = Descent(
+            network.values,
+            plan.settings,
+            cut(base) if plan.settings.proximal else None,
+            None if plan.correction is None else cut(plan.correction.to(self.device)),
+        )
         factors = None if order.task_weights is None else [order.task_weights[task] for task in tasks]
         trace = _Trace([], [], [], [])
 
