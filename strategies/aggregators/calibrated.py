@@ -59,7 +59,8 @@ class CalibratedAggregator(Aggregator):
         def combine(part: slice, updates: Sequence[Update], weights: Sequence[float]) -> Tensor:
             if change is not None and len(set(weights)) == 1:
                 # No second pass: what the sum of the h_j changed by is the sum of the Delta_i - h_i.
-                return change[part].mul_(eta * weights[0]).add_(mean[part], alpha=eta).add_(w[part])
+                moved = torch.add(w[part], change[part], alpha=eta * weights[0], out=change[part])
+                return moved.add_(mean[part], alpha=eta)
             vectors = [cut(v, part) for v in [u.delta for u in updates] + [h[u.client] for u in updates]]
             factors = [eta * p for p in weights] + [-eta * p for p in weights]
             return weighted_sum([*vectors, mean[part]], [*factors, eta], w[part])
