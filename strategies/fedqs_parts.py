@@ -16,13 +16,13 @@ MomentumMin = Annotated[float, Param("least momentum of an unbiased client", ge=
 MomentumGain = Annotated[float, Param("gain of the momentum", ge=0, source=_CODE)]
 MomentumCap = Annotated[float, Param("most momentum beyond m0", ge=0, lt=1, source=_CODE)]
 AdaptMomentum = Annotated[bool, Param("set momentum by client type; otherwise it stays training.momentum")]
-FrequencyCap = Annotated[float, Param("upper bound of F", gt=0, source=_CODE)]
+FrequencyCap = Annotated[float, Param("upper bound of F", gt=0, le=1000, source=_CODE)]
 SimilarityCap = Annotated[float, Param("upper bound of G in a weight", gt=0, source=_CODE)]
 RateMin = Annotated[float, Param("least learning rate after a change", gt=0, source=_CODE)]
 RateMax = Annotated[float, Param("largest learning rate after a change", gt=0, source=_CODE)]
 Spread = Annotated[float, Param("spread of class accuracies of SBC-2, points", ge=0, le=100, source=_CODE)]
 SmallClass = Annotated[float, Param("held-out examples below which a class counts half", ge=0, source=_CODE)]
-Phi = Annotated[float | None, Param("phi of the speed factor; K/N if not set (the code: 0.1)", gt=0)]
+Phi = Annotated[float | None, Param("phi of the speed factor; K/N if not set (the code: 0.1)", gt=0, le=100)]
 Feedback = Annotated[bool, Param("weights follow the feedback bit", source="paper")]
 FeedbackSpeed = Annotated[
     Literal["frequency", "ratio"], Param("what lowers the speed factor's exponent: f_i or F", source=_CODE)

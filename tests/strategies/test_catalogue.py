@@ -67,6 +67,8 @@ def test_a_strategy_names_its_family_and_its_paper(name: str) -> None:
         ("fedqs", {"buffer_size": 0}, "buffer_size.*greater than or equal to 1"),
         ("fedqs", {"aggregation": "average"}, "aggregation.*'gradient' or 'model'"),
         ("fedqs", {"phi": -1.0}, "phi"),
+        ("fedqs", {"phi": 101.0}, "phi.*less than or equal to 100"),
+        ("fedqs", {"frequency_cap": 1001.0}, "frequency_cap.*less than or equal to 1000"),
         ("fedqs", {"buffer": "one_per_tick"}, "clock = 'tick'"),
         ("fedqs", {"rate_min": 0.3}, "rate_min = 0.3 is above rate_max = 0.2"),
         ("fedqs", {"momentum_cap": 0.9}, "momentum must stay below 1"),
