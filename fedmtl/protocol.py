@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from fedmtl.parameters import ParameterLayout
+from fedmtl.settings import Balancing as Balancing
+from fedmtl.settings import Compression as Compression
+from fedmtl.settings import TrainSettings as TrainSettings
 
 
 class JobKey(NamedTuple):
@@ -30,82 +33,6 @@ class GlobalModel:
     version: int
     vector: Tensor
     layout: ParameterLayout
-
-
-TinyClients = Literal["keep_last_batch", "skip_client", "ref_drop_last"]
-"""What becomes of a batch that an epoch's end leaves short, above all of clients that have no other:
-
-``"keep_last_batch"``
-    It is trained on.
-``"skip_client"``
-    It is trained on, but a client with fewer examples than a batch is not asked at all.
-``"ref_drop_last"``
-    It is dropped. A client with fewer examples than a batch trains no step, and its update still counts: a fault of
-    the code of FedQS's authors, for its study.
-"""
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """How a client trains; a policy may send a client other settings than the run's.
-
-    Attributes
-    ----------
-    epochs
-        Passes over the shard, used when an order does not fix the number of steps.
-    batch_size
-        Examples per step; the last batch of an epoch may be smaller.
-    learning_rate, momentum
-        Of stochastic gradient descent; momentum is heavy ball without dampening, and starts empty in every job.
-    clip
-        Upper bound of the gradient's L2 norm per step; 0 for none.
-    proximal
-        Factor mu of the term ``mu/2 ||w - w_base||^2``.
-    weight_decay
-        Factor of the term ``decay/2 ||w||^2``.
-    tiny_clients
-        What becomes of that last batch, see :data:`TinyClients`.
-    """
-
-    epochs: int = 2
-    batch_size: int = 50
-    learning_rate: float = 0.1
-    momentum: float = 0.0
-    clip: float = 4.0
-    proximal: float = 0.0
-    weight_decay: float = 0.0
-    tiny_clients: TinyClients = "keep_last_batch"
-
-    def batches(self, examples: int) -> int:
-        """Steps of an epoch over so many examples."""
-        if self.tiny_clients == "ref_drop_last":
-            return examples // self.batch_size
-        return -(-examples // self.batch_size)
-
-
-@dataclass(frozen=True)
-class Balancing:
-    """How a client balances its tasks within a step: a balancer's name and options (see :mod:`fedmtl.balancing`)."""
-
-    name: str = "equal"
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Compression:
-    """How a client makes its update smaller: a compressor's name and options (see :mod:`fedmtl.compression`).
-
-    Attributes
-    ----------
-    name, options
-        Of the compressor.
-    seed
-        Of the random numbers that client and server share.
-    """
-
-    name: str
-    options: Mapping[str, Any]
-    seed: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
