@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from rich import box
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -127,7 +128,7 @@ def show_partition(path: Path | None, assignments: Sequence[str], seed: int | No
     name = (found.schema.metadata or {}).get(b"task", b"").decode()
 
     console = new_console()
-    console.print(_partition_table(counts, name, clients))
+    console.print(_partition_table(counts, name, clients, console))
     for line in (_sizes(counts, data.validation.sizes), *(_skew(counts) if name else ())):
         console.print(line, markup=False, soft_wrap=True)
     nothing = pa.table({})
@@ -136,19 +137,33 @@ def show_partition(path: Path | None, assignments: Sequence[str], seed: int | No
         console.print(f"heat map: {save(figure, out)}", markup=False, soft_wrap=True)
 
 
-def _partition_table(counts: np.ndarray, name: str, clients: int) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title=f"training examples by class of {name!r}" if name else "training examples")
-    table.add_column("client", justify="right")
-    for label in range(counts.shape[1]):
-        table.add_column(str(label), justify="right")
-    table.add_column("all", justify="right")
+def _partition_table(counts: np.ndarray, name: str, clients: int, console: Console) -> Table:
+    """A row for each client and a column for each class; of many, as many as are as wide as the console."""
+    endless = console.options.update(width=1 << 16)
+    for shown in range(counts.shape[1], 0, -1):
+        table = _classes_table(counts, name, clients, shown)
+        if console.measure(table, options=endless).maximum <= console.width:
+            break
+    return table
+
+
+def _classes_table(counts: np.ndarray, name: str, clients: int, shown: int) -> Table:
+    """The table with so many of the classes."""
+    rest = ["..."] * (shown < counts.shape[1])
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        title=f"training examples by class of {name!r}" if name else "training examples",
+        title_justify="left",
+    )
+    for header in ("client", *map(str, range(shown)), *rest, "all"):
+        table.add_column(header, justify="right", no_wrap=True)
     for client, row in enumerate(counts[:clients]):
-        table.add_row(
-            str(client), *(str(n) if n else "·" for n in row), str(row.sum()), end_section=client == clients - 1
-        )
+        cells = [str(n) if n else "·" for n in row[:shown]]
+        table.add_row(str(client), *cells, *rest, str(row.sum()), end_section=client == clients - 1)
     if len(counts) > clients:
         table.add_row("...")
-    table.add_row("all", *map(str, counts.sum(axis=0)), str(counts.sum()))
+    table.add_row("all", *map(str, counts.sum(axis=0)[:shown]), *rest, str(counts.sum()))
     return table
 
 

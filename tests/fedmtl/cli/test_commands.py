@@ -3,13 +3,17 @@
 import re
 import shutil
 from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import Result
+from rich.console import Console
 from typer.testing import CliRunner
 
 from fedmtl.cli.app import app
+from fedmtl.cli.show import _partition_table
 
 SMALL = ["--set", "data.clients=12", "--set", "strategy.buffer_size=3", "--set", "stop.versions=4"]
 
@@ -177,6 +181,19 @@ def test_the_partition_is_shown_and_drawn(here: Path) -> None:
         assert sum(int(cell) for cell in cells.split() if cell != "·") == int(total)
     assert "12 clients with " in result.stdout
     assert (here / "partition.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("width", [120, 60, 40])
+def test_numbers_of_a_partition_are_whole_at_any_width(width: int) -> None:
+    console = Console(file=StringIO(), width=width)
+    counts = np.full((30, 10), 123)
+    console.print(_partition_table(counts, "digit", 2, console))
+    text = console.file.getvalue()
+    assert "…" not in text
+    *_, every = [line.split() for line in text.splitlines() if line.strip().startswith("all")]
+    assert every[-1] == "36900"
+    assert every.count("3690") == text.count("3690 ") > 2
+    assert ("..." in every) == (every.count("3690") < 10)
 
 
 def test_a_partition_less_skewed_is_nearer_to_the_whole(here: Path) -> None:
