@@ -77,7 +77,8 @@ def least_norm(gram: Tensor, tolerance: float = 1e-10, iterations: int = 10_000)
     """The weights of the point of least norm in the convex hull of some vectors.
 
     From equal weights, mass is moved from the vector with the largest product with the point to the one with the
-    least, as far as it helps; at the least point all that have weight have the same product.
+    least, as far as it helps; at the least point all that have weight have the same product. Where that takes too many
+    moves, for vectors nearly cancel, the point is found by least squares.
 
     Parameters
     ----------
@@ -102,10 +103,26 @@ def least_norm(gram: Tensor, tolerance: float = 1e-10, iterations: int = 10_000)
         low = min(range(k), key=products.__getitem__)
         high = max((i for i in range(k) if w[i] > 0.0), key=products.__getitem__)
         if products[high] - products[low] <= tolerance * scale:
-            break
+            return torch.tensor(w, dtype=torch.float64)
         curvature = M[low][low] + M[high][high] - 2.0 * M[low][high]
         gain = products[high] - products[low]
         move = w[high] if curvature <= 0.0 else min(gain / curvature, w[high])
         w[low] += move
         w[high] -= move
-    return torch.tensor(w, dtype=torch.float64)
+    return _by_least_squares(gram) if bool(torch.isfinite(gram).all()) else torch.tensor(w, dtype=torch.float64)
+
+
+def _by_least_squares(gram: Tensor) -> Tensor:
+    """The same weights, where vectors nearly cancel and moves get nowhere.
+
+    With ``A A^T`` the products, these are the u >= 0 for which ``||A^T u||^2 + (sum(u) - 1)^2`` is least, over their
+    sum (Haskell and Hanson, "An algorithm for linear least squares problems with equality and nonnegativity
+    constraints", 1981).
+    """
+    from scipy.optimize import nnls
+
+    values, vectors = torch.linalg.eigh(gram / gram.diagonal().mean())
+    rows = (vectors * values.clamp(min=0.0).sqrt()).T
+    one = torch.ones(1, len(gram), dtype=torch.float64)
+    u, _ = nnls(torch.cat([rows, one]).numpy(), torch.cat([torch.zeros(len(gram)), torch.ones(1)]).double().numpy())
+    return torch.from_numpy(u / u.sum())
