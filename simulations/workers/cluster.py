@@ -127,7 +127,7 @@ def _start(ray: Any, cpus: int) -> None:
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.WARNING,
-                _system_config=_INLINE,
+                _system_config=dict(_INLINE),  # Ray adds to what it is given, and would warn of that the next time
             )
     finally:
         constants.ENABLE_RAY_CLUSTER = clusters

@@ -20,6 +20,7 @@ from fedmtl.protocol import Aggregation, GlobalModel, JobKey, TrainSettings
 from simulations.devices.profile import Devices
 from simulations.fleet import SimulatedFleet
 from simulations.workers.base import Workers
+from simulations.workers.cluster import _INLINE
 from simulations.workers.inline import InlineWorkers
 from simulations.workers.ray import RayWorkers
 from strategies.catalogue import build_strategy
@@ -123,6 +124,10 @@ def test_only_this_machine_can_reach_a_ray_that_was_started_for_workers(workers:
 
 
 @pytest.mark.slow
+def test_where_one_ray_keeps_its_objects_is_not_told_to_the_next(workers: RayWorkers) -> None:
+    assert sorted(_INLINE) == ["max_direct_call_object_size", "task_rpc_inlined_bytes_limit"]
+
+
 def test_a_gpu_where_there_is_none_is_refused(workers: RayWorkers, ragged: FederatedData, new_model: NewModel) -> None:
     import ray
 
