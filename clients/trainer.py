@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import itertools
 import math
@@ -22,7 +21,7 @@ from fedmtl.balancing.network import TaskNetwork
 from fedmtl.data.federated import FederatedData
 from fedmtl.data.holdout import first_of_each_class
 from fedmtl.hardware import usable_device
-from fedmtl.models.multitask import MultiTaskModel
+from fedmtl.models.multitask import MultiTaskModel, judging
 from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import Balancing, TrainOrder, Update
 
@@ -156,7 +155,7 @@ class LocalTrainer:
         features, targets = self._examples(tasks, shard)
 
         def losses() -> Tensor:
-            with self._judging():
+            with judging(self._model):
                 outputs = self._model(features)
                 return torch.stack(
                     [
@@ -173,16 +172,6 @@ class LocalTrainer:
         index = index.to(self.device)
         targets = [self._train.targets[task].index_select(0, index) for task in tasks]
         return self._train.features.index_select(0, index), targets
-
-    @contextlib.contextmanager
-    def _judging(self) -> Iterator[None]:
-        """The model as it predicts: batch norm with its statistics, which stay as they are, and no graph."""
-        self._model.eval()
-        try:
-            with torch.inference_mode():
-                yield
-        finally:
-            self._model.train()
 
     def _minibatches(
         self, order: TrainOrder, tasks: tuple[int, ...], shard: Tensor, steps: int
@@ -236,7 +225,7 @@ class LocalTrainer:
         if trained:
             index = index[first_of_each_class(self._train.targets[task][index], trained)]
         self._vector.copy_(base)
-        with self._judging():
+        with judging(self._model):
             head = self._model.heads[self._data.tasks[task].name]
             output = head(self._model.backbone(self._train.features.index_select(0, index)))
         labels = self._train.targets[task].index_select(0, index).long()

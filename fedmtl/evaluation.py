@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fedmtl.data.federated import Examples, FederatedData
-from fedmtl.models.multitask import MultiTaskModel
+from fedmtl.models.multitask import MultiTaskModel, judging
 from fedmtl.protocol import GlobalModel
 from fedmtl.tasks import Task
 
@@ -139,7 +138,7 @@ class Evaluator:
         shards, pool = self._data.validation, self._data.train
         clients = np.repeat(np.arange(len(shards)), shards.sizes)
         scores = np.empty((len(self.tasks), len(clients)))
-        with _judging(self._model):
+        with judging(self._model):
             for first in range(0, len(clients), self._batch_size):
                 batch = pool.take(shards.indices[first : first + self._batch_size]).to(self._device)
                 outputs = self._model(batch.features)
@@ -156,7 +155,7 @@ def _score(
     if not len(examples):
         raise ValueError("there are no examples to evaluate on")
     sums = torch.zeros(len(tasks), 2, dtype=torch.float64, device=examples.features.device)
-    with _judging(model):
+    with judging(model):
         for first in range(0, len(examples), batch_size):
             part = slice(first, first + batch_size)
             outputs = model(examples.features[part])
@@ -164,18 +163,6 @@ def _score(
                 row[0] += task.score_sum(output, target[part])
                 row[1] += task.mean_loss(output, target[part]) * len(output)
     return [(value, loss) for value, loss in (sums / len(examples)).tolist()]
-
-
-@contextmanager
-def _judging(model: MultiTaskModel) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards the module is in the mode it was in."""
-    mode = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        model.train(mode)
 
 
 def _halves(seconds: np.ndarray | None, judged: np.ndarray) -> dict[str, np.ndarray]:

@@ -22,7 +22,7 @@ def head_gradients(
     return network.by_head(gradients)
 
 
-def weighted_sum(gradients: Tensor, weights: Tensor, lam: Tensor) -> Tensor:
+def weighted_gradient(gradients: Tensor, weights: Tensor, lam: Tensor) -> Tensor:
     """``sum_i w_i G_i`` over the tasks whose gradient is finite, shape [...].
 
     Parameters

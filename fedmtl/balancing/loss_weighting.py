@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fedmtl.balancing.base import StepGradients
-from fedmtl.balancing.gradients import clipped, head_gradients, weighted_sum
+from fedmtl.balancing.gradients import clipped, head_gradients, weighted_gradient
 from fedmtl.balancing.network import TaskNetwork
 from fedmtl.balancing.several import SeveralTasks
 
@@ -36,7 +36,7 @@ class LossWeighting(SeveralTasks):
             weights = weights * weights.new_tensor(task_weights)
         # A loss may be infinite where its slope is not (absolute error), and finite where its slope is not.
         sound = gradients.square().sum((1, 2)) + heads.losses
-        shared = pullback(weighted_sum(gradients, weights, sound))
+        shared = pullback(weighted_gradient(gradients, weights, sound))
         own = head_gradients(network, heads.gradients, weights, self.head_weight)
         return StepGradients(clipped(shared, self.clip), own, heads.losses, weights)
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fedmtl.balancing.base import Balancer, StepGradients
-from fedmtl.balancing.gradients import clipped, head_gradients, weighted_sum
+from fedmtl.balancing.gradients import clipped, head_gradients, weighted_gradient
 from fedmtl.balancing.network import Pullback, TaskNetwork
 from fedmtl.balancing.options import HeadWeight, weight_bound
 from fedmtl.balancing.weights import Statistic, balanced_weights, chunk_sizes, gram, kernel_statistic
@@ -63,7 +63,7 @@ class NTKMTL(Balancer):
         omega = balanced_weights(lam, self.exponent, self.w_max, self.eps)
         if task_weights is not None:
             omega = omega * omega.new_tensor(task_weights)
-        shared = _weighted_sum(per_task, omega, lam) if single else pullback(weighted_sum(gradients, omega, lam))
+        shared = _weighted_sum(per_task, omega, lam) if single else pullback(weighted_gradient(gradients, omega, lam))
         own = head_gradients(network, heads.gradients, omega, self.head_weight)
         return StepGradients(clipped(shared, self.clip), own, heads.losses, omega, lam)
 

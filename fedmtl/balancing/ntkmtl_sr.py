@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fedmtl.balancing.base import Balancer, StepGradients
-from fedmtl.balancing.gradients import clipped, head_gradients, weighted_sum
+from fedmtl.balancing.gradients import clipped, head_gradients, weighted_gradient
 from fedmtl.balancing.network import Pullback, TaskNetwork
 from fedmtl.balancing.options import HeadWeight, weight_bound
 from fedmtl.balancing.weights import balanced_weights, few_weights, head_chunk_norms, representation_statistic
@@ -59,7 +59,7 @@ class NTKMTLSR(Balancer):
         omega = balanced_weights(lam, self.exponent, self.w_max, self.eps)
         if task_weights is not None:
             omega = omega * omega.new_tensor(task_weights)
-        shared = pullback(weighted_sum(gradients, omega, lam))
+        shared = pullback(weighted_gradient(gradients, omega, lam))
         own = head_gradients(network, network.head_gradients(representation, slopes), omega, self.head_weight)
         return StepGradients(clipped(shared, self.clip), own, losses, omega, lam)
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from fedmtl.balancing import torchjd_adapter as torchjd
 from fedmtl.balancing.base import StepGradients
-from fedmtl.balancing.gradients import clipped, head_gradients, weighted_sum
+from fedmtl.balancing.gradients import clipped, head_gradients, weighted_gradient
 from fedmtl.balancing.jacobian_method import jacobian
 from fedmtl.balancing.network import HeadPass, Pullback, TaskNetwork
 from fedmtl.balancing.options import Clip, OwnHeads
@@ -68,7 +68,7 @@ class SDMGrad(SeveralTasks):
         if task_weights is not None:
             weights = weights * weights.new_tensor(task_weights)
         sound = losses + slopes[2].square().sum((1, 2))
-        shared = passes[2][1](weighted_sum(slopes[2], weights, sound))
+        shared = passes[2][1](weighted_gradient(slopes[2], weights, sound))
         own = _weighted_mean([heads.gradients for heads, _ in passes], shares)
         heads_of = head_gradients(network, own, weights, self.head_weight)
         return StepGradients(clipped(shared, self.clip), heads_of, losses, weights)

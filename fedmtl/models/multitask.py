@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
 from fedmtl.tasks import Task
@@ -31,3 +33,15 @@ class MultiTaskModel(nn.Module):
         """Every head's output, each of shape [batch, outputs]."""
         representation = self.backbone(inputs)
         return tuple(head(representation) for head in self.heads.values())
+
+
+@contextmanager
+def judging(model: nn.Module) -> Iterator[None]:
+    """The model as it predicts: no graph, and statistics and dropout as they are; afterwards it is in its old mode."""
+    mode = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(mode)
