@@ -166,3 +166,11 @@ def test_whose_examples_statistics_are_measured_on_matters_only_where_there_are_
         run(chosen, tmp_path / bn_data, pictures=False)
         found.append(load_file(tmp_path / bn_data / "model.safetensors"))
     assert not all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+def test_real_clients_are_not_asked_for_examples_of_others(text: Path) -> None:
+    from simulations.flower.server_app import _refuse_simulated_only
+
+    _refuse_simulated_only(experiment("dimat", "mlp, batch norm", text))
+    with pytest.raises(ConfigError, match="examples of all clients, which no real client has"):
+        _refuse_simulated_only(experiment("dimat", "mlp, batch norm", text, "strategy.bn_data=shared"))
