@@ -19,7 +19,7 @@ from clients.adaptation.base import ClientState
 from clients.sending import send_compressed
 from clients.trainer import LocalTrainer
 from fedmtl.config import ExperimentConfig
-from fedmtl.data.build import build_data
+from fedmtl.data.build import build_data, build_own_data, can_tell_apart
 from fedmtl.data.federated import FederatedData
 from fedmtl.errors import ConfigError
 from fedmtl.evaluation import evaluate as metrics_of
@@ -27,17 +27,36 @@ from fedmtl.models import MultiTaskModel, build_model
 from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import TrainOrder, Update
 from fedmtl.run_config import experiment_config
-from fedmtl.wire import JSON, STATE, TENSORS, Packet, WireError, pack, pack_update, read_order, unpack
+from fedmtl.wire import (
+    JSON,
+    STATE,
+    TENSORS,
+    Packet,
+    WireError,
+    carries_observations,
+    pack,
+    pack_update,
+    read_order,
+    unpack,
+)
 
 app = ClientApp()
 
 
 class Node:
-    """What a node needs to work: data and a trainer, both from the experiment's configuration."""
+    """What a node needs to work: data and a trainer, both from the experiment's configuration.
 
-    def __init__(self, config: ExperimentConfig) -> None:
+    Parameters
+    ----------
+    config
+        The experiment.
+    client
+        The client that the node is, if it needs nobody else's data.
+    """
+
+    def __init__(self, config: ExperimentConfig, client: int | None = None) -> None:
         self._config = config
-        self.data: FederatedData = build_data(config)
+        self.data: FederatedData = build_data(config) if client is None else build_own_data(config, client)
         self.trainer = LocalTrainer(self.new_model(), self.data, device=config.engine.device)
 
     def new_model(self) -> MultiTaskModel:
@@ -45,45 +64,57 @@ class Node:
         model, data = self._config.model, self.data
         return build_model(model.name, model.options, data.input_shape, data.tasks, self._config.seed)
 
-    def client_of(self, context: Context) -> int:
-        """The client that a node's configuration names.
 
-        Raises
-        ------
-        ConfigError
-            If it names none of the experiment's clients.
-        """
-        client = context.node_config.get("partition-id")
-        if type(client) is not int or not 0 <= client < self.data.clients:
-            raise ConfigError(
-                f"partition-id = {client!r} in the node's configuration: expected a number from 0 to "
-                f"{self.data.clients - 1}, as the experiment has data.clients = {self.data.clients}"
-            )
-        return client
+@functools.lru_cache(maxsize=1)
+def _node(experiment: str, overrides: str, client: int | None) -> Node:
+    # Flower may start a process for each message, or keep one for many: what can be kept is kept, nothing relies on it.
+    torch.set_num_threads(1)
+    return Node(_config(experiment, overrides), client)
 
 
 @functools.lru_cache(maxsize=1)
-def _node(experiment: str, overrides: str) -> Node:
-    # Flower may start a process for each message, or keep one for many: what can be kept is kept, nothing relies on it.
-    torch.set_num_threads(1)
-    return Node(experiment_config({"experiment": experiment, "set": overrides}))
+def _config(experiment: str, overrides: str) -> ExperimentConfig:
+    return experiment_config({"experiment": experiment, "set": overrides})
 
 
-def node_of(context: Context) -> Node:
-    """The node for a context's run configuration."""
-    return _node(str(context.run_config.get("experiment", "")), str(context.run_config.get("set", "")))
+def _told(context: Context) -> tuple[str, str]:
+    return str(context.run_config.get("experiment", "")), str(context.run_config.get("set", ""))
+
+
+def node_of(context: Context, *, anybody: bool = False) -> Node:
+    """The node for a context's run configuration, with the data of its own client at least, or of anybody."""
+    told = _told(context)
+    return _node(*told, client_of(context) if can_tell_apart(_config(*told)) and not anybody else None)
+
+
+def client_of(context: Context) -> int:
+    """The client that a node's configuration names.
+
+    Raises
+    ------
+    ConfigError
+        If it names none of the experiment's clients.
+    """
+    client, clients = context.node_config.get("partition-id"), _config(*_told(context)).data.clients
+    if type(client) is not int or not 0 <= client < clients:
+        raise ConfigError(
+            f"partition-id = {client!r} in the node's configuration: expected a number from 0 to {clients - 1}, as the "
+            f"experiment has data.clients = {clients}"
+        )
+    return client
 
 
 @app.query()
 def query(message: Message, context: Context) -> Message:
     """Say which client this node is."""
-    return Message(_record(pack({"client": node_of(context).client_of(context)})), reply_to=message)
+    node_of(context)  # who cannot read its data shall not take part
+    return Message(_record(pack({"client": client_of(context)})), reply_to=message)
 
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Do the job that an order asks for."""
-    node = node_of(context)
+    node = node_of(context, anybody=carries_observations(message.content))
     order, observed = read_order(message.content, node.trainer.layout)
     update = _train_own(node, order, context) if observed is None else node.trainer.train(order, observed)
     return Message(_record(pack_update(update)), reply_to=message)
@@ -91,7 +122,7 @@ def train(message: Message, context: Context) -> Message:
 
 def _train_own(node: Node, order: TrainOrder, context: Context) -> Update:
     """Train as the client that this node is, with the state that is kept here."""
-    if order.client != (client := node.client_of(context)):
+    if order.client != (client := client_of(context)):
         raise ConfigError(f"this node is client {client} and was sent an order for client {order.client}")
     half = adaptation(order.policy)
     state: ClientState = unpack(context.state) if STATE in context.state else {}
@@ -107,7 +138,7 @@ def _train_own(node: Node, order: TrainOrder, context: Context) -> Update:
 def evaluate(message: Message, context: Context) -> Message:
     """Judge a model on this client's held-out examples, in the tasks that the client owns."""
     node = node_of(context)
-    client, data = node.client_of(context), node.data
+    client, data = client_of(context), node.data
     vector = unpack(message.content)["vector"]
     model = node.new_model()
     layout = ParameterLayout.of(model)

@@ -89,6 +89,14 @@ def pack_order(order: TrainOrder, observed: Mapping[str, float | Tensor] | None 
     return pack({"order": order_state(order), "observed": observed})
 
 
+def carries_observations(content: Mapping[str, Any]) -> bool:
+    """Whether an order says what its client observed, so that any node can do it (see `pack_order`)."""
+    try:
+        return json.loads(content[STATE][JSON])["observed"] is not None
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError):
+        return False  # `read_order` says what is wrong
+
+
 def read_order(
     content: Mapping[str, Any], layout: ParameterLayout
 ) -> tuple[TrainOrder, dict[str, float | Tensor] | None]:

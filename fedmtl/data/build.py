@@ -9,7 +9,8 @@ from fedmtl.components import check_options, choose, did_you_mean, options_of
 from fedmtl.data.federated import FederatedData
 from fedmtl.data.holdout import hold_out
 from fedmtl.data.ownership import task_owners
-from fedmtl.data.sources import SOURCES
+from fedmtl.data.pool import Pool
+from fedmtl.data.sources import DEFERRED, SOURCES
 from fedmtl.errors import ConfigError
 from fedmtl.partitions import PARTITIONS
 
@@ -27,8 +28,37 @@ def build_data(config: ExperimentConfig) -> FederatedData:
     DataError
         If the data cannot be read, or cannot be spread over so many clients.
     """
-    section, seed = config.data, config.seed
-    source_options, partition_options = _checked(section)
+    source_options, _ = _checked(config.data)
+    _refuse_misfits(config)
+    return _spread(config, SOURCES[config.data.source](config.seed, config.data.clients, **source_options))
+
+
+def build_own_data(config: ExperimentConfig, client: int) -> FederatedData:
+    """The data of an experiment as far as this client needs them, if the source can tell; else all of them.
+
+    A client's examples, and what is trained on them, are those of `build_data`, bit for bit.
+
+    Raises
+    ------
+    ConfigError, DataError
+        As `build_data` does.
+    """
+    section = config.data
+    source_options, _ = _checked(section)
+    _refuse_misfits(config)
+    pool = DEFERRED[section.source](config.seed, section.clients, **source_options) if can_tell_apart(config) else None
+    if pool is None or pool.features_of is None:
+        return build_data(config)
+    return _spread(config, pool).of(client, pool.features_of)
+
+
+def can_tell_apart(config: ExperimentConfig) -> bool:
+    """Whether a client's data may be built without those of others."""
+    return config.data.source in DEFERRED and config.data.partition != "feature-skew"  # which looks at all features
+
+
+def _refuse_misfits(config: ExperimentConfig) -> None:
+    section = config.data
     if section.partition == "task-disjoint" and config.tasks.ownership != "disjoint":
         raise ConfigError(
             f"data.partition = 'task-disjoint' gives every client one task, but tasks.ownership = "
@@ -39,7 +69,11 @@ def build_data(config: ExperimentConfig) -> FederatedData:
             f"data.source = 'synthetic' makes a data set for each client, which data.partition = {section.partition!r} "
             "would mix: set data.partition = 'natural'"
         )
-    pool = SOURCES[section.source](seed, section.clients, **source_options)
+
+
+def _spread(config: ExperimentConfig, pool: Pool) -> FederatedData:
+    section, seed = config.data, config.seed
+    _, partition_options = _checked(section)
     if config.tasks.names is not None:
         pool = pool.choose(config.tasks.names)
     owners = task_owners(config.tasks.ownership, section.clients, len(pool.tasks), seed)

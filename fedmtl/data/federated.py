@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -141,6 +142,24 @@ class FederatedData:
         if self._everyone_owns_all:
             return self._all_tasks
         return tuple(int(task) for task in np.flatnonzero(self.owners[client]))
+
+    def of(self, client: int, features_of: Callable[[np.ndarray], Tensor]) -> FederatedData:
+        """What one client needs: its own examples, with the features that are read here, and nobody else's."""
+        mine = torch.cat([self.shards[client], self.validation[client]]).sort().values
+        part = copy.copy(self)
+        targets = tuple(target.index_select(0, mine) for target in self.train.targets)
+        part.train = Examples(features_of(mine.numpy()), targets)
+        part.test = self.test.take(mine[:0])
+        part.shards, part.validation = (
+            Shards(
+                [
+                    torch.searchsorted(mine, shards[client]).numpy() if other == client else np.empty(0, np.int64)
+                    for other in range(self.clients)
+                ]
+            )
+            for shards in (self.shards, self.validation)
+        )
+        return part
 
     def only(self, name: str) -> FederatedData:
         """The same data and clients with one task: clients that do not own it keep their numbers and sit idle.

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
+import torch
 
 from fedmtl.components import Param, did_you_mean
+from fedmtl.data.federated import Examples
 from fedmtl.data.hub_schemas import SCHEMAS, Images, Name, Schema, read_column
 from fedmtl.data.pool import Pool
 from fedmtl.errors import ConfigError, DataError
@@ -46,6 +48,34 @@ def hub(
     schema = SCHEMAS[dataset]
     if image_size and not isinstance(schema, Images):
         raise ConfigError(f"data.image_size = {image_size}: {dataset!r} holds no images; leave it out")
+    train, test, users, where = _read(seed, schema, path, max_examples)
+    return Pool(schema.tasks, *schema.encode(train, test, image_size, where), natural=users)
+
+
+def hub_deferred(
+    seed: int, clients: int, *, dataset: Name, path: str, max_examples: int, image_size: int
+) -> Pool | None:
+    """The pool of `hub` without its pictures, which are read when asked for; None if the data are not pictures.
+
+    Raises
+    ------
+    DataError
+        As `hub` does; what is wrong with a picture shows when it is read.
+    """
+    schema = SCHEMAS[dataset]
+    if not isinstance(schema, Images):
+        return None
+    train, test, users, where = _read(seed, schema, path, max_examples)
+    known, tests = (Examples(torch.empty(len(split), 0), schema.targets(split, where)) for split in (train, test))
+
+    def pixels(rows: np.ndarray) -> torch.Tensor:
+        return schema.pixels(train.select(rows), image_size, where)
+
+    return Pool(schema.tasks, known, tests, natural=users, features_of=pixels)
+
+
+def _read(seed: int, schema: Schema, path: str, max_examples: int) -> tuple[Dataset, Dataset, np.ndarray | None, str]:
+    """Both splits, as they are on disk; whose the training examples are; and the data's name in messages."""
     where = path or schema.repository
     train, test = _from_disk(Path(path), schema) if path else _from_hub(schema)
     for split in (train, test):
@@ -57,7 +87,7 @@ def hub(
         kept = numpy_generator(seed, "hub sample").permutation(len(train))[:max_examples]
         train = train.select(np.sort(kept))
     users = np.unique(read_column(train, schema.user, where), return_inverse=True)[1] if schema.user else None
-    return Pool(schema.tasks, *schema.encode(train, test, image_size, where), natural=users)
+    return train, test, users, where
 
 
 def _from_hub(schema: Schema) -> tuple[Dataset, Dataset | None]:

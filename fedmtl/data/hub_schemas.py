@@ -80,11 +80,18 @@ class Images(Schema):
 
     def encode(self, train: Dataset, test: Dataset, image_size: int, where: str) -> tuple[Examples, Examples]:
         """Pixels in [-1, 1], float32 of shape [n, channels, size, size], and the targets."""
-        return self._split(train, image_size, where), self._split(test, image_size, where)
+        train_part, test_part = (
+            Examples(self.pixels(split, image_size, where), self.targets(split, where)) for split in (train, test)
+        )
+        return train_part, test_part
 
-    def _split(self, split: Dataset, image_size: int, where: str) -> Examples:
-        pixels = read_images(split, self.column, self.mode, image_size or self.size, where)
-        return Examples(pixels, tuple(read_target(split, task, task.name, where) for task in self.tasks))
+    def pixels(self, split: Dataset, image_size: int, where: str) -> Tensor:
+        """The pictures alone."""
+        return read_images(split, self.column, self.mode, image_size or self.size, where)
+
+    def targets(self, split: Dataset, where: str) -> tuple[Tensor, ...]:
+        """The targets alone, which cost little."""
+        return tuple(read_target(split, task, task.name, where) for task in self.tasks)
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
 from fedmtl.components import did_you_mean
 from fedmtl.data.federated import Examples
@@ -31,6 +32,9 @@ class Pool:
         Columns to partition by: name and training labels (int64, shape [n]) of every classification, then of every
         binary task. Derived from the tasks, and kept when tasks are chosen: the split does not change with the tasks
         learned.
+    features_of
+        Where `train.features` has no columns, since reading them costs much: reads those of these examples (positions,
+        ascending).
     """
 
     tasks: tuple[Task, ...]
@@ -38,6 +42,7 @@ class Pool:
     test: Examples
     natural: np.ndarray | None = None
     labels: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    features_of: Callable[[np.ndarray], Tensor] | None = None
 
     def __post_init__(self) -> None:
         if not self.labels:

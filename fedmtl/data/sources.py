@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from fedmtl.data.digits import digits
 from fedmtl.data.files import files
-from fedmtl.data.hub import hub
+from fedmtl.data.hub import hub, hub_deferred
 from fedmtl.data.pool import Pool
 from fedmtl.data.synthetic import synthetic
 from fedmtl.data.synthetic_tasks import synthetic_tasks
@@ -24,3 +24,6 @@ SOURCES: Mapping[str, Callable[..., Pool]] = {
     "hub": hub,
     "files": files,
 }
+
+DEFERRED: Mapping[str, Callable[..., Pool | None]] = {"hub": hub_deferred}
+"""Sources that can spread examples over clients before they read their features, with all options given."""

@@ -288,8 +288,8 @@ class GridFleet(Fleet):
         self._happened(Joined(self.now(), client))
 
     def _fail(self, id: int, reason: str) -> None:
-        if (client := self._nodes.fail(id, self.now(), reason)) is not None:
-            self._happened(Lost(self.now(), client, reason))
+        if (client := self._nodes.fail(id, now := self.now(), reason)) is not None:
+            self._happened(Lost(now, client, reason))
 
     def _happened(self, event: Event) -> None:
         """Queue an event. Times never run backwards, not even past a deadline that was served before this was seen."""
