@@ -16,3 +16,8 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
         return float(numbers.mean()) if numbers.size else math.nan, math.nan
     half = stats.t.ppf(0.975, numbers.size - 1) * numbers.std(ddof=1) / math.sqrt(numbers.size)
     return float(numbers.mean()), float(half)
+
+
+def fixed(value: float, digits: int) -> str:
+    """A number with so many decimals; one of a million and more, such as an error that exploded, in short."""
+    return f"{value:.{digits}f}" if abs(value) < 1e6 else f"{value:.{digits}g}"

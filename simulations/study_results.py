@@ -18,6 +18,7 @@ from pyarrow import csv
 from fedmtl.files import replacing
 from fedmtl.records.schemas import read_table
 from fedmtl.records.summary import LAST_EVALUATIONS, SUMMARY, read_summary
+from fedmtl.statistics import fixed
 from fedmtl.statistics import interval as interval
 from simulations.study import Study, chosen, run_directory
 from simulations.study_overview import overview_lines
@@ -218,8 +219,8 @@ def _rows(metric: str, groups: Mapping[str, list[dict[str, Any]]], target: float
     yield "|---|" + "---:|" * (4 + 2 * (target is not None) + 2 * higher)
     for label, rows in groups.items():
         mean, half = finals[label]
-        text = f"{mean:.3f}" if math.isfinite(mean) else "diverged"
-        text += f" ± {half:.3f}" if math.isfinite(half) else ""
+        text = fixed(mean, 3) if math.isfinite(mean) else "diverged"
+        text += f" ± {fixed(half, 3)}" if math.isfinite(half) else ""
         cells = [f"**{text}**" if mean == best else text]
         cells += [_mean([r[name] for r in rows]) for name in ("same_time", "worst_clients")]
         if target is not None:
@@ -232,7 +233,7 @@ def _rows(metric: str, groups: Mapping[str, list[dict[str, Any]]], target: float
 def _mean(values: Sequence[float]) -> str:
     """The mean of the values that are known."""
     known = [value for value in values if not math.isnan(value)]
-    return f"{np.mean(known):.3f}" if known else "-"
+    return fixed(float(np.mean(known)), 3) if known else "-"
 
 
 def _times(values: Sequence[float]) -> str:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from fedmtl.metrics import Metric, mean_ranks
 from fedmtl.records.single_task import against_single_task
 from fedmtl.records.summary import read_summary
-from fedmtl.statistics import interval
+from fedmtl.statistics import fixed, interval
 from simulations.study import Study, run_directory
 from simulations.study_baselines import StudyBaselines
 
@@ -147,9 +147,9 @@ def _column(values: Mapping[str, Sequence[float | None]], digits: int, *, higher
     best = (max if higher else min)(finite) if finite else math.nan
     texts = {}
     for label, (mean, half) in found.items():
-        text = f"{mean:.{digits}f}" if math.isfinite(mean) else "diverged"
+        text = fixed(mean, digits) if math.isfinite(mean) else "diverged"
         if math.isfinite(half):
-            text += f" ± {half:.{digits}f}"
+            text += f" ± {fixed(half, digits)}"
         known = any(value is not None for value in values[label])
         texts[label] = (f"**{text}**" if mean == best else text) if known else "-"
     return texts

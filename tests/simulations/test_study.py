@@ -166,6 +166,12 @@ def test_a_label_that_diverged_is_told_and_leaves_the_best_of_the_others_bold() 
     assert good == "| good | **0.500 ± 0.000** | 0.500 | - | 0.0 | 0.0 | 2 |"
 
 
+def test_an_error_that_exploded_is_told_in_short() -> None:
+    row = {"final": 1.5e30, "same_time": 2e28, "worst_clients": math.inf}
+    *_, line = _rows("mse", {"bad": [row]}, None)
+    assert line == "| bad | **1.5e+30** | 2e+28 | inf | 1 |"
+
+
 def test_the_interval_is_students() -> None:
     mean, half = interval([1.0, 2.0, 3.0])
     assert mean == 2.0
