@@ -162,7 +162,9 @@ class SDMGrad:
 
     def __call__(self, product: Tensor) -> Tensor:
         """``(w + lam / k) / (1 + lam)`` from ``J_1 J_2^T``, shape [k, k]."""
-        weights: Tensor = self._weighting(product)
+        scale = float(product.diagonal().clamp_min(0.0).sqrt().mean()) ** 2
+        # torchjd adds 1e-8 to this scale before it divides by it, which counts beside small gradients alone.
+        weights: Tensor = self._weighting(product / scale if 0.0 < scale < 1e-4 else product)
         return weights
 
 

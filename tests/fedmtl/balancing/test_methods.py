@@ -13,6 +13,7 @@ from fedmtl.balancing import build_balancer
 from fedmtl.balancing.gram_weighting import GramWeighting
 from fedmtl.balancing.jacobian_method import JacobianMethod
 from fedmtl.balancing.simplex import least_on_simplex
+from fedmtl.balancing.torchjd_adapter import SDMGrad
 from fedmtl.balancing.weights import balanced_weights
 from fedmtl.protocol import Balancing
 
@@ -146,6 +147,15 @@ SCALED_ALIKE = [
 def test_scaling_all_losses_scales_the_direction(name, factor):
     rows = jacobian(4, 3, decades=1)
     torch.testing.assert_close(direction(name, rows * factor), direction(name, rows) * factor, rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("factor", [1e-12, 1e-6, 1e-3, 1e6])
+def test_sdmgrad_weighs_small_gradients_like_large_ones(factor):
+    rows = jacobian(7, 3, decades=0)
+    product = rows @ (rows + 0.3 * jacobian(8, 3, decades=0)).T
+    weights, scaled = (SDMGrad(0.3, 10.0, 0.5, 20)(m) for m in (product, product * factor**2))
+    # torchjd adds 1e-8 to a scale of at least 1e-4.
+    torch.testing.assert_close(scaled, weights, rtol=1e-3, atol=0)
 
 
 @given(seed=seeds, tasks=st.integers(2, 6))
