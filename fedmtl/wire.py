@@ -27,6 +27,7 @@ STATE, JSON, TENSORS = "state", "json", "tensors"
 _SERVER_SIDE = ("dispatched_at", "arrived_at", "bytes_up", "bytes_down")
 _DTYPES = (np.dtype("float32"), np.dtype("float64"), np.dtype("int64"), np.dtype("bool"))
 _LONGEST_TEXT = 500
+_LONGEST_JSON = 1 << 24  # parsed, a text can take twenty times its memory
 
 
 class WireError(Exception):
@@ -56,6 +57,8 @@ def unpack(content: Mapping[str, Any]) -> Any:
     """
     try:
         text = content[STATE][JSON]
+        if len(text) > _LONGEST_JSON:
+            raise WireError(f"the text has {len(text)} characters, expected at most {_LONGEST_JSON}")
         tensors = {name: _tensor(name, array.data) for name, array in content[TENSORS].items()}
         return join(json.loads(text), tensors)
     except (KeyError, TypeError, AttributeError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import struct
+import tracemalloc
 from types import SimpleNamespace
 from typing import Any
 
@@ -120,6 +121,15 @@ def npy(header: str, body: bytes, version: bytes = b"\x01\x00") -> dict[str, Any
     text = header.encode() + b"\n"
     data = b"\x93NUMPY" + version + struct.pack("<H", len(text)) + text + body
     return {"state": {"json": '{"$tensor": "t"}'}, "tensors": {"t": SimpleNamespace(data=data)}}
+
+
+def test_a_text_that_would_take_much_memory_is_refused_before_it_is_parsed() -> None:
+    nested = "[" + "[]," * (1 << 23) + "[]]"
+    tracemalloc.start()
+    with pytest.raises(WireError, match="the text has 25165828 characters, expected at most 16777216"):
+        unpack({"state": {"json": nested}, "tensors": {}})
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
 
 
 def test_an_array_that_claims_to_be_huge_takes_no_memory() -> None:
