@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, Locator, LogLocator, NullLocator
 
 from fedmtl.files import replacing
 
@@ -76,11 +76,26 @@ def line_look(index: int) -> dict[str, Any]:
 
 
 def log_scale(panel: Axes) -> None:
-    """A logarithmic y axis with ticks at 1, 2, 5, 10, ... written as plain numbers."""
+    """A logarithmic y axis with ticks at 1, 2, 5, 10, ..., or at powers of ten, written as plain numbers."""
     panel.set_yscale("log")
-    panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
+    panel.yaxis.set_major_locator(_LogTicks())
     panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     panel.yaxis.set_minor_locator(NullLocator())
+
+
+class _LogTicks(Locator):
+    """1, 2, 5, 10, ... on an axis of few decades, and some powers of ten on a longer one: errors may explode."""
+
+    def __call__(self) -> Sequence[float]:
+        assert self.axis is not None
+        return self.tick_values(*self.axis.get_view_interval())
+
+    def tick_values(self, vmin: float, vmax: float) -> Sequence[float]:
+        few = vmax <= 1e4 * vmin
+        found: Sequence[float] = LogLocator(subs=(1, 2, 5) if few else (1,), numticks=12 if few else 8).tick_values(
+            vmin, vmax
+        )
+        return found
 
 
 def save(figure: Figure, path: Path) -> Path:

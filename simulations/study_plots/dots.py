@@ -227,7 +227,7 @@ def _log_axis(panels: Sequence[Axes], low: float, high: float, last: float = mat
     """Logarithmic, with at most a few ticks at plain numbers, none of them beyond `last`."""
     decades = math.log10(min(last, high) / low)
     steps = (1,) if decades > 1.5 else (1, 2, 5) if decades > 0.6 else (1, 1.5, 2, 3, 4, 5, 6, 8)
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1, max(1, math.ceil(decades / 5)))
     ticks = [tick for power in powers for step in steps if low <= (tick := step * 10.0**power) <= min(last, high)]
     for panel in panels:
         panel.set_xscale("log")

@@ -14,6 +14,7 @@ from simulations.study import Study
 from simulations.study_overview import Overview, overview_lines
 from simulations.study_plots import draw
 from simulations.study_plots.curves import _looks, common_times
+from simulations.study_plots.dots import final_pages
 
 AXES: dict[str, dict[str, dict[str, object]]] = {
     "strategy": {"A": {}, "B": {}, "C": {}},
@@ -138,3 +139,12 @@ def test_a_label_looks_the_same_in_every_place_where_all_are_shown() -> None:
     assert len({look["color"] for look in _looks(few, ["C", "A"]).values()}) == 2
     many = Overview(replace(STUDY, axes=AXES | {"strategy": {str(n): {} for n in range(30)}}), few.results)
     assert [look["linestyle"] for look in _looks(many, ["29", "3"]).values()] == ["-", "-"]
+
+
+@pytest.mark.parametrize("decades", [2, 5, 30])
+def test_errors_that_exploded_leave_a_few_ticks_below_the_dots(decades: int) -> None:
+    rows = [r | {"final": r["final"] * (10.0**decades if r["strategy"] == "C" else 1.0)} for r in whole()]
+    figures = [figure for _, figure in final_pages(Overview(STUDY, pa.Table.from_pylist(rows)))]
+    logarithmic = [panel for figure in figures for panel in figure.axes if panel.get_xscale() == "log"]
+    assert logarithmic
+    assert all(2 <= len(panel.get_xticks()) <= 7 for panel in logarithmic)

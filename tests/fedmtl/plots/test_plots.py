@@ -14,6 +14,7 @@ from matplotlib.collections import PolyCollection, QuadMesh
 
 from fedmtl.errors import RunDirectoryError
 from fedmtl.plots import PLOTS, RunTables, make_plots, metrics, partition, staleness, task_weights, timeline
+from fedmtl.plots.style import log_scale, new_figure
 from fedmtl.plots.windows import windows
 from fedmtl.tasks import Task
 
@@ -154,3 +155,14 @@ def test_windows_hold_every_time_and_are_fewer_when_there_is_little_to_show() ->
     assert np.abs(times - middles[index]).max() <= (times.max() - times.min()) / 66 * 1.001  # rounding of the edges
     assert len(windows(np.tile(times, 3))[1]) == 60
     assert len(windows(times[:1])[1]) == 1
+
+
+@pytest.mark.parametrize("decades", [1, 3, 4, 5, 12, 30, 200])
+def test_a_logarithmic_axis_has_a_few_ticks_however_long_it_is(decades: int) -> None:
+    figure, (panel,) = new_figure(3.0)
+    log_scale(panel)
+    panel.set_ylim(0.9, 1.1 * 10.0**decades)
+    figure.draw_without_rendering()
+    ticks = [tick for tick in panel.get_yticks() if 0.9 <= tick <= 1.1 * 10.0**decades]
+    assert 3 <= len(ticks) <= 13
+    assert (2.0 in ticks) == (decades < 4)
