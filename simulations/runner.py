@@ -13,6 +13,7 @@ import torch
 from clients.trainer import LocalTrainer
 from fedmtl.checkpoint import save_model
 from fedmtl.config import EngineSection, StopSection
+from fedmtl.protocol import GlobalModel
 from fedmtl.records.summary import write_summary
 from fedmtl.report import write_report
 from simulations.directory import MODEL, RunDirectory
@@ -127,13 +128,18 @@ def run(
     finally:
         world.close()
     watch.recorder.finish()
-    save_model(directory.path / MODEL, loop.strategy.model)
     summary = watch.summary(loop, singles)
-    if pictures:
-        write_report(directory.path, summary)
-    # Last, for it marks the run as finished.
-    write_summary(directory.path, summary)
+    _leave_behind(directory.path, loop.strategy.model, summary, pictures=pictures)
     return RunResult(directory.path, summary, loop.ended, False)
+
+
+def _leave_behind(path: Path, model: GlobalModel, summary: dict[str, Any], *, pictures: bool) -> None:
+    """Write what a finished run leaves beside its tables."""
+    save_model(path / MODEL, model)
+    if pictures:
+        write_report(path, summary)
+    # Last, for it marks the run as finished.
+    write_summary(path, summary)
 
 
 def _single_task_values(

@@ -93,8 +93,7 @@ def outcomes(directory: Path, targets: Mapping[str, float], curves: dict[str, Cu
         if curves is not None:
             curves[task] = times, values
         first, stable = _reached(values, times, targets.get(task), higher)
-        steps = 100 * -np.diff(values) if test[0]["metric"] == "accuracy" else None
-        drops = [-1 if steps is None else int((steps > points).sum()) for points in DROPS]
+        drops = [_drops(values, points) if test[0]["metric"] == "accuracy" else -1 for points in DROPS]
         found.append(
             Outcome(
                 task=task,
@@ -110,6 +109,11 @@ def outcomes(directory: Path, targets: Mapping[str, float], curves: dict[str, Cu
             )
         )
     return found
+
+
+def _drops(accuracies: np.ndarray, points: float) -> int:
+    """How often an accuracy fell by more than so many points; one of just so many must not count by its rounding."""
+    return int((-100 * np.diff(accuracies) > points + 1e-6).sum())
 
 
 def _reached(values: np.ndarray, times: np.ndarray, target: float | None, higher: bool) -> tuple[float, float]:

@@ -12,7 +12,7 @@ import pytest
 from fedmtl.errors import ConfigError, RunDirectoryError
 from simulations.study import Study, chosen, merged, run_cell, run_directory, run_study
 from simulations.study_plots import draw
-from simulations.study_results import _reached, _rows, collect, interval, value_at, write_table
+from simulations.study_results import _drops, _reached, _rows, collect, interval, value_at, write_table
 from simulations.tuning import best_value
 
 TINY = """
@@ -164,6 +164,14 @@ def test_a_label_that_diverged_is_told_and_leaves_the_best_of_the_others_bold() 
         _, _, bad, good = _rows("accuracy", groups, None)
     assert bad == "| bad | diverged | - | - | 0.0 | 0.0 | 1 |"
     assert good == "| good | **0.500 ± 0.000** | 0.500 | - | 0.0 | 0.0 | 2 |"
+
+
+def test_a_drop_of_just_five_points_is_none_of_more_than_five_however_it_is_rounded() -> None:
+    just = np.arange(100, 20, -5) / 100
+    assert {bool(step > 0.05) for step in -np.diff(just)} == {True, False}
+    assert _drops(just, 5) == 0
+    assert _drops(np.array([0.8, 0.748, 0.9, 0.84, 0.7]), 5) == 3
+    assert _drops(np.array([0.8, 0.748, 0.9, 0.84, 0.7]), 10) == 1
 
 
 def test_an_error_that_exploded_is_told_in_short() -> None:
