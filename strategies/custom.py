@@ -29,7 +29,8 @@ from typing import Annotated, Any, get_type_hints
 from fedmtl.components import Param, check_options, choose
 from fedmtl.errors import ConfigError
 from strategies.methods import method
-from strategies.parts import Aggregator, ClientPolicy, Part, Scheduler, TaskWeights, Weighting
+from strategies.part import Part
+from strategies.parts import Aggregator, ClientPolicy, Scheduler, TaskWeights, Weighting
 from strategies.parts_table import KINDS
 from strategies.strategy import Strategy
 

@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 
 from fedmtl.protocol import Update
 from strategies.ledger import Ledger
-from strategies.parts import parts_within
+from strategies.part import parts_within
 from strategies.strategy import Strategy
 
 

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
 
-from strategies.parts import ClientPolicy, Part
+from strategies.part import Part
+from strategies.parts import ClientPolicy
 from strategies.strategy import Strategy
 
 Family = Literal["synchronous", "asynchronous", "semi-asynchronous", "decentralised", "free composition"]

@@ -27,7 +27,8 @@ from strategies.aggregator_parts import (
 )
 from strategies.aggregators.dual import DualAveraged
 from strategies.fedqs_parts import fedqs_policy, fedqs_weights
-from strategies.parts import Aggregator, ClientPolicy, Part, Scheduler, Weighting
+from strategies.part import Part
+from strategies.parts import Aggregator, ClientPolicy, Scheduler, Weighting
 from strategies.policies import Plain
 from strategies.policy_parts import (
     control_variates,

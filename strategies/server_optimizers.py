@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fedmtl.protocol import GlobalModel
-from strategies.parts import Part
+from strategies.part import Part
 
 
 class ServerOptimizer(Part, ABC):

@@ -29,20 +29,12 @@ from fedmtl.protocol import (
     Update,
 )
 from fedmtl.randomness import derive_seed
+from strategies.fit import refuse_misfits
 from strategies.flower_methods import FlowerMethods
 from strategies.jobs import Jobs
 from strategies.ledger import Ledger
-from strategies.parts import (
-    USUAL,
-    Aggregator,
-    ClientPolicy,
-    Part,
-    Scheduler,
-    Step,
-    TaskWeights,
-    parts_within,
-    refuse_misfits,
-)
+from strategies.part import USUAL, Part, parts_within
+from strategies.parts import Aggregator, ClientPolicy, Scheduler, Step, TaskWeights
 from strategies.update_checks import Asked, content_fault
 
 

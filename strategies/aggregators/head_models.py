@@ -12,7 +12,8 @@ from fedmtl.errors import ConfigError
 from fedmtl.protocol import GlobalModel, Update
 from strategies.aggregators.calibrated import CalibratedAggregator
 from strategies.ledger import Ledger
-from strategies.parts import Aggregator, Step, parts_within
+from strategies.part import parts_within
+from strategies.parts import Aggregator, Step
 
 
 class HeadModels(Aggregator):

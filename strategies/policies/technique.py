@@ -13,7 +13,8 @@ from fedmtl.errors import ConfigError
 from fedmtl.models.multitask import MultiTaskModel
 from fedmtl.protocol import GlobalModel, TrainSettings
 from strategies.ledger import Ledger
-from strategies.parts import ClientPolicy, Instruction, Trait
+from strategies.part import Trait
+from strategies.parts import ClientPolicy, Instruction
 
 
 class LocalTechnique(ClientPolicy):
@@ -30,7 +31,7 @@ class LocalTechnique(ClientPolicy):
     real_features
         Why features must be real numbers, a clause; empty if they may be tokens.
     provides, needs
-        See :class:`strategies.parts.Part`.
+        See :class:`strategies.part.Part`.
     """
 
     def __init__(

@@ -30,7 +30,8 @@ from fedmtl.balancing.gram_weighting import GramWeighting
 from fedmtl.errors import ConfigError
 from fedmtl.protocol import Balancing, GlobalModel, Update
 from fedmtl.randomness import derive_seed
-from strategies.parts import Aggregator, Part
+from strategies.part import Part
+from strategies.parts import Aggregator
 
 GramName = Literal["nash-mtl", "fairgrad", "cagrad", "upgrad", "mgda"]
 """Balancers that look at nothing but the Gram matrix."""

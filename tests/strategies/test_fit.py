@@ -6,7 +6,8 @@ import pytest
 
 from fedmtl.errors import ConfigError
 from strategies.aggregators import GradientAggregator
-from strategies.parts import ClientPolicy, parts_within
+from strategies.part import parts_within
+from strategies.parts import ClientPolicy
 from strategies.policies import FedQSPolicy
 from strategies.schedulers import Asynchronous, Buffered, Synchronous
 from strategies.strategy import Strategy

@@ -11,7 +11,7 @@ from strategies.aggregators import GlobalArrays, Overwritten
 from strategies.catalogue import STRATEGIES, build_strategy, strategy_options, training_options
 from strategies.fedqs import fedqs
 from strategies.methods import method_of
-from strategies.parts import parts_within
+from strategies.part import parts_within
 from strategies.schedulers import Swept
 
 CODE = {
