@@ -50,7 +50,10 @@ def played(*given: str) -> tuple[Loop, list]:
     experiment, seen = Experiment.load(None, [*SMALL, *given]), Seen()
     loop = Loop(experiment.new_strategy(), simulated_fleet(experiment), [seen])
     versions = experiment.config.stop.versions
-    loop.run(lambda loop: "done" if loop.strategy.model.version >= versions else None)
+    try:
+        loop.run(lambda loop: "done" if loop.strategy.model.version >= versions else None)
+    finally:
+        loop.fleet.close()
     assert loop.strategy.model.version >= versions
     return loop, seen.updates
 
