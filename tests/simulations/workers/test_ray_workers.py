@@ -128,6 +128,7 @@ def test_where_one_ray_keeps_its_objects_is_not_told_to_the_next(workers: RayWor
     assert sorted(_INLINE) == ["max_direct_call_object_size", "task_rpc_inlined_bytes_limit"]
 
 
+@pytest.mark.slow
 def test_a_gpu_where_there_is_none_is_refused(workers: RayWorkers, ragged: FederatedData, new_model: NewModel) -> None:
     import ray
 
