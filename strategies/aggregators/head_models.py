@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
-
-from torch import Tensor
 
 from fedmtl.errors import ConfigError
-from fedmtl.protocol import GlobalModel, Update
+from fedmtl.protocol import Update
 from strategies.aggregators.calibrated import CalibratedAggregator
-from strategies.ledger import Ledger
+from strategies.aggregators.changed import ChangedUpdates
 from strategies.part import parts_within
 from strategies.parts import Aggregator, Step
 
 
-class HeadModels(Aggregator):
+class HeadModels(ChangedUpdates):
     """Another aggregator that adds updates is given, for heads, what adds up to a mean of the clients' heads.
 
     With the head V of a task, shape [outputs, width + 1], that client i started from at version s_i, the update's part
@@ -46,11 +42,10 @@ class HeadModels(Aggregator):
         If the base adds an update's head more than once.
     """
 
-    needs_bases = True
-    averages_models = True
-
     def __init__(self, base: Aggregator) -> None:
-        self.base = base
+        super().__init__(base)
+        self.needs_bases = True
+        self.averages_models = True
         if any(isinstance(part, CalibratedAggregator) for part in parts_within(base)):
             raise ConfigError(
                 "balancing.head_aggregation = 'model' with CalibratedAggregator (CA2FL): it adds clients' last updates "
@@ -63,41 +58,12 @@ class HeadModels(Aggregator):
                 "are exchanged; set balancing.head_aggregation = 'strategy'"
             }
 
-    def prepare(self, model: GlobalModel, seed: int) -> None:
-        """Prepare the base."""
-        self.base.prepare(model, seed)
-
-    def aggregate(self, step: Step) -> tuple[Tensor, tuple[float, ...]]:
-        """The base's step from updates with exchanged heads."""
-        updates = [_with_head_models(update, step) for update in step.updates]
-        return self.base.aggregate(dataclasses.replace(step, updates=updates))
-
-    def model_for(self, client: int, model: GlobalModel, ledger: Ledger) -> GlobalModel:
-        """As the base has it."""
-        return self.base.model_for(client, model, ledger)
-
-    def transfers(self, client: int, version: int, ledger: Ledger) -> tuple[int, int]:
-        """As the base has it."""
-        return self.base.transfers(client, version, ledger)
-
-    def own_models(self) -> Mapping[int, Tensor]:
-        """As the base has it."""
-        return self.base.own_models()
-
-    def state_dict(self) -> dict[str, Any]:
-        """The base's state."""
-        return self.base.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore a state that `state_dict` returned."""
-        self.base.load_state_dict(state)
-
-
-def _with_head_models(update: Update, step: Step) -> Update:
-    if update.base_version == step.model.version:
-        return update
-    base, current, delta = step.bases[update.base_version], step.model.vector, update.delta.clone()
-    for task in update.tasks:
-        head = step.model.layout.heads[task]
-        delta[head] += base[head] - current[head]
-    return dataclasses.replace(update, delta=delta)
+    def changed(self, update: Update, step: Step) -> Update:
+        """The update with exchanged heads, if it is stale."""
+        if update.base_version == step.model.version:
+            return update
+        base, current, delta = step.bases[update.base_version], step.model.vector, update.delta.clone()
+        for task in update.tasks:
+            head = step.model.layout.heads[task]
+            delta[head] += base[head] - current[head]
+        return dataclasses.replace(update, delta=delta)

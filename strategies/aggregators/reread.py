@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fedmtl.protocol import GlobalModel, Update
+from fedmtl.protocol import Update
 from fedmtl.state import update_from_state, update_state
+from strategies.aggregators.changed import ChangedUpdates
 from strategies.ledger import Ledger
 from strategies.parts import Aggregator, Step
 
 
-class Reread(Aggregator):
+class Reread(ChangedUpdates):
     """Another aggregator is given, in place of each update, what is read when the server step is taken.
 
     Parameters
@@ -29,40 +30,9 @@ class Reread(Aggregator):
         Makes the step.
     """
 
-    def __init__(self, base: Aggregator) -> None:
-        self.base = base
-        self.needs_bases = base.needs_bases
-        self.averages_models = base.averages_models
-
     @abstractmethod
     def foresee(self, update: Update, ledger: Ledger) -> None:
         """A client began a job, and this is how it will end (:mod:`strategies.foresight`)."""
-
-    @abstractmethod
-    def read(self, update: Update, step: Step) -> Update:
-        """What is read in place of an update."""
-
-    def prepare(self, model: GlobalModel, seed: int) -> None:
-        """Prepare the base."""
-        self.base.prepare(model, seed)
-
-    def aggregate(self, step: Step) -> tuple[Tensor, tuple[float, ...]]:
-        """The base's step from what is read."""
-        return self.base.aggregate(
-            dataclasses.replace(step, updates=[self.read(update, step) for update in step.updates])
-        )
-
-    def model_for(self, client: int, model: GlobalModel, ledger: Ledger) -> GlobalModel:
-        """As the base has it."""
-        return self.base.model_for(client, model, ledger)
-
-    def transfers(self, client: int, version: int, ledger: Ledger) -> tuple[int, int]:
-        """As the base has it."""
-        return self.base.transfers(client, version, ledger)
-
-    def own_models(self) -> Mapping[int, Tensor]:
-        """As the base has it."""
-        return self.base.own_models()
 
 
 class Overwritten(Reread):
@@ -88,7 +58,7 @@ class Overwritten(Reread):
         if update.failure is None and torch.isfinite(update.delta).all():
             self._files[update.client] = update
 
-    def read(self, update: Update, step: Step) -> Update:
+    def changed(self, update: Update, step: Step) -> Update:
         """The update with what its client's file holds."""
         file = self._files.get(update.client, update)
         known = file.base_version == step.model.version or file.base_version in step.bases
@@ -146,7 +116,7 @@ class GlobalArrays(Reread):
             self._newest[update.client] = Said(update.job, update.base_version, update.feedback, update.similarity)
             ledger.received(update)
 
-    def read(self, update: Update, step: Step) -> Update:
+    def changed(self, update: Update, step: Step) -> Update:
         """The update with what the arrays say."""
         said = self._newest[update.client]
         live = said.feedback and said.version == step.model.version

@@ -1,0 +1,62 @@
+"""An aggregator that is given other updates than those that arrived."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from fedmtl.protocol import GlobalModel, Update
+from strategies.ledger import Ledger
+from strategies.parts import Aggregator, Step
+
+
+class ChangedUpdates(Aggregator):
+    """Another aggregator takes the step, from changed updates; all else is as that one has it.
+
+    Parameters
+    ----------
+    base
+        Takes the step.
+    """
+
+    def __init__(self, base: Aggregator) -> None:
+        self.base = base
+        self.needs_bases = base.needs_bases
+        self.averages_models = base.averages_models
+
+    @abstractmethod
+    def changed(self, update: Update, step: Step) -> Update:
+        """What the base is given in place of an update, which itself stays as it is."""
+
+    def prepare(self, model: GlobalModel, seed: int) -> None:
+        """Prepare the base."""
+        self.base.prepare(model, seed)
+
+    def aggregate(self, step: Step) -> tuple[Tensor, tuple[float, ...]]:
+        """The base's step from the changed updates."""
+        updates = [self.changed(update, step) for update in step.updates]
+        return self.base.aggregate(dataclasses.replace(step, updates=updates))
+
+    def model_for(self, client: int, model: GlobalModel, ledger: Ledger) -> GlobalModel:
+        """As the base has it."""
+        return self.base.model_for(client, model, ledger)
+
+    def transfers(self, client: int, version: int, ledger: Ledger) -> tuple[int, int]:
+        """As the base has it."""
+        return self.base.transfers(client, version, ledger)
+
+    def own_models(self) -> Mapping[int, Tensor]:
+        """As the base has it."""
+        return self.base.own_models()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The base's state."""
+        return self.base.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a state that `state_dict` returned."""
+        self.base.load_state_dict(state)
