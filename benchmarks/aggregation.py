@@ -31,9 +31,9 @@ from strategies.aggregators import (
     TierModels,
 )
 from strategies.aggregators.dual import DualAveraged
-from strategies.ledger import Ledger
-from strategies.parts import Aggregator, Step
-from strategies.server_optimizers import SGD, Adam
+from strategies.aggregators.server_optimizers import SGD, Adam
+from strategies.core.kinds import Aggregator, Step
+from strategies.core.ledger import Ledger
 from strategies.weightings import DataSize, Uniform
 
 

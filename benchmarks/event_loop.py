@@ -21,10 +21,10 @@ from fedmtl.records import Recorder
 from fedmtl.tasks import Task
 from simulations.devices import DEVICES, World
 from simulations.fleet import SimulatedFleet
+from simulations.observers import Recording
 from simulations.workers.base import Job, Workers
-from strategies.catalogue import build_strategy
-from strategies.loop import Loop
-from strategies.observers import Recording
+from strategies.core.loop import Loop
+from strategies.recipes.catalogue import build_strategy
 
 TASK = Task("value", "regression")
 

@@ -30,7 +30,7 @@ from fedmtl.protocol import Aggregation
 from fedmtl.tasks import Task
 from simulations import Experiment
 from simulations.runner import one_thread, simulated_fleet
-from strategies.loop import Loop, Observer
+from strategies.core.loop import Loop, Observer
 from strategies.task_weights import FedNTKTrace
 
 EVERY, LAST = 25, 3

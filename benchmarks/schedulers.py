@@ -24,7 +24,7 @@ import torch
 
 from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import Decision, GlobalModel, Update
-from strategies.parts import Scheduler
+from strategies.core.kinds import Scheduler
 from strategies.schedulers import Asynchronous, Buffered, Compass, LagTolerant, Pooled, Queued, Synchronous, Tiered
 from strategies.selectors import HeteroSelect, OortSelector, Selector
 from strategies.selectors.paced import PacedSelector

@@ -132,9 +132,9 @@ class Simulator:
     def rounds(self, count: int) -> None:
         """So many versions, of ten updates each."""
         from fedmtl.records import Recorder
-        from strategies.catalogue import build_strategy
-        from strategies.loop import Loop
-        from strategies.observers import Recording
+        from simulations.observers import Recording
+        from strategies.core.loop import Loop
+        from strategies.recipes.catalogue import build_strategy
 
         strategy = build_strategy("fedbuff", {"buffer_size": PER_ROUND}, None)
         strategy.initialise(GlobalModel(0, self.start, self.layout), self.settings, seed=0)

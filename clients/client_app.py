@@ -14,8 +14,8 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from clients.adaptation import adaptation
-from clients.adaptation.base import ClientState
+from clients.policies import adaptation
+from clients.policies.base import ClientState
 from clients.sending import send_compressed
 from clients.trainer import LocalTrainer
 from fedmtl.config import ExperimentConfig

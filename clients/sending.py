@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from clients.adaptation.base import ClientState
+from clients.policies.base import ClientState
 from fedmtl.compression import compressor_of
 from fedmtl.protocol import TrainOrder, Update
 

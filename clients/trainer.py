@@ -11,10 +11,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from clients.adaptation import adaptation
-from clients.adaptation.base import ClassAccuracy, Observed, Plan
 from clients.descent import Descent, views_of
-from clients.techniques.base import Compute, Workbench
+from clients.policies import adaptation
+from clients.policies.base import ClassAccuracy, Observed, Plan
+from clients.policies.step_rule import Compute, Workbench
 from fedmtl.balancing import build_balancer
 from fedmtl.balancing.base import Balancer, StepGradients
 from fedmtl.balancing.network import TaskNetwork
@@ -67,7 +67,7 @@ class LocalTrainer:
         order
             The order.
         observed
-            What the client observed on receiving it (see :class:`clients.adaptation.base.Adaptation`).
+            What the client observed on receiving it (see :class:`clients.policies.base.Adaptation`).
 
         Returns
         -------
@@ -217,7 +217,7 @@ class LocalTrainer:
         return "losses are finite, but too large for their mean"
 
     def _class_accuracy(self, client: int, base: Tensor, trained: int = 0) -> ClassAccuracy:
-        """The received model's accuracy for the first task with classes (:class:`clients.adaptation.base.Probe`)."""
+        """The received model's accuracy for the first task with classes (:class:`clients.policies.base.Probe`)."""
         index = (self._data.shards if trained else self._data.validation)[client].to(self.device)
         task = next((t for t in self._data.tasks_of(client) if self._data.tasks[t].kind != "regression"), None)
         if task is None or len(index) == 0:

@@ -28,7 +28,7 @@ apidoc_modules = [
         "module_first": True,
         "include_private": False,
         "automodule_options": {"members", "show-inheritance", "ignore-module-all"},
-        "exclude_patterns": [str(ROOT / "fedmtl" / "cli" / "**")],
+        "exclude_patterns": [str(ROOT / "simulations" / "cli" / "**")],
     }
     for package in ("fedmtl", "clients", "strategies", "simulations")
 ]

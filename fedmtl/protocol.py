@@ -54,7 +54,7 @@ class TrainOrder:
     balancing
         How the client balances its tasks within a step.
     policy
-        Name of the client's half of the policy (see :mod:`clients.adaptation`).
+        Name of the client's half of the policy (see :mod:`clients.policies`).
     terms, vectors
         What that half needs: scalars (8 bytes each when sent), and flat vectors (4 bytes per entry).
     seed

@@ -27,7 +27,7 @@ from fedmtl.records.summary import SUMMARY, package_versions, read_summary
 from simulations.directory import EXPERIMENT
 from simulations.experiment import Experiment
 from simulations.runner import run
-from strategies.loop import Observer
+from strategies.core.loop import Observer
 
 FOLDER = "baselines"
 """Where baselines are kept, beside the runs that need them."""

@@ -23,8 +23,8 @@ from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import Balancing, GlobalModel, TrainSettings
 from simulations.devices import build_devices, device_options
 from simulations.devices.profile import Devices
-from strategies.catalogue import build_strategy, strategy_options, training_options
-from strategies.strategy import Strategy
+from strategies.core.strategy import Strategy
+from strategies.recipes.catalogue import build_strategy, strategy_options, training_options
 from strategies.task_weights import BALANCING, build_task_weights
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from clients.adaptation import adaptation
-from clients.adaptation.base import ClientState
+from clients.policies import adaptation
+from clients.policies.base import ClientState
 from clients.sending import send_compressed
 from clients.trainer import local_steps
 from fedmtl.balancing.table import bytes_up
@@ -21,7 +21,7 @@ from fedmtl.state import order_from_state, order_state
 from simulations.devices.profile import Devices
 from simulations.workers.base import Job, Workers
 from simulations.workers.foreseen import Foreseen
-from strategies.fleet import Fleet
+from strategies.core.fleet import Fleet
 
 # Kinds of heap entries, in the order in which events of one instant happen. Deadlines come after all of them.
 _ARRIVAL, _LOST, _JOINED = 0, 1, 2

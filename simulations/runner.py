@@ -19,13 +19,13 @@ from fedmtl.report import write_report
 from simulations.directory import MODEL, RunDirectory
 from simulations.experiment import Experiment
 from simulations.fleet import SimulatedFleet
+from simulations.observers import Evaluation
 from simulations.signals import interruptible
 from simulations.watch import Watch
 from simulations.workers.base import Workers
 from simulations.workers.inline import InlineWorkers
-from strategies.fleet import Fleet
-from strategies.loop import Loop, Observer
-from strategies.observers import Evaluation
+from strategies.core.fleet import Fleet
+from strategies.core.loop import Loop, Observer
 
 if TYPE_CHECKING:
     from simulations.baselines import WatchBaseline

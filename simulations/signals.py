@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-from strategies.loop import Loop
+from strategies.core.loop import Loop
 
 
 @contextlib.contextmanager

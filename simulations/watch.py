@@ -16,8 +16,8 @@ from fedmtl.records.single_task import SINGLE_TASK, against_single_task
 from fedmtl.records.summary import summarise
 from simulations.directory import RunDirectory
 from simulations.experiment import Experiment
-from strategies.loop import Loop, Observer
-from strategies.observers import Evaluation, KernelLog, Recording
+from simulations.observers import Evaluation, KernelLog, Recording
+from strategies.core.loop import Loop, Observer
 
 
 class Watch:

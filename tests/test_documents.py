@@ -50,7 +50,7 @@ def test_the_python_of_the_readme_runs(here: Path, capsys: pytest.CaptureFixture
 
 
 def test_the_example_for_contributors_works(here: Path) -> None:
-    from strategies.catalogue import STRATEGIES
+    from strategies.recipes.catalogue import STRATEGIES
 
     known = dict(STRATEGIES)
     names: dict[str, object] = {}

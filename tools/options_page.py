@@ -15,7 +15,7 @@ from fedmtl.data.sources import SOURCES
 from fedmtl.models import MODELS
 from fedmtl.partitions import PARTITIONS
 from simulations.devices import DEVICES
-from strategies.catalogue import STRATEGIES
+from strategies.recipes.catalogue import STRATEGIES
 from strategies.task_weights import BALANCING
 
 COMPONENTS: Mapping[str, tuple[tuple[str, Mapping[str, Callable[..., Any]]], ...]] = {

@@ -1,7 +1,7 @@
 """How a client's steps may differ from plain descent."""
 
+from clients.policies.step_rule import Compute, Technique, Workbench
 from clients.techniques.adversary import Adversary
-from clients.techniques.base import Compute, Technique, Workbench
 from clients.techniques.compressed_jacobian import CompressedJacobian
 from clients.techniques.curriculum import Curriculum
 from clients.techniques.perturbation import Perturbation

@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from clients.techniques.base import Compute, Technique, Workbench
+from clients.policies.step_rule import Compute, Technique, Workbench
 from fedmtl.balancing.base import StepGradients
 from fedmtl.balancing.network import TaskNetwork
 from fedmtl.errors import DataError

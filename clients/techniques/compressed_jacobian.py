@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from clients.techniques.base import Technique, Workbench
+from clients.policies.step_rule import Technique, Workbench
 
 
 class CompressedJacobian(Technique):

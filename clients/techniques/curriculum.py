@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from clients.techniques.base import Technique, Workbench
+from clients.policies.step_rule import Technique, Workbench
 
 OrderName = Literal["easy_first", "hard_first", "random"]
 

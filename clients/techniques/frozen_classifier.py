@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from clients.techniques.base import Compute, Technique, Workbench
+from clients.policies.step_rule import Compute, Technique, Workbench
 from fedmtl.balancing.base import StepGradients
 from fedmtl.balancing.network import TaskNetwork
 

@@ -1,7 +1,7 @@
 """Merging with neighbours: units that do the same are matched before models are averaged.
 
 "DIMAT: Decentralized Iterative Merging-And-Training for Deep Learning Models" (CVPR 2024, arXiv 2404.08079). Before a
-client trains, it puts the units of each neighbour's model in the order of its own (:mod:`clients.techniques.matching`):
+client trains, it puts the units of each neighbour's model in the order of its own (:mod:`clients.policies.matching`):
 by their activations A (its own) and B (the neighbour's) on its own examples, shape [samples, units], standardised, in
 every hidden layer k, or by the weights themselves (the authors' WM),
 
@@ -25,13 +25,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from clients.techniques.base import Technique, Workbench
-from clients.techniques.matching import (
+from clients.policies.matching import (
     activations,
     matched_by_activations,
     matched_by_weights,
     reordered,
 )
+from clients.policies.step_rule import Technique, Workbench
 from fedmtl.models.chain import HiddenLayer, hidden_layers
 from fedmtl.models.norms import measure_statistics, norms_in
 

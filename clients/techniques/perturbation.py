@@ -21,7 +21,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from clients.techniques.base import Compute, Technique
+from clients.policies.step_rule import Compute, Technique
 from fedmtl.balancing.base import StepGradients
 from fedmtl.balancing.network import TaskNetwork
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from clients.descent import Descent
-from clients.techniques.base import Compute, Technique, Workbench
+from clients.policies.step_rule import Compute, Technique, Workbench
 from fedmtl.balancing.base import StepGradients
 from fedmtl.balancing.network import TaskNetwork
 from fedmtl.protocol import TrainSettings

@@ -19,8 +19,8 @@ from simulations.experiment import Experiment
 from simulations.fleet import SimulatedFleet
 from simulations.runner import run
 from simulations.workers.grid import GridWorkers
-from strategies.fleet import Fleet
-from strategies.flower import GridFleet
+from strategies.core.fleet import Fleet
+from strategies.flower.fleet import GridFleet
 
 app = ServerApp()
 

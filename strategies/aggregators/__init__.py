@@ -6,7 +6,7 @@ from strategies.aggregators.gradient import GradientAggregator
 from strategies.aggregators.head_models import HeadModels
 from strategies.aggregators.model import ModelAggregator
 from strategies.aggregators.optimized import Optimized
-from strategies.aggregators.reread import GlobalArrays, Overwritten
+from strategies.aggregators.reference_faults import GlobalArrays, Overwritten
 from strategies.aggregators.robust import Robust
 from strategies.aggregators.singles import SinglesApart
 from strategies.aggregators.statistics import Statistics

@@ -9,10 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from fedmtl.protocol import GlobalModel, Update
-from strategies.client_vectors import ClientVectors, Share
-from strategies.options import WeightBaseName
-from strategies.parts import Aggregator, Step
-from strategies.storage import Kept, StorageName, new_storage
+from strategies.aggregators.client_vectors import ClientVectors, Share
+from strategies.aggregators.storage import Kept, StorageName, new_storage
+from strategies.core.kinds import Aggregator, Step
+from strategies.weightings.options import WeightBaseName
 
 
 class CachedModels(Aggregator):

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from fedmtl.parameters import cut, weighted_sum
 from fedmtl.protocol import GlobalModel, Update
+from strategies.aggregators.client_vectors import ClientVectors, Share
 from strategies.aggregators.ownership import combine_by_owner
-from strategies.client_vectors import ClientVectors, Share
-from strategies.parts import Aggregator, Step, Weighting
-from strategies.storage import Kept, StorageName, new_storage
+from strategies.aggregators.storage import Kept, StorageName, new_storage
+from strategies.core.kinds import Aggregator, Step, Weighting
 
 
 class CalibratedAggregator(Aggregator):

@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from fedmtl.protocol import GlobalModel, Update
-from strategies.ledger import Ledger
-from strategies.parts import Aggregator, Step
+from strategies.core.kinds import Aggregator, Step
+from strategies.core.ledger import Ledger
 
 
 class ChangedUpdates(Aggregator):

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from fedmtl.protocol import GlobalModel
 from fedmtl.randomness import torch_generator
-from strategies.ledger import Ledger
-from strategies.parts import Aggregator, Step
-from strategies.topologies import Edges, Topology, degrees, mixing, without
+from strategies.aggregators.topologies import Edges, Topology, degrees, mixing, without
+from strategies.core.kinds import Aggregator, Step
+from strategies.core.ledger import Ledger
 
 
 class Graph(NamedTuple):

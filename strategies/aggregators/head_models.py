@@ -8,8 +8,8 @@ from fedmtl.errors import ConfigError
 from fedmtl.protocol import Update
 from strategies.aggregators.calibrated import CalibratedAggregator
 from strategies.aggregators.changed import ChangedUpdates
-from strategies.part import parts_within
-from strategies.parts import Aggregator, Step
+from strategies.core.kinds import Aggregator, Step
+from strategies.core.part import parts_within
 
 
 class HeadModels(ChangedUpdates):

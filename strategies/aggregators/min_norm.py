@@ -10,7 +10,7 @@ from torch import Tensor
 from fedmtl.parameters import weighted_sum
 from fedmtl.protocol import Update
 from strategies.aggregators.gradient import GradientAggregator
-from strategies.parts import Aggregator, Step, Weighting
+from strategies.core.kinds import Aggregator, Step, Weighting
 
 
 class MinNormAggregator(Aggregator):

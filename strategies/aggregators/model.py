@@ -9,7 +9,7 @@ from torch import Tensor
 from fedmtl.parameters import cut, weighted_sum
 from fedmtl.protocol import Update
 from strategies.aggregators.ownership import combine_by_owner
-from strategies.parts import Aggregator, Step, Weighting
+from strategies.core.kinds import Aggregator, Step, Weighting
 
 
 class ModelAggregator(Aggregator):

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from fedmtl.protocol import GlobalModel, Update
-from strategies.parts import Aggregator, Step
-from strategies.server_optimizers import ServerOptimizer
+from strategies.aggregators.server_optimizers import ServerOptimizer
+from strategies.core.kinds import Aggregator, Step
 
 Rate = Callable[[Sequence[Update], int], float]
 """eta_g of a step from its updates and the server's version before it."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from fedmtl.protocol import Update
-from strategies.parts import Step, Weighting
+from strategies.core.kinds import Step, Weighting
 
 Combine = Callable[[slice, Sequence[Update], Sequence[float]], Tensor]
 """The next values of a slice of the vector, from some updates and their weights."""

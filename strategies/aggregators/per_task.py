@@ -10,7 +10,7 @@ from torch import Tensor
 from fedmtl.parameters import weighted_sum
 from strategies.aggregators.gradient import GradientAggregator
 from strategies.aggregators.min_norm import task_change
-from strategies.parts import Aggregator, Step, Weighting
+from strategies.core.kinds import Aggregator, Step, Weighting
 
 Weigh = Callable[[Mapping[int, float]], tuple[float, ...]]
 """From ``||D_i||^2`` of the tasks at hand to the weights omega_i(t) of all tasks."""

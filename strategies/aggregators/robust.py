@@ -41,7 +41,7 @@ from fedmtl.errors import ConfigError
 from fedmtl.protocol import GlobalModel, Update
 from fedmtl.randomness import derive_seed
 from strategies.aggregators.ownership import combine_by_owner
-from strategies.parts import Aggregator, Step, Weighting
+from strategies.core.kinds import Aggregator, Step, Weighting
 from strategies.weightings import Uniform
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from fedmtl.protocol import GlobalModel
-from strategies.parts import Aggregator, Step
+from strategies.core.kinds import Aggregator, Step
 
 
 class SinglesApart(Aggregator):

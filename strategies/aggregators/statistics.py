@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fedmtl.parameters import weighted_sum
 from fedmtl.protocol import GlobalModel
-from strategies.parts import Aggregator, Step
+from strategies.core.kinds import Aggregator, Step
 
 StatisticsRule = Literal["weighted_mean", "group_mean", "replace_single"]
 """What FedCompass offers."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from fedmtl.parameters import weighted_sum
 from fedmtl.protocol import GlobalModel, Update
 from strategies.aggregators.model import ModelAggregator
-from strategies.parts import Aggregator, Step, Weighting
+from strategies.core.kinds import Aggregator, Step, Weighting
 
 
 class TierModels(Aggregator):

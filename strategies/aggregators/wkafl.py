@@ -13,7 +13,7 @@ from torch import Tensor
 from fedmtl.parameters import weighted_sum
 from fedmtl.protocol import GlobalModel
 from strategies.aggregators.gradient import GradientAggregator
-from strategies.parts import Aggregator, Step
+from strategies.core.kinds import Aggregator, Step
 from strategies.weightings.agreement import cosine
 from strategies.weightings.vectors import GivenScores
 

@@ -15,11 +15,11 @@ from flwr.serverapp import Grid
 
 from fedmtl.protocol import Arrival, Deadline, Event, Joined, Lost, TrainOrder
 from fedmtl.wire import WireError, size
-from strategies.fleet import Fleet, Interrupted
+from strategies.core.fleet import Fleet, Interrupted
+from strategies.flower.dispatched import Told
 from strategies.flower.mailbox import Mailbox, Reply
 from strategies.flower.messages import client_of, error_of, query_message, train_message, update_of
 from strategies.flower.nodes import Nodes
-from strategies.flower.told import Told
 
 _log = logging.getLogger(__name__)
 

@@ -13,7 +13,9 @@ from flwr.serverapp import Grid
 from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import Aggregation, Arrival, Deadline, Event, GlobalModel, Joined, Lost, TrainOrder
 from fedmtl.wire import WireError, size
-from strategies.fleet import Fleet
+from strategies.core.fleet import Fleet
+from strategies.core.loop import Loop, Observer
+from strategies.core.strategy import Strategy
 from strategies.flower.messages import (
     arrays_of,
     client_of,
@@ -24,8 +26,6 @@ from strategies.flower.messages import (
     update_of,
     vector_of,
 )
-from strategies.loop import Loop, Observer
-from strategies.strategy import Strategy
 
 _TTL = 3600.0
 

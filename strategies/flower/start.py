@@ -5,16 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
+from flwr.app import ArrayRecord, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result
 
 from fedmtl.protocol import Aggregation, GlobalModel
+from strategies.core.loop import Loop, Observer
+from strategies.core.strategy import Strategy
 from strategies.flower.fleet import GridFleet
 from strategies.flower.messages import arrays_of, vector_of
 from strategies.flower.rounds import step_metrics
-from strategies.loop import Loop, Observer
-from strategies.strategy import Strategy
 
 _log = logging.getLogger("flwr")  # where Flower's strategies log
 
@@ -27,10 +27,9 @@ def start(
     initial_arrays: ArrayRecord,
     versions: int,
     ttl: float,
-    evaluate_config: ConfigRecord | None,
     evaluate_fn: EvaluateFn | None,
 ) -> Result:
-    """See :meth:`strategies.flower_methods.FlowerMethods.start`."""
+    """See :meth:`strategies.flower.strategy.FlowerStrategy.start`."""
     layout = strategy.model.layout
     model = GlobalModel(0, vector_of(initial_arrays, layout), layout)
     strategy.initialise(model, strategy.settings, strategy.seed)
@@ -46,12 +45,6 @@ def start(
         fleet.close()
     _log.info("Strategy %s ended: %s", strategy.name, loop.ended)
     result.arrays = arrays_of(strategy.model)
-    if evaluate_config is not None:
-        version = strategy.model.version
-        questions = strategy.configure_evaluate(version, result.arrays, evaluate_config, grid)
-        answers = strategy.aggregate_evaluate(version, grid.send_and_receive(questions, timeout=ttl))
-        if answers is not None:
-            result.evaluate_metrics_clientapp[version] = answers
     return result
 
 

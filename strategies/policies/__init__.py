@@ -1,7 +1,7 @@
 """What each client is told."""
 
 from strategies.policies.control_variates import ControlVariates
-from strategies.policies.decay import DecayedRate
+from strategies.policies.decayed_rate import DecayedRate
 from strategies.policies.fedqs import FedQSPolicy
 from strategies.policies.loss_reports import LossReports
 from strategies.policies.own_model import OwnModel

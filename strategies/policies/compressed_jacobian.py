@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from strategies.parts import ClientPolicy
+from strategies.core.kinds import ClientPolicy
 
 
 class CompressedJacobian(ClientPolicy):
-    """Asks for a basis of r vectors and each task's coefficients (:mod:`clients.adaptation.compressed_jacobian`).
+    """Asks for a basis of r vectors and each task's coefficients (:mod:`clients.policies.compressed_jacobian`).
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """The server's half of control variates: it keeps the mean direction c that clients correct their own by.
 
-The client's half is :mod:`clients.adaptation.control_variates`. c, of shape [P], starts at 0 (and is then not sent);
+The client's half is :mod:`clients.policies.control_variates`. c, of shape [P], starts at 0 (and is then not sent);
 it goes down with every order as the vector ``variate``. A server step adds the reported changes ``dc_i = c_i+ - c_i``::
 
     c <- c + (1/N) sum_i dc_i     share = "clients", N clients known: c is the mean of all c_i (SCAFFOLD);
@@ -18,8 +18,8 @@ from torch import Tensor
 
 from fedmtl.parameters import weighted_sum
 from fedmtl.protocol import GlobalModel, TrainSettings, Update
-from strategies.ledger import Ledger
-from strategies.parts import ClientPolicy, Instruction
+from strategies.core.kinds import ClientPolicy, Instruction
+from strategies.core.ledger import Ledger
 
 _log = logging.getLogger(__name__)
 

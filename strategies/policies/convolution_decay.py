@@ -6,7 +6,7 @@ from torch import Tensor
 
 from fedmtl.errors import ConfigError
 from fedmtl.models.multitask import MultiTaskModel
-from strategies.policies.technique import LocalTechnique
+from strategies.policies.local import LocalTechnique
 
 
 class ConvolutionDecay(LocalTechnique):

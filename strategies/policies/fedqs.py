@@ -1,6 +1,6 @@
 """The server's half of FedQS: it tells each client how fast and how similar it is among the others.
 
-The client's half, which types itself and adapts, is :mod:`clients.adaptation.fedqs`. What goes down with an order:
+The client's half, which types itself and adapts, is :mod:`clients.policies.fedqs`. What goes down with an order:
 
 ========================  =============================================================================================
 term                      meaning
@@ -27,8 +27,8 @@ from torch import Tensor
 from fedmtl.errors import ConfigError
 from fedmtl.protocol import GlobalModel, TrainSettings, Update
 from fedmtl.similarity import SimilarityName
-from strategies.ledger import Ledger
-from strategies.parts import ClientPolicy, Instruction
+from strategies.core.kinds import ClientPolicy, Instruction
+from strategies.core.ledger import Ledger
 
 MeasureName = SimilarityName | Literal["ref_tensors"]
 """A measure of :func:`fedmtl.similarity.dissimilarity`, or :func:`fedmtl.similarity.tensor_angles`."""

@@ -1,4 +1,4 @@
-"""Clients that report their first losses, for selections by loss; their half is :mod:`clients.adaptation.losses`."""
+"""Clients that report their first losses, for selections by loss (:mod:`clients.policies.loss_reports`)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from types import MappingProxyType
 from typing import Any
 
 from fedmtl.protocol import GlobalModel, TrainSettings
-from strategies.ledger import Ledger
-from strategies.parts import ClientPolicy, Instruction
+from strategies.core.kinds import ClientPolicy, Instruction
+from strategies.core.ledger import Ledger
 
 
 class LossReports(ClientPolicy):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from strategies.parts import ClientPolicy
+from strategies.core.kinds import ClientPolicy
 
 
 class OwnModel(ClientPolicy):
-    """M-step FedAsync's choice of the starting point; the client's half is :mod:`clients.adaptation.own_model`."""
+    """M-step FedAsync's choice of the starting point; the client's half is :mod:`clients.policies.own_model`."""
 
     name = "own-model"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from strategies.parts import ClientPolicy
+from strategies.core.kinds import ClientPolicy
 
 
 class Plain(ClientPolicy):

@@ -6,8 +6,8 @@ import dataclasses
 
 from fedmtl.protocol import GlobalModel, TrainSettings
 from fedmtl.randomness import numpy_generator
-from strategies.ledger import Ledger
-from strategies.parts import ClientPolicy, Instruction
+from strategies.core.kinds import ClientPolicy, Instruction
+from strategies.core.ledger import Ledger
 
 
 class Proximal(ClientPolicy):

@@ -12,7 +12,7 @@ from torch import Tensor
 from fedmtl.errors import ConfigError
 from fedmtl.protocol import GlobalModel
 from fedmtl.randomness import torch_generator
-from strategies.parts import ClientPolicy
+from strategies.core.kinds import ClientPolicy
 
 
 class SimplexClassifier(ClientPolicy):

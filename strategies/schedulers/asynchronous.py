@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedmtl.protocol import Decision, GlobalModel, Update
-from strategies.parts import Scheduler
+from strategies.core.kinds import Scheduler
 from strategies.schedulers.roster import Roster
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from fedmtl.errors import ConfigError
 from fedmtl.protocol import NOTHING, Decision, GlobalModel, JobKey, Update
-from strategies.parts import Scheduler
+from strategies.core.kinds import Scheduler
 from strategies.schedulers.coverage import TaskCoverage
 from strategies.schedulers.roster import Roster
 from strategies.selectors.base import Selector

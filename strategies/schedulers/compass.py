@@ -29,8 +29,9 @@ from typing import Any
 
 from fedmtl.errors import ConfigError
 from fedmtl.protocol import NOTHING, Assignment, Decision, JobKey, Update
-from strategies.parts import Scheduler
-from strategies.schedulers.compass_options import (
+from strategies.core.kinds import Scheduler
+from strategies.schedulers.groups import Group
+from strategies.schedulers.options import (
     EndFlush,
     FirstSteps,
     FirstTask,
@@ -44,7 +45,6 @@ from strategies.schedulers.compass_options import (
     TimeoutFactor,
     TimeoutSeconds,
 )
-from strategies.schedulers.groups import Group
 from strategies.schedulers.speeds import NEEDS
 from strategies.schedulers.speeds import speed_model as _speed_model
 

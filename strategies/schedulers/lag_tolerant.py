@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from fedmtl.errors import ConfigError
 from fedmtl.protocol import NOTHING, Assignment, Decision, GlobalModel, JobKey, Update
-from strategies.parts import Scheduler
+from strategies.core.kinds import Scheduler
 
 Deprecation = Literal["by_version", "by_not_picked"]
 

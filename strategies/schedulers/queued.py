@@ -7,7 +7,7 @@ from typing import Any
 
 from fedmtl.errors import ConfigError
 from fedmtl.protocol import NOTHING, Assignment, Decision, JobKey, Update
-from strategies.parts import Scheduler
+from strategies.core.kinds import Scheduler
 from strategies.schedulers.speeds import NEEDS, Affine
 
 

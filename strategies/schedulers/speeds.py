@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal
 
-from strategies.part import Trait
+from strategies.core.part import Trait
 
 SpeedModelName = Literal["ema", "affine"]
 

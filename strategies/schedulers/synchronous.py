@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from fedmtl.errors import ConfigError
 from fedmtl.protocol import NOTHING, Assignment, Decision, GlobalModel, JobKey, Update
-from strategies.parts import Scheduler
+from strategies.core.kinds import Scheduler
 from strategies.schedulers.roster import Roster
 from strategies.schedulers.speeds import NEEDS
 from strategies.schedulers.step_budget import StepBudget

@@ -8,7 +8,7 @@ from typing import Any
 from fedmtl.errors import ConfigError
 from fedmtl.protocol import Decision, GlobalModel, Update
 from fedmtl.randomness import derive_seed
-from strategies.parts import Scheduler
+from strategies.core.kinds import Scheduler
 from strategies.schedulers.synchronous import Synchronous
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fedmtl.protocol import GlobalModel, Update
 from fedmtl.randomness import numpy_generator
-from strategies.part import Part
+from strategies.core.part import Part
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]

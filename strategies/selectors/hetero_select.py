@@ -18,8 +18,7 @@ known has D = 0.5, S is divided by its range before the softmax, and the tempera
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -27,8 +26,6 @@ import torch
 from torch import Tensor
 
 from fedmtl.protocol import Update
-from strategies.ledger import Ledger
-from strategies.parts import Weighting
 from strategies.selectors.base import Floats, Rows, Selector, mean_loss, normalised, sample
 
 FairBy = Literal["choices", "examples"]
@@ -146,22 +143,3 @@ class HeteroSelect(Selector):
         super().load_state_dict(state)
         self.mean_score = float(state["mean_score"])
         self._updates = {int(row): delta for row, delta in state["updates"]}
-
-
-class ScoreWeights(Weighting):
-    """``p_i = S_i / sum S`` with the scores, scaled to 0..1, by which the clients were chosen.
-
-    Parameters
-    ----------
-    selector
-        Has the scores.
-    """
-
-    def __init__(self, selector: HeteroSelect) -> None:
-        self.selector = selector
-
-    def weights(self, updates: Sequence[Update], version: int, ledger: Ledger) -> tuple[float, ...]:
-        """The scores over their sum; equal weights if all are 0."""
-        scores = [self.selector.score_of(update.client) for update in updates]
-        total = math.fsum(scores)
-        return tuple(score / total if total > 0 else 1.0 / len(scores) for score in scores)

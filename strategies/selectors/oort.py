@@ -14,8 +14,8 @@ those whose score is at least c times that of the first client beyond the cut.
 Differences from the authors' code: the server is not told sizes and speeds before a client's first update, so that it
 explores uniformly; the cut-off client is the last one if there is none beyond the cut; equal utilities have the norm 1,
 a duration of 0 is no fault; |B_i| is the number of the client's examples, and the loss the one it reports
-(:mod:`clients.adaptation.losses`: of batches, not of single examples), or its tasks' mean losses under policies that
-report none. When nobody is left to explore the whole round exploits.
+(:mod:`clients.policies.loss_reports`: of batches, not of single examples), or its tasks' mean losses under policies
+that report none. When nobody is left to explore the whole round exploits.
 """
 
 from __future__ import annotations

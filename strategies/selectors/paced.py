@@ -13,8 +13,12 @@ from typing import Literal
 import numpy as np
 
 from fedmtl.protocol import Update
-from strategies.policies.pacing import paced
 from strategies.selectors.base import Rows, Selector, mean_loss, ranking
+
+
+def paced(version: int, start: float, versions: int) -> float:
+    """The share that is open: from `start` at version 0 linearly to 1 at `versions`, and 1 from there on."""
+    return 1.0 if version >= versions else start + (1.0 - start) * version / versions
 
 
 class PacedSelector(Selector):

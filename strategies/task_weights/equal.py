@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from strategies.parts import TaskWeights
+from strategies.core.kinds import TaskWeights
 
 
 class Equal(TaskWeights):

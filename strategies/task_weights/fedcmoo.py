@@ -13,7 +13,7 @@ from fedmtl.components import Param
 from fedmtl.errors import ConfigError
 from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import GlobalModel, Update
-from strategies.parts import Aggregator, ClientPolicy, TaskWeights
+from strategies.core.kinds import Aggregator, ClientPolicy, TaskWeights
 from strategies.policies.compressed_jacobian import CompressedJacobian
 from strategies.policies.plain import Plain
 

@@ -52,7 +52,7 @@ from fedmtl.errors import ConfigError
 from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import Balancing, GlobalModel, Update
 from strategies.aggregators.head_models import HeadModels
-from strategies.parts import Aggregator, ClientPolicy, TaskWeights
+from strategies.core.kinds import Aggregator, ClientPolicy, TaskWeights
 from strategies.task_weights.sketch import GramName, SketchedGram
 
 OmegaNorm = Literal["none", "sum_K", "geometric"]

@@ -6,7 +6,7 @@ from typing import Any
 
 from fedmtl.errors import ConfigError
 from fedmtl.protocol import Balancing
-from strategies.parts import TaskWeights
+from strategies.core.kinds import TaskWeights
 
 
 class LocalBalancing(TaskWeights):

@@ -1,7 +1,7 @@
 """NTKMTL across clients, exactly: every task's own change of the backbone goes up, and the server weighs them.
 
 An extra of FedNTK-trace (:mod:`strategies.task_weights.fedntk_trace`), which takes the place of its traces. Clients
-train their tasks apart, as in FSMGDA (:mod:`clients.adaptation.tasks_apart`), each task's loss weighted for the
+train their tasks apart, as in FSMGDA (:mod:`clients.policies.tasks_apart`), each task's loss weighted for the
 backbone with the omega_i(s) that was sent, s the version. The server pools what it got of each task
 (:mod:`strategies.aggregators.per_task`) and takes NTKMTL's weights for one chunk ("NTKMTL: Mitigating Task Imbalance in
 Multi-Task Learning from Neural Tangent Kernel Perspective", arXiv 2510.18258, equations 14 and 15), whose kernel size
@@ -34,9 +34,9 @@ from fedmtl.protocol import GlobalModel, Update
 from strategies.aggregators.gradient import GradientAggregator
 from strategies.aggregators.optimized import Optimized
 from strategies.aggregators.per_task import PerTaskAggregator
-from strategies.parts import Aggregator, ClientPolicy, TaskWeights
+from strategies.core.kinds import Aggregator, ClientPolicy, TaskWeights
+from strategies.policies.local import LocalTechnique
 from strategies.policies.plain import Plain
-from strategies.policies.technique import LocalTechnique
 
 
 class PerTaskDeltas(TaskWeights):

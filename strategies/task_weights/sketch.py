@@ -30,8 +30,8 @@ from fedmtl.balancing.gram_weighting import GramWeighting
 from fedmtl.errors import ConfigError
 from fedmtl.protocol import Balancing, GlobalModel, Update
 from fedmtl.randomness import derive_seed
-from strategies.part import Part
-from strategies.parts import Aggregator
+from strategies.core.kinds import Aggregator
+from strategies.core.part import Part
 
 GramName = Literal["nash-mtl", "fairgrad", "cagrad", "upgrad", "mgda"]
 """Balancers that look at nothing but the Gram matrix."""

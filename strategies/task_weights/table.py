@@ -9,7 +9,7 @@ from typing import Any
 from fedmtl.balancing import BALANCERS
 from fedmtl.components import choose, options_of
 from fedmtl.errors import ConfigError
-from strategies.parts import TaskWeights
+from strategies.core.kinds import TaskWeights
 from strategies.task_weights.fedcmoo import fedcmoo_weights
 from strategies.task_weights.fedntk_trace import FedNTKTrace
 from strategies.task_weights.local import LocalBalancing

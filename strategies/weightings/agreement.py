@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from strategies.parts import Step
+from strategies.core.kinds import Step
 from strategies.weightings.vectors import VectorWeighting
 
 

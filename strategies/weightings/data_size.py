@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fedmtl.protocol import Update
-from strategies.ledger import Ledger
-from strategies.parts import Weighting
+from strategies.core.kinds import Weighting
+from strategies.core.ledger import Ledger
 
 
 class DataSize(Weighting):

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 from fedmtl.protocol import Update
-from strategies.ledger import Ledger
-from strategies.parts import Step, Weighting
+from strategies.core.kinds import Step, Weighting
+from strategies.core.ledger import Ledger
 
 
 class FedQSWeights(Weighting):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from strategies.parts import Step, Weighting
+from strategies.core.kinds import Step, Weighting
 from strategies.weightings.vectors import VectorWeighting
 
 

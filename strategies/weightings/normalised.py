@@ -10,8 +10,8 @@ from types import MappingProxyType
 import numpy as np
 
 from fedmtl.protocol import Update
-from strategies.ledger import Ledger
-from strategies.parts import Step, Weighting
+from strategies.core.kinds import Step, Weighting
+from strategies.core.ledger import Ledger
 
 
 class Normalised(Weighting):

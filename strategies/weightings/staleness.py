@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from fedmtl.protocol import Update
-from strategies.ledger import Ledger
-from strategies.parts import Step, Weighting
+from strategies.core.kinds import Step, Weighting
+from strategies.core.ledger import Ledger
 
 Staleness = Callable[[float], float]
 """A function s(tau)."""

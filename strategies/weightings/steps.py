@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from types import MappingProxyType
 
 from fedmtl.protocol import Update
-from strategies.ledger import Ledger
-from strategies.parts import Weighting
+from strategies.core.kinds import Weighting
+from strategies.core.ledger import Ledger
 
 
 class LocalSteps(Weighting):

@@ -7,8 +7,8 @@ from abc import abstractmethod
 from collections.abc import Sequence
 
 from fedmtl.protocol import JobKey, Update
-from strategies.ledger import Ledger
-from strategies.parts import Step, Weighting
+from strategies.core.kinds import Step, Weighting
+from strategies.core.ledger import Ledger
 
 
 class VectorWeighting(Weighting):

@@ -14,7 +14,7 @@ from clients.trainer import LocalTrainer
 from fedmtl.data.federated import Examples, FederatedData
 from fedmtl.protocol import GlobalModel, TrainOrder, Update
 from simulations import Experiment, run
-from strategies.loop import Loop, Observer
+from strategies.core.loop import Loop, Observer
 
 SMALL = [
     "data.clients=12",

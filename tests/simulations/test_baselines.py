@@ -17,7 +17,7 @@ from fedmtl.protocol import Event
 from fedmtl.records.single_task import SINGLE_TASK
 from simulations import Experiment, run
 from simulations.baselines import FOLDER, Baseline, baselines, fingerprint, is_there, read_value, train
-from strategies.loop import Loop, Observer
+from strategies.core.loop import Loop, Observer
 
 SMALL = [
     "data.clients=12",

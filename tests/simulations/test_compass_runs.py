@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from fedmtl.config import read_toml
 from fedmtl.errors import ConfigError
 from simulations import Experiment, run
-from strategies.loop import Loop, Observer
+from strategies.core.loop import Loop, Observer
 
 SMALL = [
     "data.clients=12",

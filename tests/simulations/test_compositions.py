@@ -14,8 +14,10 @@ from safetensors.torch import load_file
 from fedmtl.errors import ConfigError
 from fedmtl.randomness import numpy_generator
 from simulations import Experiment, run
-from strategies.catalogue import build_strategy
-from strategies.parts_table import AGGREGATORS, POLICIES, SCHEDULERS
+from strategies.aggregators.table import AGGREGATORS
+from strategies.policies.table import POLICIES
+from strategies.recipes.catalogue import build_strategy
+from strategies.schedulers.table import SCHEDULERS
 
 PARTNERS: dict[str, dict[str, dict[str, Any]]] = {
     "aggregator": {"singles-apart": {"scheduler": "compass"}, "tier-models": {"scheduler": "tiered"}},

@@ -12,7 +12,7 @@ from fedmtl.ntk.measure import PROBE_EXAMPLES, KernelProbe
 from fedmtl.records import SCHEMAS
 from fedmtl.report import write_report
 from simulations import Experiment, run
-from strategies.loop import Loop, Observer
+from strategies.core.loop import Loop, Observer
 
 SMALL = [
     "name=small",

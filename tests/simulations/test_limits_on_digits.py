@@ -9,7 +9,7 @@ import torch
 
 from simulations import Experiment
 from simulations.runner import simulated_fleet
-from strategies.loop import Loop, Observer
+from strategies.core.loop import Loop, Observer
 
 # Four clients of equal speed with as many examples each: 1048 are trained on, in 6 batches a client.
 WORLD = (

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from simulations import Experiment, run
-from strategies.loop import Loop, Observer
+from strategies.core.loop import Loop, Observer
 
 SMALL = [
     "data.clients=20",

@@ -12,8 +12,8 @@ from fedmtl.errors import ConfigError, DataError
 from fedmtl.protocol import Aggregation, Event
 from simulations import Experiment, run
 from simulations.runner import simulated_fleet
-from simulations.study import Study
-from strategies.loop import Loop, Observer
+from simulations.studies.run import Study
+from strategies.core.loop import Loop, Observer
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from fedmtl.errors import CheckpointError, RunDirectoryError, UserError
 from simulations import Experiment, run
 from simulations.directory import RunDirectory
-from strategies.loop import Loop, Observer
+from strategies.core.loop import Loop, Observer
 
 TABLES = ("updates.parquet", "aggregations.parquet", "evaluations.parquet")
 SMALL = [

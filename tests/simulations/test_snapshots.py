@@ -8,7 +8,7 @@ import torch
 from fedmtl.protocol import Aggregation, Arrival, Event, JobKey, Update
 from simulations import Experiment
 from simulations.runner import simulated_fleet
-from strategies.loop import Loop, Observer
+from strategies.core.loop import Loop, Observer
 
 SMALL = ["data.clients=9", "devices.ratio=8", "model.name=linear", "balancing.name=equal", "training.batch_size=10"]
 

@@ -13,7 +13,7 @@ from fedmtl.components import options_of
 from fedmtl.errors import ConfigError
 from fedmtl.models import MODELS
 from simulations import Experiment, run
-from strategies.catalogue import STRATEGIES
+from strategies.recipes.catalogue import STRATEGIES
 
 IMAGES = ["data.source=digits", 'tasks.names=["digit","ink"]']
 TEXT = [

@@ -14,7 +14,7 @@ from fedmtl.protocol import Aggregation, GlobalModel
 from fedmtl.state import join, split
 from simulations import Experiment
 from simulations.runner import simulated_fleet
-from strategies.loop import Loop, Observer
+from strategies.core.loop import Loop, Observer
 from strategies.task_weights import FedNTKTrace
 
 SMALL = ["data.clients=20", "strategy.buffer_size=4", "devices.ratio=9", "balancing.name=fedntk-trace"]

@@ -5,7 +5,7 @@ import torch
 from fedmtl.config import parse_config
 from fedmtl.protocol import Event
 from simulations import Experiment, run
-from strategies.loop import Loop, Observer
+from strategies.core.loop import Loop, Observer
 
 
 class Threads(Observer):

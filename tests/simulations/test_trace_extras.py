@@ -16,7 +16,7 @@ from fedmtl.state import join, split
 from fedmtl.wire import JSON, STATE, TENSORS, WireError, pack_update, read_update
 from simulations import Experiment
 from simulations.runner import simulated_fleet
-from strategies.loop import Loop, Observer
+from strategies.core.loop import Loop, Observer
 
 BASE = ("data.clients=12", "devices.ratio=9", "balancing.name=fedntk-trace", "strategy.name=fedbuff")
 SKETCH = "balancing.extra=sketch"

@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from clients.adaptation import adaptation
-from clients.adaptation.base import ClassAccuracy
+from clients.policies import adaptation
+from clients.policies.base import ClassAccuracy
 from clients.sending import send_compressed
 from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import (
@@ -32,9 +32,9 @@ from fedmtl.protocol import (
 )
 from fedmtl.randomness import derive_seed, torch_generator
 from fedmtl.state import join, order_from_state, order_state, split
-from strategies.fleet import Fleet
-from strategies.loop import Loop, Observer
-from strategies.strategy import Strategy
+from strategies.core.fleet import Fleet
+from strategies.core.loop import Loop, Observer
+from strategies.core.strategy import Strategy
 
 LAYOUT = ParameterLayout((), slice(0, 4), (slice(4, 6), slice(6, 8)), slice(8, 9))
 _ARRIVAL, _LOST, _JOINED = 0, 1, 2

@@ -16,7 +16,7 @@ import pytest
 from safetensors import safe_open
 
 from fedmtl.records import read_summary
-from strategies.flower.told import STOPPED
+from strategies.flower.dispatched import STOPPED
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

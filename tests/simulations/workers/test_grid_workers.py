@@ -19,8 +19,8 @@ from simulations.fleet import SimulatedFleet
 from simulations.runner import simulated_fleet
 from simulations.workers.base import Job
 from simulations.workers.grid import GridWorkers
-from strategies.fleet import Fleet
-from strategies.loop import Loop, Observer
+from strategies.core.fleet import Fleet
+from strategies.core.loop import Loop, Observer
 
 EXPERIMENT = """
 seed = 5

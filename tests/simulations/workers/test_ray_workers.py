@@ -23,8 +23,8 @@ from simulations.workers.base import Workers
 from simulations.workers.cluster import _INLINE
 from simulations.workers.inline import InlineWorkers
 from simulations.workers.ray import RayWorkers
-from strategies.catalogue import build_strategy
-from strategies.loop import Loop, Observer
+from strategies.core.loop import Loop, Observer
+from strategies.recipes.catalogue import build_strategy
 
 NewModel = Callable[[int], MultiTaskModel]
 

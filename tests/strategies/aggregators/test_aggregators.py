@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from fedmtl.protocol import GlobalModel, Update
 from strategies.aggregators import GradientAggregator, ModelAggregator
-from strategies.ledger import Ledger
-from strategies.parts import Step
+from strategies.core.kinds import Step
+from strategies.core.ledger import Ledger
 from strategies.weightings import DataSize, Discounted, Uniform, polynomial
 
 VERSION = 5

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from fedmtl.protocol import GlobalModel
 from strategies.aggregators.gossip import Gossip
-from strategies.catalogue import build_strategy
-from strategies.ledger import Ledger
-from strategies.parts import Step
-from strategies.topologies import Topology, mixing
+from strategies.aggregators.topologies import Topology, mixing
+from strategies.core.kinds import Step
+from strategies.core.ledger import Ledger
+from strategies.recipes.catalogue import build_strategy
 
 NODES = 12
 

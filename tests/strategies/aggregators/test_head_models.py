@@ -22,13 +22,13 @@ from strategies.aggregators import (
     SinglesApart,
 )
 from strategies.aggregators.dual import DualAveraged
-from strategies.ledger import Ledger
-from strategies.parts import Aggregator, Step
+from strategies.aggregators.server_optimizers import SGD
+from strategies.core.kinds import Aggregator, Step
+from strategies.core.ledger import Ledger
+from strategies.core.strategy import Strategy
+from strategies.policies.table import dual_corrected
 from strategies.schedulers import Buffered, Synchronous
-from strategies.server_optimizers import SGD
-from strategies.strategy import Strategy
 from strategies.task_weights import FedNTKTrace
-from strategies.technique_parts import dual_corrected
 from strategies.weightings import DataSize, Uniform
 
 VERSION = 5

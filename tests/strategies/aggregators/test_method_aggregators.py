@@ -19,11 +19,11 @@ from strategies.aggregators import (
     TierModels,
     WKAFLAggregator,
 )
+from strategies.aggregators.storage import StorageName
 from strategies.aggregators.tier_models import tier_weights
 from strategies.aggregators.wkafl import discounts
-from strategies.ledger import Ledger
-from strategies.parts import Aggregator, Step
-from strategies.storage import StorageName
+from strategies.core.kinds import Aggregator, Step
+from strategies.core.ledger import Ledger
 from strategies.weightings import DataSize, Uniform
 
 VERSION = 5

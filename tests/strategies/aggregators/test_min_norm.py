@@ -11,8 +11,8 @@ from torch import Tensor
 from fedmtl.protocol import GlobalModel
 from strategies.aggregators import GradientAggregator
 from strategies.aggregators.min_norm import MinNormAggregator, least_norm, task_change
-from strategies.ledger import Ledger
-from strategies.parts import Step
+from strategies.core.kinds import Step
+from strategies.core.ledger import Ledger
 from strategies.weightings import DataSize, Uniform
 
 

@@ -12,9 +12,9 @@ from fedmtl.errors import ConfigError
 from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import GlobalModel
 from strategies.aggregators import Robust
-from strategies.catalogue import build_strategy
-from strategies.ledger import Ledger
-from strategies.parts import Step
+from strategies.core.kinds import Step
+from strategies.core.ledger import Ledger
+from strategies.recipes.catalogue import build_strategy
 from strategies.weightings import DataSize
 from strategies.weightings.vectors import GivenScores
 

@@ -7,8 +7,8 @@ import torch
 
 from fedmtl.protocol import GlobalModel
 from strategies.aggregators import GradientAggregator, Overwritten, Statistics
-from strategies.ledger import Ledger
-from strategies.parts import Step
+from strategies.core.kinds import Step
+from strategies.core.ledger import Ledger
 from strategies.weightings import DataSize, Uniform
 
 

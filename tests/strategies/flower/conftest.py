@@ -13,7 +13,7 @@ from fedmtl.models import build_model
 from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import GlobalModel, TrainSettings
 from fedmtl.run_config import experiment_config
-from strategies.strategy import Strategy
+from strategies.core.strategy import Strategy
 
 EXPERIMENT = """
 seed = 3

@@ -12,13 +12,13 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
 from fedmtl.protocol import GlobalModel
-from strategies.catalogue import STRATEGIES, build_strategy
-from strategies.fedasync import fedasync
-from strategies.fedavg import fedavg
-from strategies.fedbuff import fedbuff
-from strategies.fedcompass import fedcompass
+from strategies.core.strategy import Strategy
 from strategies.flower.messages import arrays_of, vector_of
-from strategies.strategy import Strategy
+from strategies.recipes.catalogue import STRATEGIES, build_strategy
+from strategies.recipes.fedasync import fedasync
+from strategies.recipes.fedavg import fedavg
+from strategies.recipes.fedbuff import fedbuff
+from strategies.recipes.fedcompass import fedcompass
 
 Initialise = Callable[[Strategy], Strategy]
 

@@ -16,13 +16,13 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordD
 
 from fedmtl.errors import UserError
 from fedmtl.protocol import Aggregation, Arrival, Deadline, Event, Joined, Lost, Rejection
-from strategies.fedasync import fedasync
-from strategies.fedavg import fedavg
-from strategies.fedbuff import fedbuff
-from strategies.fedqs import fedqs
-from strategies.flower import GridFleet
-from strategies.loop import Loop, Observer
-from strategies.strategy import Strategy
+from strategies.core.loop import Loop, Observer
+from strategies.core.strategy import Strategy
+from strategies.flower.fleet import GridFleet
+from strategies.recipes.fedasync import fedasync
+from strategies.recipes.fedavg import fedavg
+from strategies.recipes.fedbuff import fedbuff
+from strategies.recipes.fedqs import fedqs
 
 Initialise = Callable[[Strategy], Strategy]
 FAST = 50.0

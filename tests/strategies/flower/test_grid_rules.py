@@ -13,13 +13,13 @@ from flwr.app import Context, Message
 
 from clients import client_app
 from fedmtl.protocol import Aggregation
-from strategies.fedasync import fedasync
-from strategies.fedqs import fedqs
-from strategies.flower import GridFleet
+from strategies.core.loop import Loop, Observer
+from strategies.core.strategy import Strategy
+from strategies.flower.fleet import GridFleet
 from strategies.flower.mailbox import Mailbox
 from strategies.flower.messages import query_message
-from strategies.loop import Loop, Observer
-from strategies.strategy import Strategy
+from strategies.recipes.fedasync import fedasync
+from strategies.recipes.fedqs import fedqs
 
 Initialise = Callable[[Strategy], Strategy]
 FAST = 50.0

@@ -16,14 +16,14 @@ from flwr.app import Context, Message
 from fedmtl.protocol import Arrival, Event, Joined, Lost
 from fedmtl.state import join, split
 from simulations.signals import interruptible
-from strategies.fedasync import fedasync
-from strategies.fedavg import fedavg
-from strategies.fedcompass import fedcompass
-from strategies.fedqs import fedqs
-from strategies.flower import GridFleet
-from strategies.flower.told import STOPPED, Told
-from strategies.loop import Loop, Observer
-from strategies.strategy import Strategy
+from strategies.core.loop import Loop, Observer
+from strategies.core.strategy import Strategy
+from strategies.flower.dispatched import STOPPED, Told
+from strategies.flower.fleet import GridFleet
+from strategies.recipes.fedasync import fedasync
+from strategies.recipes.fedavg import fedavg
+from strategies.recipes.fedcompass import fedcompass
+from strategies.recipes.fedqs import fedqs
 
 Initialise = Callable[[Strategy], Strategy]
 FAST = 50.0

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fedmtl.protocol import GlobalModel, TrainSettings
-from strategies.ledger import Ledger
+from strategies.core.ledger import Ledger
 from strategies.policies import FedQSPolicy, Plain, Proximal
 
 

@@ -19,8 +19,9 @@ from fedmtl.protocol import TrainOrder
 from fedmtl.randomness import derive_seed
 from fedmtl.state import split
 from strategies.aggregators import GradientAggregator, ModelAggregator
-from strategies.loop import Loop
-from strategies.parts import Scheduler
+from strategies.core.kinds import Scheduler
+from strategies.core.loop import Loop
+from strategies.core.strategy import Strategy
 from strategies.schedulers import (
     Asynchronous,
     Buffered,
@@ -34,7 +35,6 @@ from strategies.schedulers import (
 )
 from strategies.selectors import HeteroSelect, OortSelector
 from strategies.selectors.paced import PacedSelector
-from strategies.strategy import Strategy
 from strategies.weightings import Uniform
 
 SCHEDULERS: dict[str, Callable[[], Scheduler]] = {

@@ -5,8 +5,8 @@ import pytest
 from fedmtl.errors import ConfigError
 from fedmtl.protocol import Assignment, Decision, JobKey
 from strategies.aggregators import GradientAggregator
+from strategies.core.strategy import Strategy
 from strategies.schedulers import Buffered
-from strategies.strategy import Strategy
 from strategies.weightings import Uniform
 
 

@@ -14,9 +14,9 @@ from fedmtl.errors import ConfigError
 from fedmtl.protocol import Assignment, Deadline, Decision, JobKey
 from fedmtl.randomness import derive_seed
 from strategies.aggregators import GradientAggregator
-from strategies.loop import Loop
+from strategies.core.loop import Loop
+from strategies.core.strategy import Strategy
 from strategies.schedulers import Compass
-from strategies.strategy import Strategy
 from strategies.weightings import Uniform
 
 A, B = 0, 1

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from fedmtl.errors import ConfigError
 from fedmtl.randomness import derive_seed
 from strategies.aggregators import GradientAggregator
-from strategies.catalogue import build_strategy
+from strategies.core.strategy import Strategy
+from strategies.recipes.catalogue import build_strategy
 from strategies.schedulers import Buffered
-from strategies.strategy import Strategy
 from strategies.weightings import Uniform
 
 

@@ -14,8 +14,8 @@ from collections import Counter
 import pytest
 
 from strategies.aggregators import GradientAggregator
+from strategies.core.strategy import Strategy
 from strategies.schedulers import Buffered
-from strategies.strategy import Strategy
 from strategies.weightings import Uniform
 
 HISTOGRAM = """

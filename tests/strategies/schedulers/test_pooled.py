@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 from strategies.aggregators import GradientAggregator
+from strategies.core.strategy import Strategy
 from strategies.schedulers import Pooled
-from strategies.strategy import Strategy
 from strategies.weightings import Uniform
 
 

@@ -8,10 +8,10 @@ import torch
 from fedmtl.errors import ConfigError
 from fedmtl.protocol import NOTHING, Assignment, JobKey
 from strategies.aggregators import GradientAggregator
+from strategies.core.strategy import Strategy
 from strategies.schedulers import Synchronous
 from strategies.schedulers.step_budget import StepBudget
 from strategies.selectors import OortSelector
-from strategies.strategy import Strategy
 from strategies.weightings import Uniform
 
 

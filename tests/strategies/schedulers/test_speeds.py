@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from fedmtl.errors import ConfigError
 from fedmtl.protocol import TrainSettings
 from strategies.aggregators import GradientAggregator
+from strategies.core.strategy import Strategy
 from strategies.schedulers import Synchronous
 from strategies.schedulers.compass import Compass
 from strategies.schedulers.queued import Queued
 from strategies.schedulers.speeds import Affine, MovingAverage
-from strategies.strategy import Strategy
 from strategies.weightings import Uniform
 
 positive = st.floats(0.01, 100.0)

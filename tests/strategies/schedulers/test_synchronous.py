@@ -4,8 +4,8 @@ import torch
 
 from fedmtl.protocol import NOTHING, Assignment, Decision, JobKey
 from strategies.aggregators import GradientAggregator
+from strategies.core.strategy import Strategy
 from strategies.schedulers import Asynchronous, Synchronous
-from strategies.strategy import Strategy
 from strategies.weightings import Uniform
 
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from fedmtl.errors import ConfigError
 from fedmtl.randomness import derive_seed
 from strategies.aggregators import GradientAggregator
-from strategies.loop import Loop
+from strategies.core.loop import Loop
+from strategies.core.strategy import Strategy
 from strategies.schedulers import Buffered, Swept
 from strategies.schedulers.coverage import TaskCoverage
-from strategies.strategy import Strategy
 from strategies.weightings import Uniform
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from fedmtl.errors import ConfigError
 from strategies.aggregators import GradientAggregator
+from strategies.core.strategy import Strategy
 from strategies.schedulers import Tiered
-from strategies.strategy import Strategy
 from strategies.weightings import Uniform
 
 

@@ -7,7 +7,7 @@ import torch
 
 from fedmtl.compression import SharedRandomness
 from fedmtl.errors import ConfigError
-from strategies.catalogue import build_strategy
+from strategies.recipes.catalogue import build_strategy
 from strategies.selectors.hetero_select import HeteroSelect
 from strategies.selectors.score_compression import ScoreCompression
 

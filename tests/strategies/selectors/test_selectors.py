@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from fedmtl.errors import ConfigError
 from fedmtl.protocol import TrainSettings
 from fedmtl.state import split
-from strategies.catalogue import build_strategy
-from strategies.ledger import Ledger
+from strategies.core.ledger import Ledger
+from strategies.recipes.catalogue import build_strategy
 from strategies.selectors import HeteroSelect, OortSelector
 from strategies.selectors.base import Selector, normalised, percentile, ranking, sample
-from strategies.selectors.hetero_select import FairBy, ScoreWeights
+from strategies.selectors.hetero_select import FairBy
 from strategies.selectors.paced import PacedSelector
+from strategies.weightings.score import ScoreWeights
 
 SELECTORS = {
     "Oort": OortSelector,

@@ -15,11 +15,11 @@ from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import Arrival, GlobalModel, Update
 from strategies.aggregators import GradientAggregator, ModelAggregator, Optimized, Robust
 from strategies.aggregators.per_task import PerTaskAggregator
-from strategies.catalogue import build_strategy
-from strategies.parts import Step
+from strategies.aggregators.server_optimizers import SGD
+from strategies.core.kinds import Step
+from strategies.core.strategy import Strategy
+from strategies.recipes.catalogue import build_strategy
 from strategies.schedulers import Buffered
-from strategies.server_optimizers import SGD
-from strategies.strategy import Strategy
 from strategies.task_weights import FedNTKTrace, PerTaskDeltas, build_task_weights
 from strategies.weightings import Uniform
 

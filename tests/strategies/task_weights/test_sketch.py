@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from fedmtl.errors import ConfigError
 from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import Arrival, GlobalModel, Update
-from strategies.catalogue import build_strategy
+from strategies.recipes.catalogue import build_strategy
 from strategies.task_weights import FedNTKTrace, build_task_weights
 
 RULES = ("nash-mtl", "fairgrad", "cagrad", "upgrad", "mgda")

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from fedmtl.protocol import GlobalModel
 from strategies.aggregators import GradientAggregator, ModelAggregator
-from strategies.ledger import Ledger
-from strategies.parts import Step
+from strategies.core.kinds import Step
+from strategies.core.ledger import Ledger
 from strategies.weightings import Agreement, Discounted, KAFLWeights, LocalSteps, Uniform, polynomial
 from strategies.weightings.agreement import cosine
 from strategies.weightings.kafl import reversed_shares

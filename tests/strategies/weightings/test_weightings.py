@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strategies.ledger import Ledger
+from strategies.core.ledger import Ledger
 from strategies.weightings import DataSize, Discounted, FedQSWeights, Uniform, constant, hinge, polynomial
 
 FUNCTIONS = {"constant": constant(), "polynomial": polynomial(0.5), "hinge": hinge(10.0, 6.0)}

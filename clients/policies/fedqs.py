@@ -1,0 +1,149 @@
+"""The client's half of FedQS: a client types itself, and sets its learning rate, momentum and feedback bit.
+
+"FedQS: Optimizing Gradient and Model Aggregation for Semi-Asynchronous Federated Learning" (arXiv 2510.07664). With
+the share f of all aggregated updates that are the client's own, its mean f_bar over clients, the measure s between
+the pseudo-global gradient L_g and the client's last update (the larger, the further off), and its mean s_bar:
+
+=====  ====================================  ============  ==============  ============
+type   condition                             eta           momentum        feedback bit
+=====  ====================================  ============  ==============  ============
+FBC    f > f_bar, s > s_bar                  unchanged     0               1
+FUC    f > f_bar, s <= s_bar                 ``- a F``     m               0
+SUC    f <= f_bar, s <= s_bar                ``+ a F``     m               0
+SBC-1  f <= f_bar, s > s_bar, small spread   ``+ a F``     m, which is m0  0
+SBC-2  f <= f_bar, s > s_bar, large spread   ``+ a F``     0               1
+=====  ====================================  ============  ==============  ============
+
+``F = min(f_bar / f, cap)``, ``G = s / s_bar``, ``m = m0 + min(max(k (1/G - 1), 0), cap)``. The spread is that of the
+received model's accuracies on the client's held-out examples, class by class, a small class counting half; a client
+without held-out classes has none, and so is SBC-1. eta stays the client's own from job to job, and is brought into
+its bounds when it changes.
+
+A client stays untyped, with its own eta, the run's momentum and bit 0, in its first job and until f, f_bar, s and
+s_bar are all known and, but for s, not zero.
+
+Differences from the authors' code, which options of :func:`strategies.recipes.fedqs.fedqs` undo: L_g really is a
+difference of models, s is one value over the whole vector of parameters (batch-norm statistics left out), and held-out
+examples are never trained on. What is not finite counts as unknown. Their code compares angles; for a cosine the
+paper's ratio ``s_bar / s`` has no sense where one is negative, so all measures of :mod:`fedmtl.similarity` are
+dissimilarities.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from clients.policies.base import Adaptation, ClassAccuracy, ClientState, Observed, Plan, Probe
+from fedmtl.protocol import TrainOrder, Update
+from fedmtl.similarity import dissimilarity, tensor_angles
+
+
+class FedQSAdaptation(Adaptation):
+    """Types the client and adapts its training.
+
+    The client keeps its learning rate, and, from an upload to its next order, that update (and where it forms L_g
+    itself, the model it was sent).
+    """
+
+    def observe(self, order: TrainOrder, state: ClientState) -> Observed:
+        """The client's learning rate, and the measure s if there are an L_g and a last update."""
+        observed: dict[str, float | Tensor] = {}
+        if "learning_rate" in state:
+            observed["learning_rate"] = state["learning_rate"]
+        last, received = state.pop("last_update", None), state.pop("received", None)
+        global_step = order.vectors.get("global_step")
+        if isinstance(received, Tensor):
+            global_step = order.base.vector - received
+        if isinstance(last, Tensor) and global_step is not None:
+            s = measured(order, global_step, last)
+            if s is not None:
+                observed["similarity"] = s
+        return observed
+
+    def plan(self, order: TrainOrder, observed: Observed, probe: Probe) -> Plan:
+        """Type, learning rate, momentum and feedback bit."""
+        terms = {**order.constants, **order.terms}
+        eta = float(observed.get("learning_rate", order.settings.learning_rate))
+        similarity = observed.get("similarity")
+        if similarity is None:
+            return Plan(dataclasses.replace(order.settings, learning_rate=eta))
+        s = float(similarity)
+        if trained := order.constants.get("judged_on"):
+            probe = functools.partial(probe, trained)
+        client_type = client_type_of(terms, s, probe)
+        momentum = order.settings.momentum
+        if client_type:
+            eta = adapted_rate(terms, eta, client_type)
+            if terms["adapt_momentum"]:
+                momentum = adapted_momentum(terms, s, client_type)
+        return Plan(
+            dataclasses.replace(order.settings, learning_rate=eta, momentum=momentum),
+            client_type=client_type,
+            feedback=client_type in ("FBC", "SBC-2"),
+            similarity=s,
+        )
+
+    def extra_bytes_up(self, order: TrainOrder) -> int:
+        """The similarity, a float, and the feedback bit, a byte."""
+        return 5
+
+    def conclude(self, order: TrainOrder, update: Update, state: ClientState) -> None:
+        """Keep the learning rate and the update."""
+        state["learning_rate"] = update.learning_rate
+        if update.failure is None:
+            state["last_update"] = update.delta
+            if order.constants["since_last"]:
+                state["received"] = order.base.vector
+
+
+def measured(order: TrainOrder, global_step: Tensor, last: Tensor) -> float | None:
+    """The measure s of these two, of shape [P] each; None where it is not defined."""
+    layout, name = order.base.layout, order.constants["similarity"]
+    if name == "ref_tensors":
+        ends = [entry for entry in layout.entries if entry.stop <= layout.trainable.stop]
+        return tensor_angles(global_step, last, [slice(entry.start, entry.stop) for entry in ends])
+    return dissimilarity(global_step[layout.trainable], last[layout.trainable], name)
+
+
+def client_type_of(terms: Mapping[str, float], s: float, probe: Probe) -> str:
+    """The client's type, or an empty string where too little is known. Only a slow and biased client is probed."""
+    f, f_bar, s_bar = terms["frequency"], terms.get("frequency_mean"), terms.get("similarity_mean")
+    if not (f > 0 and f_bar and s_bar):
+        return ""
+    fast, biased = f > f_bar, s > s_bar
+    if fast:
+        return "FBC" if biased else "FUC"
+    if not biased:
+        return "SUC"
+    return "SBC-2" if accuracy_spread(probe(), terms["small_class"]) >= terms["spread"] else "SBC-1"
+
+
+def adapted_rate(terms: Mapping[str, float], eta: float, client_type: str) -> float:
+    """The learning rate after this job's change: slow clients raise it, fast and unbiased ones lower it."""
+    F = min(terms["frequency_mean"] / terms["frequency"], terms["frequency_cap"])
+    change = {"FBC": 0.0, "FUC": -terms["a"] * F}.get(client_type, terms["a"] * F)
+    if change == 0.0:
+        return eta
+    return min(max(eta + change, terms["rate_min"]), terms["rate_max"])
+
+
+def adapted_momentum(terms: Mapping[str, float], s: float, client_type: str) -> float:
+    """The momentum of this job: none for clients whose direction is their own, more the better a client agrees."""
+    if client_type in ("FBC", "SBC-2"):
+        return 0.0
+    # 1/G - 1 as a difference over s, so that a client in full agreement (s = 0) gets the cap.
+    excess = (terms["similarity_mean"] - s) / max(s, 1e-12)
+    return terms["m0"] + min(max(terms["k"] * excess, 0.0), terms["momentum_cap"])
+
+
+def accuracy_spread(accuracy: ClassAccuracy, small_class: float) -> float:
+    """Largest minus smallest class accuracy in percentage points, 0 without classes; a small class counts half."""
+    points = [
+        100.0 * correct / examples * (0.5 if examples < small_class else 1.0)
+        for correct, examples in zip(accuracy.correct, accuracy.examples, strict=True)
+    ]
+    return max(points) - min(points) if points else 0.0

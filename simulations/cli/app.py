@@ -1,0 +1,195 @@
+"""The commands: their arguments, what they print and how they end.
+
+Exit codes: 0 done, 1 a fault of the program, 2 the user's input was wrong, 130 interrupted (a run can be resumed).
+Whatever is costly to import is imported by the command that needs it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+from typer.core import TyperGroup
+
+from fedmtl.errors import UserError
+
+INPUT_WAS_WRONG = 2
+INTERRUPTED = 130
+
+
+class Commands(TyperGroup):
+    """Turns the user's mistakes and interruptions into messages and exit codes."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            typer.echo(str(error), err=True)
+            raise typer.Exit(INPUT_WAS_WRONG) from None
+        except KeyboardInterrupt:
+            typer.echo("interrupted", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+
+
+app = typer.Typer(
+    cls=Commands,
+    help="Simulate federated learning in virtual time, and study what the server's strategy makes of it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+ExperimentFile = Annotated[
+    Path | None, typer.Argument(metavar="[EXPERIMENT.toml]", help="The experiment; the main job if not given.")
+]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Set a key of the experiment; repeatable."),
+]
+Seed = Annotated[int | None, typer.Option(help="Seed of every random draw.")]
+RunDirectories = Annotated[list[Path], typer.Argument(metavar="DIR DIR ...", help="Directories of finished runs.")]
+
+
+@app.callback(invoke_without_command=True)
+def options(version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False) -> None:
+    """Options of the whole command."""
+    if version:
+        from importlib import metadata
+
+        try:
+            typer.echo(f"fedmtl {metadata.version('fedmtl')}")
+        except metadata.PackageNotFoundError:
+            raise UserError("fedmtl runs from its sources and is not installed; make setup installs it") from None
+        raise typer.Exit
+
+
+@app.command(help="Run an experiment, or go on with one.")
+def run(
+    experiment: ExperimentFile = None,
+    assignments: Assignments = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run's directory; records.dir/name.")] = None,
+    seed: Seed = None,
+    resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Go on with the unfinished run in DIR.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace a run that is already there.")] = False,
+    baselines: Annotated[
+        bool, typer.Option("--baselines", help="Compare with single-task models, trained first where none are kept.")
+    ] = False,
+) -> None:
+    """Run an experiment, or go on with one."""
+    from simulations.cli.run import resume_run, start_run
+
+    if resume is None:
+        done = start_run(experiment, assignments or [], seed, out, overwrite=overwrite, baselines=baselines)
+    else:
+        alone = {
+            "EXPERIMENT.toml": experiment,
+            "--set": assignments,
+            "--out": out,
+            "--seed": seed,
+            "--overwrite": overwrite,
+            "--baselines": baselines,
+        }
+        if extra := [name for name, value in alone.items() if value not in (None, False, [])]:
+            raise UserError(f"--resume {resume} goes on with the run as it was set up; leave out {', '.join(extra)}")
+        done = resume_run(resume)
+    if not done:
+        raise typer.Exit(INTERRUPTED)
+
+
+@app.command(help="List the strategies, or show what one can be told.")
+def strategies(name: Annotated[str | None, typer.Argument(help="A strategy.")] = None) -> None:
+    """List the strategies, or the options of one."""
+    from simulations.cli.show import show_strategies, show_strategy
+
+    if name is None:
+        show_strategies()
+    else:
+        show_strategy(name)
+
+
+@app.command(help="Show how the data are spread over the clients.")
+def partition(
+    experiment: ExperimentFile = None,
+    assignments: Assignments = None,
+    seed: Seed = None,
+    clients: Annotated[int, typer.Option(min=1, help="How many clients to list.")] = 20,
+    out: Annotated[Path, typer.Option(metavar="FILE.png", help="Where the heat map is written.")] = Path(
+        "partition.png"
+    ),
+) -> None:
+    """Show how the data are spread over the clients."""
+    from simulations.cli.show import show_partition
+
+    show_partition(experiment, assignments or [], seed, clients, out)
+
+
+@app.command(help="Show how fast an experiment's devices are.")
+def devices(experiment: ExperimentFile = None, assignments: Assignments = None, seed: Seed = None) -> None:
+    """Show how fast an experiment's devices are."""
+    from simulations.cli.show import show_devices
+
+    show_devices(experiment, assignments or [], seed)
+
+
+@app.command(help="Draw a finished run's plots and report anew.")
+def report(directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory of a finished run.")]) -> None:
+    """Draw a finished run's plots and report anew."""
+    from simulations.cli.results import show_report
+
+    show_report(directory)
+
+
+@app.command(help="Compare finished runs of the same tasks, side by side.")
+def compare(
+    directories: RunDirectories,
+    targets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--target", metavar="TASK=VALUE", help="A value of a task's metric to compare the time to; repeatable."
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the plots are written.")] = Path("comparison"),
+) -> None:
+    """Compare finished runs of the same tasks, side by side."""
+    from simulations.cli.results import show_comparison
+
+    show_comparison(directories, targets or [], out)
+
+
+@app.command(help="Run a study: experiments along axes, over several seeds, in parallel; then its table and plots.")
+def study(
+    file: Annotated[Path, typer.Argument(metavar="STUDY.toml", help="The study.")],
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where it is kept; studies/NAME.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Experiments at a time; one for each core.")] = None,
+) -> None:
+    """Run a study's missing experiments, then write its table and plots."""
+    from simulations.cli.study import start_study
+
+    if not start_study(file, out, workers):
+        raise typer.Exit(1)
+
+
+@app.command(help="Measure the tangent kernels of an experiment's model, or of a finished run's.")
+def ntk(
+    experiment: ExperimentFile = None,
+    assignments: Assignments = None,
+    seed: Seed = None,
+    run: Annotated[Path | None, typer.Option("--run", metavar="DIR", help="The model of the run in DIR.")] = None,
+    examples: Annotated[int, typer.Option(min=2, help="Examples to measure at.")] = 256,
+    clients: Annotated[int, typer.Option(min=1, help="Clients to look at one by one.")] = 16,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the descent to predict and to measure.")] = 300,
+    rate: Annotated[float | None, typer.Option(help="Its rate; 0.05 over a task's curvature.")] = None,
+    heads: Annotated[bool, typer.Option(help="Kernels of all parameters, not of the shared ones alone.")] = False,
+    memory: Annotated[int, typer.Option(min=1, metavar="MIB", help="Memory for a kernel.")] = 1024,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where plots and tables go; ntk or RUN/ntk.")] = None,
+) -> None:
+    """Measure the tangent kernels of an experiment's model, or of a finished run's."""
+    from fedmtl.ntk.instrument import Settings
+    from simulations.cli.ntk import show_kernels
+
+    settings = Settings(examples, clients, steps, rate, "all" if heads else "shared", memory << 20)
+    show_kernels(experiment, assignments or [], seed, run, out, settings)

@@ -1,0 +1,190 @@
+"""What a user sees of a run while it goes on.
+
+Both displays are observers of the loop and context managers. They look at the loop at most a few times a second, so
+that watching costs a run nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TaskProgressColumn
+from rich.text import Text
+
+from fedmtl.config import StopSection
+from fedmtl.protocol import Event
+from simulations.cli.console import is_live
+from simulations.observers import Evaluation
+from strategies.core.loop import Loop, Observer
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A run at one moment.
+
+    Attributes
+    ----------
+    version, clock, arrivals
+        Versions made, seconds of virtual time, updates that arrived.
+    rate
+        Updates per second of real time since the display began.
+    metrics
+        Each task's latest metric on the test set.
+    share
+        How much of the run is done, in [0, 1].
+    left
+        Estimated seconds of real time until the end, or None while nobody knows.
+    """
+
+    version: int
+    clock: float
+    arrivals: int
+    rate: float
+    metrics: dict[str, float]
+    share: float
+    left: float | None
+
+    @property
+    def words(self) -> str:
+        """One line, without the metrics."""
+        text = f"version {self.version:,}   {self.clock:,.0f} s virtual   {self.rate:,.0f} updates/s"
+        return text if self.left is None else f"{text}   {duration(self.left)} left"
+
+    @property
+    def metric_words(self) -> str:
+        """Each task's latest metric."""
+        return "   ".join(f"{task} {value:.4f}" for task, value in self.metrics.items())
+
+
+class Meter:
+    """Measures a run from the moment it is first looked at."""
+
+    def __init__(self, stop: StopSection) -> None:
+        self._stop = stop
+        self._began: tuple[float, int, float] | None = None
+
+    def read(self, loop: Loop) -> Snapshot:
+        """The run now."""
+        now, share = time.perf_counter(), self._share(loop)
+        if self._began is None:
+            self._began = (now, loop.arrivals, share)
+        seconds, arrivals, done = now - self._began[0], loop.arrivals - self._began[1], share - self._began[2]
+        evaluation = next((observer for observer in loop.observers if isinstance(observer, Evaluation)), None)
+        return Snapshot(
+            version=loop.strategy.model.version,
+            clock=loop.fleet.now(),
+            arrivals=loop.arrivals,
+            rate=arrivals / seconds if seconds > 0 else 0.0,
+            metrics={} if evaluation is None else dict(evaluation.latest),
+            share=share,
+            left=(1 - share) * seconds / done if done > 0 else None,
+        )
+
+    def _share(self, loop: Loop) -> float:
+        """The greatest share of a limit that is used up; a target's share is unknown."""
+        stop = self._stop
+        used = [
+            (loop.strategy.model.version, stop.versions),
+            (loop.fleet.now(), stop.time),
+            (loop.arrivals - loop.rejected, stop.updates),
+        ]
+        return max(min(1.0, value / limit) for value, limit in used if limit is not None)
+
+
+class Display(Observer, ABC):
+    """Shows a run every `seconds`; a subclass says how."""
+
+    seconds = 5.0
+
+    def __init__(self, console: Console, stop: StopSection) -> None:
+        self.console = console
+        self._meter = Meter(stop)
+        self._next = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    @abstractmethod
+    def show(self, snapshot: Snapshot) -> None:
+        """Show the run as it is now."""
+
+    def on_start(self, loop: Loop) -> None:
+        """Begin to measure."""
+        self._meter.read(loop)
+        self._next = time.perf_counter() + self.seconds
+
+    def after_event(self, loop: Loop, event: Event) -> None:
+        """Show the run if it is time."""
+        if time.perf_counter() >= self._next:
+            self.show(self._meter.read(loop))
+            self._next = time.perf_counter() + self.seconds
+
+    def on_end(self, loop: Loop) -> None:
+        """Show how it ended."""
+        self.show(self._meter.read(loop))
+
+
+class LineDisplay(Display):
+    """A line every few seconds, for a log."""
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Print a line."""
+        text = f"{snapshot.share:4.0%}   {snapshot.words}   {snapshot.metric_words}"
+        self.console.print(Text(text.rstrip()), soft_wrap=True)
+
+
+class LiveDisplay(Display):
+    """A bar and the latest metrics, for a terminal."""
+
+    seconds = 0.2
+
+    def __init__(self, console: Console, stop: StopSection) -> None:
+        super().__init__(console, stop)
+        self._progress = Progress(BarColumn(bar_width=24), TaskProgressColumn(), console=console)
+        self._bar = self._progress.add_task("", total=1.0)
+        # Lines of their own: beside a bar they would be cut off in a narrow terminal, or the bar would.
+        self._words, self._metrics = Text("starting"), Text("", style="cyan")
+        self._live = Live(Group(self._progress, self._words, self._metrics), console=console, auto_refresh=False)
+
+    def on_start(self, loop: Loop) -> None:
+        """Show the bar: not before, for whatever comes first may have a display of its own."""
+        super().on_start(loop)
+        self._live.start(refresh=True)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Draw the bar and the metrics anew."""
+        self._progress.update(self._bar, completed=snapshot.share)
+        self._words.plain = snapshot.words
+        self._metrics.plain = snapshot.metric_words
+        self._live.refresh()
+
+
+def new_display(console: Console, stop: StopSection) -> Display:
+    """The display that fits where the output goes."""
+    return LiveDisplay(console, stop) if is_live(console) else LineDisplay(console, stop)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"

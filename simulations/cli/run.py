@@ -1,0 +1,132 @@
+"""``fedmtl run``."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from fedmtl.errors import RunDirectoryError
+from fedmtl.records.single_task import SINGLE_TASK, delta_m_words, percent
+from fedmtl.records.summary import SUMMARY
+from simulations.baselines import FOLDER, Baseline
+from simulations.cli.console import new_console
+from simulations.cli.experiments import load_experiment
+from simulations.cli.progress import new_display
+from simulations.directory import EXPERIMENT
+from simulations.experiment import Experiment
+from simulations.runner import default_directory, run
+from strategies.core.loop import Observer
+
+
+def start_run(
+    path: Path | None,
+    assignments: Sequence[str],
+    seed: int | None,
+    out: Path | None,
+    *,
+    overwrite: bool,
+    baselines: bool = False,
+) -> bool:
+    """Run an experiment from its start; whether it ended (rather than was interrupted)."""
+    if baselines:
+        assignments = [*assignments, "records.baselines=true"]
+    experiment = load_experiment(path, assignments, seed)
+    directory = default_directory(experiment) if out is None else out
+    return _run(experiment, directory, resume=False, overwrite=overwrite)
+
+
+def resume_run(directory: Path) -> bool:
+    """Go on with an unfinished run; whether it ended (rather than was interrupted).
+
+    Raises
+    ------
+    RunDirectoryError
+        If there is no unfinished run in the directory.
+    """
+    path = directory / EXPERIMENT
+    if not path.is_file():
+        raise RunDirectoryError(f"{directory} holds no run to resume ({EXPERIMENT} is not there)")
+    return _run(load_experiment(path, (), None), directory, resume=True, overwrite=False)
+
+
+def _run(experiment: Experiment, directory: Path, *, resume: bool, overwrite: bool) -> bool:
+    console = new_console()
+
+    @contextlib.contextmanager
+    def watch(baseline: Baseline, place: int, of: int) -> Iterator[Observer]:
+        console.print(f"single-task baseline {place} of {of}: {baseline.task}", markup=False, soft_wrap=True)
+        with new_display(console, baseline.experiment.config.stop) as shown:
+            yield shown
+
+    try:
+        with new_display(console, experiment.config.stop) as display:
+            result = run(
+                experiment,
+                directory,
+                resume=resume,
+                overwrite=overwrite,
+                observers=(display,),
+                watch_baseline=watch,
+            )
+    except KeyboardInterrupt:
+        # A second signal, or one outside the loop: what the last checkpoint has is kept.
+        _say_how_to_resume(console, directory)
+        raise
+    if result.interrupted:
+        _say_how_to_resume(console, result.directory)
+        return False
+    _print_summary(console, result.summary, result.directory)
+    return True
+
+
+def _say_how_to_resume(console: Console, directory: Path) -> None:
+    if (directory / EXPERIMENT).is_file() and not (directory / SUMMARY).is_file():
+        command = f"fedmtl run --resume {shlex.quote(str(directory))}"
+        console.print(f"interrupted; to go on: {command}", soft_wrap=True, markup=False)
+    elif (directory.parent / FOLDER).is_dir():
+        console.print("interrupted before the run; the same command goes on, and keeps the baselines that are there")
+
+
+def _print_summary(console: Console, summary: Mapping[str, Any], directory: Path) -> None:
+    table = Table(box=box.SIMPLE_HEAD)
+    single = summary.get(SINGLE_TASK)
+    for name in (
+        "task",
+        "metric",
+        "last",
+        "mean of last 20",
+        "best",
+        *(("single-task", "change (+ is worse)") if single else ()),
+    ):
+        table.add_column(name, justify="left" if name in ("task", "metric") else "right")
+    for task in summary["tasks"]:
+        direction = "higher" if task["higher_is_better"] else "lower"
+        values = [task[key] for key in ("last", "mean_of_last", "best")]
+        change = []
+        if single:
+            values.append(single["tasks"][task["name"]]["value"])
+            change.append(percent(single["tasks"][task["name"]]["change"]))
+        cells = ("-" if value is None else f"{value:.4f}" for value in values)
+        table.add_row(task["name"], f"{task['metric']} ({direction} is better)", *cells, *change)
+    console.print(table)
+    if single:
+        console.print(f"delta-m {delta_m_words(single)}", soft_wrap=True, markup=False)
+    updates = summary["updates"]
+    rejected = f", {updates['rejected']:,} rejected" if updates["rejected"] else ""
+    console.print(
+        f"{summary['ended']}: {summary['time']:,.0f} s of virtual time, {updates['applied']:,} updates applied"
+        f"{rejected}, in {summary['wall_seconds']:.1f} s",
+        soft_wrap=True,
+        markup=False,
+    )
+    if "ntk_seconds" in summary:
+        seconds = summary["ntk_seconds"]
+        console.print(f"kernels measured in {seconds:.1f} s, {seconds / summary['wall_seconds']:.1%} of the run")
+    console.print(f"report: {directory / 'report.html'}", soft_wrap=True, markup=False)

@@ -1,0 +1,212 @@
+"""``fedmtl strategies``, ``partition`` and ``devices``: what an experiment is made of, before it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fedmtl.components import choose, options_of, summary_of
+from fedmtl.errors import UserError
+from simulations.cli.console import new_console
+from simulations.cli.experiments import load_experiment
+from strategies.recipes.catalogue import STRATEGIES, Recipe
+from strategies.recipes.custom import KINDS, custom, inner_parts
+from strategies.recipes.papers import FAMILIES, composition, method_of
+
+_MAIN = 4
+
+
+def show_strategies() -> None:
+    """What each strategy is, its parts and its main defaults, by family."""
+    methods = {name: method_of(recipe) for name, recipe in STRATEGIES.items()}
+    table = Table(box=box.SIMPLE_HEAD)
+    for header in ("name", "what it is, parts, defaults", "paper, arXiv"):
+        table.add_column(header, no_wrap=header == "name")
+    for family in FAMILIES:
+        names = [name for name, found in methods.items() if found.family == family]
+        if names:
+            table.add_row(Text(family, style="bold"))
+        for name in names:
+            recipe = STRATEGIES[name]
+            table.add_row(
+                f" {name}",
+                Text("\n".join(filter(None, (summary_of(recipe), composition(recipe()), _main_defaults(recipe))))),
+                methods[name].arxiv or ("not on arXiv" if methods[name].paper else "ours"),
+                end_section=name == names[-1],
+            )
+    console = new_console()
+    console.print(table)
+    console.print("fedmtl strategies NAME shows what a strategy can be told.", markup=False)
+
+
+def _main_defaults(recipe: Recipe) -> str:
+    """The first few numbers that a method is told: recipes name the important ones first."""
+    numbers = [
+        f"{option.name} {option.default:g}"
+        for option in options_of(recipe)
+        if isinstance(option.default, int | float) and not isinstance(option.default, bool)
+    ]
+    return ", ".join(numbers[:_MAIN]) + (", ..." if len(numbers) > _MAIN else "")
+
+
+def show_strategy(name: str) -> None:
+    """The method and the options of one strategy."""
+    recipe = choose(STRATEGIES, name, "strategy.name")
+    method = method_of(recipe)
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("key", no_wrap=True)
+    for header in ("default", "allowed", "meaning", "default from"):
+        table.add_column(header)
+    for option in options_of(recipe):
+        default = "" if option.required else _in_toml(option.default)
+        table.add_row(option.name, default, option.allowed, option.param.help, option.param.source)
+    console = new_console()
+    console.print(summary_of(recipe), markup=False)
+    facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    facts.add_row("family", method.family)
+    facts.add_row("paper", Text(method.citation))
+    facts.add_row("parts", Text(f"{composition(recipe())} x the tasks' weights of [balancing]"))
+    console.print(facts)
+    console.print(f"Set with --set strategy.KEY=VALUE, or below [strategy] beside name = {name!r}.", markup=False)
+    console.print(table)
+    if recipe is custom:
+        console.print(_parts_table())
+
+
+def _parts_table() -> Table:
+    """The parts that free compositions are made of."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for header in ("part", "name", "what it is", "parts inside", "keys with defaults"):
+        table.add_column(header, no_wrap=header in ("part", "name"))
+    for kind, (builders, _) in KINDS.items():
+        for name, build in builders.items():
+            keys = (f"{option.name} = {_in_toml(option.default)}" for option in options_of(build))
+            inside = ", ".join(inner_parts(build))
+            first, last = name == next(iter(builders)), name == list(builders)[-1]
+            part = kind.__name__.removeprefix("Client").lower() if first else ""
+            table.add_row(part, name, summary_of(build), inside, ", ".join(keys), end_section=last)
+    return table
+
+
+def _in_toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return f'"{value}"'
+    return "unset" if value is None else str(value)
+
+
+def show_partition(path: Path | None, assignments: Sequence[str], seed: int | None, clients: int, out: Path) -> None:
+    """Examples of each class on each client, how skewed that is, and a heat map in `out`.
+
+    Raises
+    ------
+    UserError
+        If the experiment is wrong, or the picture cannot be written.
+    """
+    import pyarrow as pa
+
+    from fedmtl.plots import RunTables
+    from fedmtl.plots.partition import draw
+    from fedmtl.plots.style import save
+    from fedmtl.records import partition_table
+
+    if out.suffix.lower() != ".png":
+        raise UserError(f"--out {out}: the heat map is a PNG file; give a name that ends in .png")
+    data = load_experiment(path, assignments, seed).data
+    found = partition_table(data)
+    counts = np.zeros((data.clients, int(np.max(found["class"].to_numpy())) + 1), dtype=np.int64)
+    counts[found["client"].to_numpy(), found["class"].to_numpy()] = found["examples"].to_numpy()
+    name = (found.schema.metadata or {}).get(b"task", b"").decode()
+
+    console = new_console()
+    console.print(_partition_table(counts, name, clients, console))
+    for line in (_sizes(counts, data.validation.sizes), *(_skew(counts) if name else ())):
+        console.print(line, markup=False, soft_wrap=True)
+    nothing = pa.table({})
+    figure = draw(RunTables({}, nothing, nothing, nothing, found, None))
+    if figure is not None:
+        console.print(f"heat map: {save(figure, out)}", markup=False, soft_wrap=True)
+
+
+def _partition_table(counts: np.ndarray, name: str, clients: int, console: Console) -> Table:
+    """A row for each client and a column for each class; of many, as many as are as wide as the console."""
+    endless = console.options.update(width=1 << 16)
+    for shown in range(counts.shape[1], 0, -1):
+        table = _classes_table(counts, name, clients, shown)
+        if console.measure(table, options=endless).maximum <= console.width:
+            break
+    return table
+
+
+def _classes_table(counts: np.ndarray, name: str, clients: int, shown: int) -> Table:
+    """The table with so many of the classes."""
+    rest = ["..."] * (shown < counts.shape[1])
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        title=f"training examples by class of {name!r}" if name else "training examples",
+        title_justify="left",
+    )
+    for header in ("client", *map(str, range(shown)), *rest, "all"):
+        table.add_column(header, justify="right", no_wrap=True)
+    for client, row in enumerate(counts[:clients]):
+        cells = [str(n) if n else "·" for n in row[:shown]]
+        table.add_row(str(client), *cells, *rest, str(row.sum()), end_section=client == clients - 1)
+    if len(counts) > clients:
+        table.add_row("...")
+    table.add_row("all", *map(str, counts.sum(axis=0)[:shown]), *rest, str(counts.sum()))
+    return table
+
+
+def _sizes(counts: np.ndarray, held_out: np.ndarray) -> str:
+    sizes = counts.sum(axis=1)
+    return (
+        f"{len(counts):,} clients with {sizes.min():,} to {sizes.max():,} training examples, median "
+        f"{np.median(sizes):g}; {held_out.sum():,} held out"
+    )
+
+
+def _skew(counts: np.ndarray) -> tuple[str, str]:
+    """How far the clients' mixtures of classes are from that of all clients together."""
+    overall = counts.sum(axis=0) / counts.sum()
+    distance = np.abs(counts / counts.sum(axis=1, keepdims=True) - overall).sum(axis=1) / 2
+    return (
+        f"classes on a client: {(counts > 0).sum(axis=1).mean():.1f} of {counts.shape[1]} on average",
+        f"total variation distance to all clients together: mean {distance.mean():.2f}, largest {distance.max():.2f} "
+        "(0: the same mixture, 1: nothing in common)",
+    )
+
+
+def show_devices(path: Path | None, assignments: Sequence[str], seed: int | None) -> None:
+    """How long the devices take for an order of a median client."""
+    from simulations.devices import describe
+
+    experiment = load_experiment(path, assignments, seed)
+    settings, sizes = experiment.settings, experiment.data.shards.sizes
+    steps = int(np.median([settings.epochs * settings.batches(size) for size in sizes.tolist()]))
+    summary = describe(experiment.devices, steps)
+
+    console = new_console()
+    console.print(f"seconds of an order of {steps} steps, without transfer and jitter:", markup=False)
+    facts = Table(box=box.SIMPLE_HEAD, show_header=False)
+    for fact in summary.rows:
+        facts.add_row(*fact)
+    console.print(facts)
+    most = max(part.clients for part in summary.histogram)
+    bins = Table("seconds", "clients", "", box=box.SIMPLE_HEAD)
+    for part in summary.histogram:
+        bins.add_row(f"{part.low:.4g} to {part.high:.4g}", str(part.clients), "█" * round(40 * part.clients / most))
+    console.print(bins)
+    if summary.groups:
+        groups = Table("device", "clients", "seconds", box=box.SIMPLE_HEAD)
+        for group in summary.groups:
+            groups.add_row(group.label, str(group.clients), f"{group.seconds:.4g}")
+        console.print(groups)

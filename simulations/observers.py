@@ -1,0 +1,124 @@
+"""Observers that leave something behind: the rows of a run's tables, evaluations, measurements of kernels."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from fedmtl.evaluation import EvaluationRow, Evaluator
+from fedmtl.protocol import Aggregation, Event, Joined, Lost, Rejection
+from strategies.core.loop import Loop, Observer
+
+if TYPE_CHECKING:
+    from fedmtl.ntk.measure import KernelProbe
+    from fedmtl.records import Recorder
+
+
+class Recording(Observer):
+    """Hands every upload's fate, every server step and every lost client to a recorder, which its maker finishes."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+
+    def on_rejection(self, loop: Loop, rejection: Rejection) -> None:
+        """Record the upload and why it was turned down."""
+        self.recorder.add_rejection(rejection)
+
+    def on_aggregation(self, loop: Loop, aggregation: Aggregation) -> None:
+        """Record the step and its uploads."""
+        self.recorder.add_aggregation(aggregation)
+
+    def after_event(self, loop: Loop, event: Event) -> None:
+        """Record a real client that was lost, or joined."""
+        if isinstance(event, Lost | Joined) and not loop.fleet.simulated:
+            self.recorder.add_connection(event)
+
+    def on_end(self, loop: Loop) -> None:
+        """Record the uploads that are still unsettled."""
+        self.recorder.add_unsettled(loop.strategy.unsettled())
+
+
+class Evaluation(Observer):
+    """Evaluates version 0, then every `every`-th version, and the last.
+
+    Attributes
+    ----------
+    latest
+        Each task's metric on the test set, as of the newest version that was evaluated.
+    """
+
+    def __init__(self, evaluator: Evaluator, recorder: Recorder, every: int) -> None:
+        self.evaluator = evaluator
+        self.recorder = recorder
+        self.every = every
+        self.latest: dict[str, float] = {}
+
+    def on_start(self, loop: Loop) -> None:
+        """Evaluate the model that the run starts from; a resumed run has that evaluation, and later ones, on record."""
+        known = self.recorder.latest_evaluation()
+        if known:
+            self._note(known)
+        else:
+            self._evaluate(loop, loop.fleet.now())
+
+    def on_aggregation(self, loop: Loop, aggregation: Aggregation) -> None:
+        """Evaluate the version if it is due."""
+        if aggregation.version % self.every == 0:
+            self._evaluate(loop, aggregation.time)
+
+    def on_end(self, loop: Loop) -> None:
+        """Evaluate the last version if it was not due."""
+        if loop.strategy.model.version % self.every:
+            self._evaluate(loop, loop.fleet.now(), last=True)
+
+    def reached(self, task: str, value: float) -> bool:
+        """Whether the task's metric was at `value` or better in the newest evaluation."""
+        better = next(t.higher_is_better for t in self.evaluator.tasks if t.name == task)
+        latest = self.latest.get(task)
+        return latest is not None and (latest >= value if better else latest <= value)
+
+    def _evaluate(self, loop: Loop, time: float, *, last: bool = False) -> None:
+        rows = self.evaluator.evaluate(loop.strategy.model, time)
+        if own := loop.strategy.aggregator.own_models():
+            rows += self.evaluator.evaluate_nodes(loop.strategy.model, list(own.values()), time)
+        self.recorder.add_evaluation(rows, last=last)
+        self._note(rows)
+
+    def _note(self, rows: list[EvaluationRow]) -> None:
+        self.latest = {row.task: row.value for row in rows if row.group == "test" and row.metric != "loss"}
+
+
+class KernelLog(Observer):
+    """Measures the global model's tangent kernels at version 0, then at every `every`-th version, and at the last.
+
+    Attributes
+    ----------
+    wall_seconds
+        Real seconds that the measurements took, those before an interruption included.
+    """
+
+    def __init__(self, probe: KernelProbe, recorder: Recorder, every: int) -> None:
+        self.probe = probe
+        self.recorder = recorder
+        self.every = every
+        self.wall_seconds = 0.0
+
+    def on_start(self, loop: Loop) -> None:
+        """Measure the model that the run starts from; a resumed run has that on record."""
+        if not self.recorder.table("ntk").num_rows:
+            self._measure(loop, loop.fleet.now())
+
+    def on_aggregation(self, loop: Loop, aggregation: Aggregation) -> None:
+        """Measure the version if it is due."""
+        if aggregation.version % self.every == 0:
+            self._measure(loop, aggregation.time)
+
+    def on_end(self, loop: Loop) -> None:
+        """Measure the last version if it was not due."""
+        if loop.strategy.model.version % self.every:
+            self._measure(loop, loop.fleet.now(), last=True)
+
+    def _measure(self, loop: Loop, at: float, *, last: bool = False) -> None:
+        started = time.perf_counter()
+        self.recorder.add_kernels(self.probe.measure(loop.strategy.model, at), last=last)
+        self.wall_seconds += time.perf_counter() - started

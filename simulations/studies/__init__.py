@@ -1,0 +1,1 @@
+"""Studies: grids of experiments over seeds, their tables and their pictures."""

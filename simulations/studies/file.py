@@ -1,0 +1,108 @@
+"""What a study's file may say: every key is checked before anything runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from fedmtl.config import read_toml
+from fedmtl.errors import ConfigError
+from simulations.studies.tuning import Tuning
+
+_KEYS = ("name", "seeds", "base", "axes", "targets", "highlight", "tune", "baselines")
+
+
+def read_study(path: Path) -> dict[str, Any]:
+    """The fields of a :class:`simulations.studies.run.Study`; its experiments are not checked yet.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read, or a key is unknown, missing or wrong; names the file and the key.
+    """
+    tables = read_toml(path)
+    if unknown := set(tables) - set(_KEYS):
+        raise ConfigError(f"{path}: {min(unknown)} is not a key; known: {', '.join(_KEYS)}")
+    seeds, axes = _seeds(path, tables.get("seeds", 5)), _axes(path, tables.get("axes", {}))
+    base = tables.get("base", {})
+    if not isinstance(base, dict):
+        raise ConfigError(f"{path}: base = {base!r}: is a table of an experiment's keys, so write [base.SECTION]")
+    return {
+        "name": _name(path, tables),
+        "seeds": tuple(seeds),
+        "base": base,
+        "axes": axes,
+        "targets": _targets(path, tables.get("targets", {})),
+        "tuning": Tuning.parse(tables["tune"], axes, seeds, str(path)) if "tune" in tables else None,
+        "highlight": _highlight(path, tables, axes),
+        "baselines": _baselines(path, tables),
+    }
+
+
+def _name(path: Path, tables: Mapping[str, Any]) -> str:
+    """The study's name, which is that of a directory, too."""
+    name = tables.get("name", path.stem)
+    if not isinstance(name, str) or name in ("", ".", "..") or name != Path(name).name:
+        raise ConfigError(f"{path}: name = {name!r}: write a text that can name a directory")
+    return name
+
+
+def _seeds(path: Path, seeds: Any) -> Sequence[int]:
+    if type(seeds) is int and seeds > 0:
+        return list(range(seeds))
+    if not isinstance(seeds, list) or not seeds or not all(type(s) is int and s >= 0 for s in seeds):
+        raise ConfigError(f"{path}: seeds = {seeds!r}: write a positive number of seeds, or a list of seeds")
+    if len(set(seeds)) < len(seeds):
+        raise ConfigError(f"{path}: seeds = {seeds!r}: one is there twice, and would count as two runs")
+    return seeds
+
+
+def _axes(path: Path, axes: Any) -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
+    """The axes: a table of labels each, and of each label a table of an experiment's keys."""
+    from simulations.studies.across_tasks import COLUMNS
+    from simulations.studies.results import Outcome  # which reads studies
+
+    how = "[axes.AXIS.LABEL.SECTION], such as [axes.strategy.FedQS.strategy] and name = ... below"
+    if (
+        not isinstance(axes, dict)
+        or not axes
+        or not all(isinstance(labels, dict) and labels for labels in axes.values())
+    ):
+        raise ConfigError(f"{path}: a study needs at least one axis with labels: {how}")
+    for axis, labels in axes.items():
+        if axis in ("seed", *(field.name for field in fields(Outcome)), *COLUMNS):
+            raise ConfigError(f"{path}: axes.{axis}: the results have a column of that name; call the axis otherwise")
+        for label, table in labels.items():
+            if not isinstance(table, dict):
+                raise ConfigError(f"{path}: axes.{axis}.{label} = {table!r}: is a table: {how}")
+    return axes
+
+
+def _targets(path: Path, targets: Any) -> Mapping[str, float]:
+    """The values to reach, by task; whether there are such tasks shows when data are built."""
+    if not isinstance(targets, dict):
+        raise ConfigError(f"{path}: targets = {targets!r}: write [targets] and TASK = VALUE below")
+    for task, value in targets.items():
+        if type(value) not in (int, float) or not math.isfinite(value):
+            raise ConfigError(f"{path}: targets.{task} = {value!r}: write a number, a value of the task's metric")
+    return targets
+
+
+def _baselines(path: Path, tables: Mapping[str, Any]) -> bool:
+    """Whether single-task models are trained."""
+    asked = tables.get("baselines", False)
+    if not isinstance(asked, bool):
+        raise ConfigError(f"{path}: baselines = {asked!r}: write true or false")
+    return asked
+
+
+def _highlight(path: Path, tables: Mapping[str, Any], axes: Mapping[str, Any]) -> tuple[str, ...]:
+    """The labels that the pictures of a study show for certain."""
+    compared, labels = next(iter(axes.items()))
+    chosen = tables.get("highlight", [])
+    if not isinstance(chosen, list) or not all(label in labels for label in chosen):
+        raise ConfigError(f"{path}: highlight = {chosen!r}: write a list of labels of the axis {compared!r}")
+    return tuple(chosen)

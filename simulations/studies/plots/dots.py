@@ -1,0 +1,237 @@
+"""Dot plots with a row for each label and a panel for each place: final values, and times to targets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+from fedmtl.intervals import interval
+from fedmtl.plots.style import COLOURS, DPI, GREY, WIDTH, styled
+from simulations.studies.overview import DELTA_M, Overview, Place, higher_is_better, place_name
+
+_COLUMNS = 4
+"""Panels side by side, at most."""
+_LINES = 60
+"""Labels in a figure, at most, over all its rows of panels; one row may have more."""
+_FAR_APART = 5.0
+_SMALL = 8.5
+
+Row = tuple[Place, str, list[Place]]
+"""Labels of the outer axes, a measure, and the places of the panels."""
+
+_Draw = Callable[[Overview, str, Sequence[Place], Sequence[Axes]], None]
+
+
+def final_pages(whole: Overview) -> Iterator[tuple[str, Figure]]:
+    """Final values: a figure for each combination of all but the first and the last axis, or also for each task."""
+    legend = [
+        Line2D([], [], color=COLOURS[0], marker="o", markersize=6, label="mean and 95 % interval"),
+        Line2D([], [], color=COLOURS[1], marker="D", linestyle="", label="worst tenth of the clients", **_WORST),
+    ]
+    for name, rows in _pages(whole, list(whole.measures)):
+        yield name, _draw_page(whole, rows, legend, _finals)
+
+
+def target_pages(whole: Overview) -> Iterator[tuple[str, Figure]]:
+    """Times to targets, for the tasks that have one, laid out in the same way."""
+    legend = [
+        Line2D([], [], color=COLOURS[0], marker="o", markersize=6, linestyle="", label="geometric mean"),
+        Line2D([], [], color=GREY, marker="o", markersize=3, linestyle="", label="a seed"),
+    ]
+    for name, rows in _pages(whole, [task for task in whole.tasks if task in whole.study.targets]):
+        yield name, _draw_page(whole, rows, legend, _times)
+
+
+def _pages(whole: Overview, measures: Sequence[str]) -> Iterator[tuple[str, list[Row]]]:
+    apart = len(measures) * len(whole.labels) > _LINES
+    for outer in dict.fromkeys(place[:-1] for place in whole.places):
+        inner = [place for place in whole.places if place[:-1] == outer]
+        width = math.ceil(len(inner) / math.ceil(len(inner) / _COLUMNS))
+        parts = [inner[start : start + width] for start in range(0, len(inner), width)]
+        here = {measure for place in inner for measure in whole.measures_at(place)}
+        rows = [(outer, measure, part) for measure in measures if measure in here for part in parts]
+        if not rows:
+            continue
+        if not apart:
+            yield place_name(outer), rows
+            continue
+        for measure in dict.fromkeys(measure for _, measure, _ in rows):
+            yield ", ".join([*outer, measure]), [row for row in rows if row[1] == measure]
+
+
+@styled
+def _draw_page(whole: Overview, rows: Sequence[Row], legend: Sequence[Line2D], draw: _Draw) -> Figure:
+    height = 0.4 + len(rows) * (1.0 + 0.21 * len(whole.labels))
+    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    parts = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
+    for part, (outer, measure, places) in zip(parts, rows, strict=True):
+        panels = part.subplots(1, len(places), squeeze=False, sharey=True)[0]
+        for panel, place in zip(panels, places, strict=True):
+            panel.set_title(place[-1] if place else "", fontsize=11)
+        draw(whole, measure, places, panels)
+        part.suptitle(
+            _title(whole, outer, measure, goal=draw is _times), x=0.01, ha="left", fontsize=12, fontweight="bold"
+        )
+    figure.legend(handles=list(legend), loc="outside upper right", ncols=len(legend), fontsize=10)
+    return figure
+
+
+def _title(whole: Overview, outer: Place, measure: str, *, goal: bool) -> str:
+    if measure == DELTA_M:
+        return " · ".join([*outer, "delta-m ↓, per cent"])
+    metric = whole.measures[measure]
+    if goal:
+        sign = "≥" if higher_is_better(metric) else "≤"
+        return " · ".join([*outer, f"{measure}: time to {metric} {sign} {whole.study.targets[measure]:g}"])
+    return " · ".join([*outer, f"{measure}: {metric} {'↑' if higher_is_better(metric) else '↓'}"])
+
+
+def _finals(whole: Overview, measure: str, places: Sequence[Place], panels: Sequence[Axes]) -> None:
+    order = _by_mean(whole, measure)
+    seen = []
+    for panel, place in zip(panels, places, strict=True):
+        for row, label in enumerate(order):
+            values = whole.finals(measure, place, label)
+            if not values.size:
+                _remark(panel, row, "no run", "left")
+                continue
+            if not np.isfinite(values).all():
+                _remark(panel, row, f"diverged ({(~np.isfinite(values)).sum()} of {values.size})", "right")
+                continue
+            mean, half = interval(values.tolist())
+            seen += [mean, *_worst(panel, row, whole.column(measure, place, label, "worst_clients"))]
+            if math.isfinite(half):
+                panel.plot([mean - half, mean + half], [row, row], color=COLOURS[0], linewidth=1.6, alpha=0.5, zorder=2)
+            _dot(panel, mean, row, whole=values.size == len(whole.study.seeds))
+    _label_rows(panels, order)
+    _value_axis(panels, np.array(seen), bounded=higher_is_better(whole.measures[measure]))
+
+
+_WORST: dict[str, Any] = {"markerfacecolor": "none", "markersize": 4, "markeredgewidth": 1.2}
+
+
+def _worst(panel: Axes, row: int, values: np.ndarray) -> list[float]:
+    """Mark the mean over the worst clients; what was marked."""
+    if not values.size or not np.isfinite(values.mean()):
+        return []
+    panel.plot(values.mean(), row, marker="D", color=COLOURS[1], zorder=2.5, **_WORST)
+    return [float(values.mean())]
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if values.size else math.nan
+
+
+def _by_mean(whole: Overview, measure: str) -> list[str]:
+    """The labels, the best mean over all places first; where some places are missing, it is over the others.
+
+    Means are taken from the median of each place, so that a label does not gain by missing where all are bad.
+    """
+    means = np.array([[_mean(whole.finals(measure, p, b)) for p in whole.places] for b in whole.labels])
+    means[~np.isfinite(means)] = np.nan
+    known = [column[np.isfinite(column)] for column in means.T]
+    means -= [np.median(column) if column.size else 0.0 for column in known]
+    sign = -1 if higher_is_better(whole.measures[measure]) else 1
+    scores = [sign * row[np.isfinite(row)].mean() if np.isfinite(row).any() else math.inf for row in means]
+    return [whole.labels[index] for index in np.argsort(scores, kind="stable")]
+
+
+def _value_axis(panels: Sequence[Axes], seen: np.ndarray, *, bounded: bool) -> None:
+    """Hold all dots, not all of the bars; errors that lie far apart go on a logarithmic axis."""
+    if not seen.size:
+        return
+    low, high = float(seen.min()), float(seen.max())
+    if not bounded and 0 < _FAR_APART * low < high:
+        margin = (high / low) ** 0.05
+        _log_axis(panels, low / margin, high * margin)
+        return
+    margin = 0.05 * (high - low) or 0.05
+    for panel in panels:
+        panel.set_xlim(low - margin, high + margin)
+        panel.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+
+
+def _times(whole: Overview, task: str, places: Sequence[Place], panels: Sequence[Axes]) -> None:
+    order = whole.by_rank([task], whole.places, "time_to_target")
+    for panel, place in zip(panels, places, strict=True):
+        _time_panel(panel, [whole.column(task, place, b, "time_to_target") for b in order], len(whole.study.seeds))
+        panel.set_xlabel("virtual time (s)")
+    _label_rows(panels, order)
+
+
+def _time_panel(panel: Axes, rows: Sequence[np.ndarray], seeds: int) -> None:
+    there = np.concatenate([times[np.isfinite(times)] for times in rows])
+    positive = there[there > 0]
+    low, high = (float(positive.min()), float(positive.max())) if positive.size else (1.0, 1.0)
+    edge = low / 1.5 if there.size > positive.size else low  # where times of 0 are shown
+    for row, times in enumerate(rows):
+        _time_row(panel, row, times, edge, seeds)
+    if high < 2 * edge:
+        edge, high = math.sqrt(edge * high / 2), math.sqrt(edge * high * 2)
+    span = high / edge
+    # The counts of those that never got there take the right third.
+    never = any(times.size and not np.isfinite(times).all() for times in rows)
+    right = high * span ** (0.65 if never else 0.06)
+    _log_axis([panel], edge / span**0.06, right, last=high * span**0.06)
+    if never:
+        panel.axvspan(high * span**0.08, right, color="#F3F3F3", linewidth=0, zorder=0)
+
+
+def _time_row(panel: Axes, row: int, times: np.ndarray, edge: float, seeds: int) -> None:
+    if not times.size:
+        _remark(panel, row, "no run", "left")
+        return
+    there = np.maximum(times[np.isfinite(times)], edge)
+    if there.size:
+        panel.plot(there, np.full(there.size, row), marker="o", markersize=3, linestyle="", color=GREY, zorder=2)
+        _dot(panel, float(np.exp(np.log(there).mean())), row, whole=times.size == seeds)
+    if there.size < times.size:
+        _remark(panel, row, f"never ({times.size - there.size} of {times.size})", "right")
+
+
+def _dot(panel: Axes, value: float, row: int, *, whole: bool) -> None:
+    panel.plot(
+        value,
+        row,
+        marker="o",
+        markersize=6,
+        color=COLOURS[0],
+        markerfacecolor=COLOURS[0] if whole else "white",
+        zorder=3,
+    )
+
+
+def _remark(panel: Axes, row: int, text: str, side: str) -> None:
+    place = {"left": 0.02, "right": 0.98}[side]
+    transform = panel.get_yaxis_transform()
+    panel.text(place, row, text, transform=transform, ha=side, va="center", fontsize=_SMALL, color="#555555")
+
+
+def _label_rows(panels: Sequence[Axes], order: Sequence[str]) -> None:
+    panels[0].set_yticks(range(len(order)), order, fontsize=9)
+    panels[0].set_ylim(len(order) - 0.4, -0.6)
+    for panel in panels:
+        panel.tick_params(axis="y", length=0)
+
+
+def _log_axis(panels: Sequence[Axes], low: float, high: float, last: float = math.inf) -> None:
+    """Logarithmic, with at most a few ticks at plain numbers, none of them beyond `last`."""
+    decades = math.log10(min(last, high) / low)
+    steps = (1,) if decades > 1.5 else (1, 2, 5) if decades > 0.6 else (1, 1.5, 2, 3, 4, 5, 6, 8)
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1, max(1, math.ceil(decades / 5)))
+    ticks = [tick for power in powers for step in steps if low <= (tick := step * 10.0**power) <= min(last, high)]
+    for panel in panels:
+        panel.set_xscale("log")
+        panel.xaxis.set_major_locator(FixedLocator(ticks))
+        panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        panel.xaxis.set_minor_locator(NullLocator())
+        panel.set_xlim(low, high)

@@ -1,5 +1,0 @@
-"""What a study says, in pictures: ranks, final values, times to targets, and curves of the best."""
-
-from simulations.study_plots.gallery import Picture, draw
-
-__all__ = ["Picture", "draw"]

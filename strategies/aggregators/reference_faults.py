@@ -1,0 +1,132 @@
+"""Faults for their study: what is aggregated is not what was uploaded, as in the code of FedQS's authors.
+
+Its clients write a job's result, and what they say of it, when the job begins; its queue only holds where to look.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fedmtl.protocol import Update
+from fedmtl.state import update_from_state, update_state
+from strategies.aggregators.changed import ChangedUpdates
+from strategies.core.kinds import Aggregator, Step
+from strategies.core.ledger import Ledger
+
+
+class Reread(ChangedUpdates):
+    """Another aggregator is given, in place of each update, what is read when the server step is taken.
+
+    Parameters
+    ----------
+    base
+        Makes the step.
+    """
+
+    @abstractmethod
+    def foresee(self, update: Update, ledger: Ledger) -> None:
+        """A client began a job, and this is how it will end (:mod:`strategies.core.foresight`)."""
+
+
+class Overwritten(Reread):
+    """What is read is what the client has begun to train since its update was uploaded, if it has.
+
+    An update that is not aggregated before its client's next order is sent is lost; the next one is applied in its
+    place, and once more in its own. With the authors' 100 clients and K = 10 that befalls 76.7 % of the updates, and
+    12.6 % are applied a second time.
+
+    The base sees the content's version; counts and the recorded staleness are those of the update that waited. What is
+    not finite is not written.
+    """
+
+    needs = MappingProxyType({"exact-updates": "what a client is still training has not been compressed yet"})
+    only_simulated = "updates = 'ref_overwrite' applies what clients have not sent yet"
+
+    def __init__(self, base: Aggregator) -> None:
+        super().__init__(base)
+        self._files: dict[int, Update] = {}
+
+    def foresee(self, update: Update, ledger: Ledger) -> None:
+        """Write the client's file."""
+        if update.failure is None and torch.isfinite(update.delta).all():
+            self._files[update.client] = update
+
+    def changed(self, update: Update, step: Step) -> Update:
+        """The update with what its client's file holds."""
+        file = self._files.get(update.client, update)
+        known = file.base_version == step.model.version or file.base_version in step.bases
+        if file.job == update.job or (self.needs_bases and not known):
+            return update
+        return dataclasses.replace(update, delta=file.delta, base_version=file.base_version)
+
+    def aggregate(self, step: Step) -> tuple[Tensor, tuple[float, ...]]:
+        """The base's step from the files; a file whose own job was applied is read no more, and is dropped."""
+        result = super().aggregate(step)
+        for client, job in [(update.client, update.job) for update in step.updates]:
+            if client in self._files and self._files[client].job == job:
+                del self._files[client]
+        return result
+
+    def state_dict(self) -> dict[str, Any]:
+        """The base's state, and the files."""
+        return {"base": self.base.state_dict(), "files": [update_state(file) for file in self._files.values()]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a state that `state_dict` returned."""
+        self.base.load_state_dict(state["base"])
+        files = [update_from_state(entry) for entry in state["files"]]
+        self._files = {file.client: file for file in files}
+
+
+class Said(NamedTuple):
+    """What a client's newest job says: its number, the version it began with, the feedback bit and the similarity."""
+
+    job: int
+    version: int
+    feedback: bool
+    similarity: float | None
+
+
+class GlobalArrays(Reread):
+    """What is read is the feedback bit and the similarity of the client's newest job, finished or not.
+
+    The authors' code writes both into one array for all clients when a job begins, and every server step clears all the
+    bits. So a bit counts only if the client began its newest job after the last step, which as a rule is not the job
+    that is being aggregated. With their 100 clients and K = 10, and updates that are overwritten, 48.7 % of the updates
+    can have a bit. The similarities of jobs that have begun enter the mean, too.
+    """
+
+    only_simulated = "carry_meta = 'global_arrays' counts what clients have not sent yet"
+
+    def __init__(self, base: Aggregator) -> None:
+        super().__init__(base)
+        self._newest: dict[int, Said] = {}
+
+    def foresee(self, update: Update, ledger: Ledger) -> None:
+        """Write the arrays."""
+        known = self._newest.get(update.client)
+        if known is None or known.job != update.job:
+            self._newest[update.client] = Said(update.job, update.base_version, update.feedback, update.similarity)
+            ledger.received(update)
+
+    def changed(self, update: Update, step: Step) -> Update:
+        """The update with what the arrays say."""
+        said = self._newest[update.client]
+        live = said.feedback and said.version == step.model.version
+        return dataclasses.replace(update, feedback=live, similarity=said.similarity)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The base's state, and the arrays."""
+        return {"base": self.base.state_dict(), "newest": [[client, *said] for client, said in self._newest.items()]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a state that `state_dict` returned."""
+        self.base.load_state_dict(state["base"])
+        self._newest = {int(client): Said(*said) for client, *said in state["newest"]}

@@ -1,0 +1,42 @@
+"""Which parts go together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fedmtl.errors import ConfigError
+from strategies.core.kinds import Aggregator
+from strategies.core.part import USUAL, Part, Trait, parts_within
+
+
+def refuse_misfits(parts: Iterable[Part], given: Iterable[Trait] = USUAL) -> None:
+    """Refuse parts that do not go together, beside what is given anyway.
+
+    Raises
+    ------
+    ConfigError
+        If a need of one is provided by none, or an aggregator hides the clients' own models that one inside it has;
+        the message says whose, what and why.
+    """
+    every = [inner for part in parts for inner in parts_within(part)]
+    for part in every:
+        _refuse_models_that_nobody_is_sent(part)
+    provided = frozenset(given).union(trait for part in every for trait in part.provides)
+    for part in every:
+        for trait, reason in part.needs.items():
+            if trait not in provided:
+                names = " x ".join(dict.fromkeys(type(other).__name__ for other in every if other is not part))
+                raise ConfigError(
+                    f"{type(part).__name__} with {names}: it needs {trait!r}, which none of them has; {reason}"
+                )
+
+
+def _refuse_models_that_nobody_is_sent(holder: Part) -> None:
+    if not isinstance(holder, Aggregator) or type(holder).model_for is not Aggregator.model_for:
+        return
+    for inner in vars(holder).values():
+        if isinstance(inner, Aggregator) and type(inner).model_for is not Aggregator.model_for:
+            raise ConfigError(
+                f"{type(holder).__name__} holds {type(inner).__name__}, which has a model for each client, but clients "
+                f"would be sent the global one; let {type(inner).__name__} be the strategy's aggregator itself"
+            )

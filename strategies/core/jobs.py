@@ -1,0 +1,101 @@
+"""The orders that are out, the updates that wait, and the base vectors that both still need."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from fedmtl.protocol import GlobalModel, JobKey, TrainSettings, Update
+from fedmtl.state import update_from_state, update_state
+from strategies.core.bases import Bases
+from strategies.core.update_checks import Asked
+
+
+class Jobs:
+    """Follows every job from its order to its end: applied, turned down, or lost.
+
+    Parameters
+    ----------
+    needs_bases
+        Whether the vectors that jobs start from are kept until their ends.
+    """
+
+    def __init__(self, needs_bases: bool) -> None:
+        self._bases = Bases(needs_bases)
+        self._next: dict[int, int] = {}  # each client's next job
+        self._out: dict[int, Asked] = {}
+        self._waiting: dict[JobKey, Update] = {}
+
+    @property
+    def begun(self) -> bool:
+        """Whether any order was given."""
+        return bool(self._next)
+
+    @property
+    def waiting(self) -> Collection[Update]:
+        """The updates that were received, and are neither applied nor turned down so far."""
+        return self._waiting.values()
+
+    @property
+    def bases(self) -> Mapping[int, Tensor]:
+        """The vectors that jobs started from, by version, where they are kept."""
+        return self._bases.vectors
+
+    def busy(self, client: int) -> bool:
+        """Whether the client has an order."""
+        return client in self._out
+
+    def give(self, client: int, model: GlobalModel, steps: int | None, settings: TrainSettings) -> int:
+        """The client, which is not busy, is given an order; returns the job's number."""
+        job = self._next.get(client, 0)
+        self._next[client] = job + 1
+        self._out[client] = Asked(job, model.version, steps, settings.epochs, settings.batch_size)
+        self._bases.hold(model.version, model.vector)
+        return job
+
+    def asked(self, update: Update) -> Asked | None:
+        """What the update answers; None if it answers no order that is out."""
+        asked = self._out.get(update.client)
+        return None if asked is None or asked.job != update.job else asked
+
+    def stray(self, update: Update) -> str:
+        """Why an update answers no order that is out."""
+        return "duplicate or given up" if 0 <= update.job < self._next.get(update.client, 0) else "never asked for"
+
+    def keep(self, update: Update) -> None:
+        """The update answers the client's order, and waits."""
+        del self._out[update.client]
+        self._waiting[update.key] = update
+
+    def lose(self, client: int) -> None:
+        """The client's order, if it has one, is at its end without an update."""
+        if (asked := self._out.pop(client, None)) is not None:
+            self._bases.release(asked.version)
+
+    def take(self, keys: Iterable[JobKey]) -> tuple[Update, ...]:
+        """These updates wait no longer; `settle` follows."""
+        return tuple(self._waiting.pop(key) for key in keys)
+
+    def settle(self, updates: Iterable[Update]) -> None:
+        """The jobs of these updates are at their ends."""
+        for update in updates:
+            self._bases.release(update.base_version)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Orders, updates and base vectors."""
+        return {
+            "next_job": list(self._next.items()),
+            "in_flight": [[client, *asked] for client, asked in self._out.items()],
+            "received": [update_state(update) for update in self._waiting.values()],
+            "bases": self._bases.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a state that `state_dict` returned."""
+        self._next = {int(client): int(job) for client, job in state["next_job"]}
+        self._out = {int(client): Asked(*asked) for client, *asked in state["in_flight"]}
+        received = [update_from_state(entry) for entry in state["received"]]
+        self._waiting = {update.key: update for update in received}
+        self._bases.load_state_dict(state["bases"])

@@ -1,0 +1,170 @@
+"""The one loop: events in, decisions out. It serves simulation and deployment alike; only the fleet differs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from fedmtl.errors import UserError
+from fedmtl.protocol import Aggregation, Arrival, Event, Rejection
+from strategies.core.fleet import Fleet, Interrupted
+from strategies.core.foresight import foresight
+from strategies.core.strategy import Reaction, Strategy
+
+
+class Observer:
+    """Something that watches a run and changes nothing: a recorder, an evaluator, a progress display."""
+
+    def on_start(self, loop: Loop) -> None:
+        """The first orders were sent, or a run was resumed."""
+
+    def on_rejection(self, loop: Loop, rejection: Rejection) -> None:
+        """An update was turned down."""
+
+    def on_aggregation(self, loop: Loop, aggregation: Aggregation) -> None:
+        """A server step was taken; `loop.strategy.model` is the new version."""
+
+    def after_event(self, loop: Loop, event: Event) -> None:
+        """An event was dealt with, and the orders it led to were sent: the only moment at which a run may be saved."""
+
+    def on_end(self, loop: Loop) -> None:
+        """The run is over; `loop.ended` says why."""
+
+
+class Loop:
+    """Drives a strategy over a fleet.
+
+    Attributes
+    ----------
+    arrivals, rejected
+        Updates that arrived so far, and how many of them were turned down.
+    ended
+        Why the run ended; empty while it goes on, and after an interruption.
+    begun
+        Whether the strategy has made its first decision, in this process or before the state that was loaded.
+    """
+
+    def __init__(self, strategy: Strategy, fleet: Fleet, observers: Sequence[Observer] = ()) -> None:
+        self.strategy = strategy
+        self.fleet = fleet
+        self.observers = tuple(observers)
+        self.arrivals = 0
+        self.rejected = 0
+        self.ended = ""
+        self.begun = False
+        self._interrupted = False
+        self._rejected_in_a_row = 0
+        if (tell := foresight(strategy)) is not None:
+            fleet.foresee(tell)
+
+    def run(self, stop: Callable[[Loop], str | None]) -> None:
+        """Run until `stop(loop)` returns a reason, or nothing can happen any more, or `interrupt` was called.
+
+        At the end the scheduler may ask for a last server step (`Scheduler.finish`), which comes on top of what `stop`
+        asked for. After an interruption the run is not over: its state can be saved, and the observers are not told of
+        an end.
+
+        Raises
+        ------
+        UserError
+            If every client fails again and again, so that the run would never end.
+        """
+        try:
+            self._begin()
+            for observer in self.observers:
+                observer.on_start(self)
+            if reason := self.advance(stop):
+                self.end(reason)
+        except Interrupted:
+            return
+
+    def advance(self, stop: Callable[[Loop], str | None] = lambda loop: None) -> str:
+        """Deal with events until `stop(loop)` returns a reason, none is to come, or `interrupt` was called.
+
+        For callers that go on later, with more events: the run is not over.
+
+        Returns
+        -------
+        str
+            Why; empty after an interruption.
+        """
+        self._begin()
+        while not (reason := stop(self)):
+            if self._interrupted:
+                return ""
+            event = self.fleet.next_event(self.strategy.next_deadline())
+            if event is None:
+                return "no client will ever answer again"
+            self.arrivals += isinstance(event, Arrival)
+            self._act(self.strategy.on_event(event))
+            for observer in self.observers:
+                observer.after_event(self, event)
+        return reason
+
+    def end(self, reason: str) -> None:
+        """Take the last server step, if the scheduler asks for one, and tell the observers."""
+        self.ended = reason
+        self._act(self.strategy.finish(self.fleet.now()))
+        for observer in self.observers:
+            observer.on_end(self)
+
+    def _begin(self) -> None:
+        if not self.begun:
+            first = self.strategy.begin(self.fleet.clients(), self.fleet.now())
+            self.begun = True
+            self._act(first)
+
+    def interrupt(self) -> None:
+        """Make `run` return before the next event."""
+        self._interrupted = True
+        self.fleet.interrupt()
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether `interrupt` was called before the run was over."""
+        return self._interrupted and not self.ended
+
+    def _act(self, reaction: Reaction) -> None:
+        decision, now = reaction.decision, self.fleet.now()
+        turned_down = {key for key, _ in decision.rejected}
+        for rejection in reaction.rejections:
+            self._on_rejection(rejection, useless=rejection.update.key not in turned_down)
+        if decision.aggregate:
+            self._rejected_in_a_row = 0
+            aggregation = self.strategy.aggregate(decision, now)
+            for observer in self.observers:
+                observer.on_aggregation(self, aggregation)
+        if decision.assignments:
+            self.fleet.send(self.strategy.orders(decision.assignments))
+
+    def _on_rejection(self, rejection: Rejection, *, useless: bool) -> None:
+        """Tell of it, and give up when all updates are useless; what a scheduler has no room for says nothing."""
+        self.rejected += 1
+        self._rejected_in_a_row += useless
+        for observer in self.observers:
+            observer.on_rejection(self, rejection)
+        if self._rejected_in_a_row >= 1000:
+            raise UserError(
+                f"{self._rejected_in_a_row} updates were of no use since the last server step "
+                f"(most recently client {rejection.update.client}: {rejection.reason}); "
+                "lower training.learning_rate or check the data"
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Strategy, fleet and counters."""
+        return {
+            "strategy": self.strategy.state_dict(),
+            "fleet": self.fleet.state_dict(),
+            "arrivals": self.arrivals,
+            "rejected": self.rejected,
+            "rejected_in_a_row": self._rejected_in_a_row,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a state that `state_dict` returned; `run` then goes on instead of beginning."""
+        self.strategy.load_state_dict(state["strategy"])
+        self.fleet.load_state_dict(state["fleet"])
+        self.arrivals = int(state["arrivals"])
+        self.rejected = int(state["rejected"])
+        self._rejected_in_a_row = int(state["rejected_in_a_row"])
+        self.begun = True

@@ -1,0 +1,308 @@
+"""A strategy: scheduler x aggregator x client policy x task weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from fedmtl.compression import CompressionError, Compressor
+from fedmtl.errors import ConfigError
+from fedmtl.models.multitask import MultiTaskModel
+from fedmtl.protocol import (
+    NOTHING,
+    Aggregation,
+    Arrival,
+    Assignment,
+    Compression,
+    Deadline,
+    Decision,
+    Event,
+    GlobalModel,
+    Joined,
+    Lost,
+    Rejection,
+    TrainOrder,
+    TrainSettings,
+    Update,
+)
+from fedmtl.randomness import derive_seed
+from strategies.core.compatibility import refuse_misfits
+from strategies.core.jobs import Jobs
+from strategies.core.kinds import Aggregator, ClientPolicy, Scheduler, Step, TaskWeights
+from strategies.core.ledger import Ledger
+from strategies.core.part import USUAL, Part, parts_within
+from strategies.core.update_checks import Asked, content_fault
+
+
+@dataclass(frozen=True, slots=True)
+class Reaction:
+    """The strategy's answer to an event: the scheduler's decision, and the updates that were turned down."""
+
+    decision: Decision
+    rejections: tuple[Rejection, ...] = ()
+
+
+class Strategy:
+    """Four parts that together decide everything a server decides.
+
+    A strategy is handed events and returns decisions, models and orders; it knows no clock, network or disk. The loop
+    in :mod:`strategies.core.loop` drives it, over a simulated world or a real one.
+
+    Parameters
+    ----------
+    scheduler, aggregator, policy, task_weights
+        The parts; see :mod:`strategies.core.kinds`.
+    name
+        What reports call it.
+
+    Raises
+    ------
+    ConfigError
+        If the parts do not go together.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        aggregator: Aggregator,
+        policy: ClientPolicy | None = None,
+        task_weights: TaskWeights | None = None,
+        *,
+        name: str = "custom",
+    ) -> None:
+        self.scheduler = scheduler
+        self.task_weights = task_weights or TaskWeights()
+        self.aggregator, self.policy = self.task_weights.fit(aggregator, policy or ClientPolicy())
+        refuse_misfits(self._parts.values())
+        self.name = name
+        self.compressor: Compressor | None = None
+        self.ledger = Ledger()
+        self.settings = TrainSettings()
+        self.seed = 0
+        self._model: GlobalModel | None = None
+        self._jobs = Jobs(self.aggregator.needs_bases)
+
+    def initialise(self, model: GlobalModel, settings: TrainSettings | None = None, seed: int = 0) -> None:
+        """Give the strategy the model to start from, and what every order has in common.
+
+        Raises
+        ------
+        RuntimeError
+            If it has given orders: its parts remember a run, and another one needs a new strategy.
+        """
+        if self._jobs.begun:
+            raise RuntimeError(f"strategy {self.name!r} was run before: make a new one for another run")
+        self.train_with(settings or TrainSettings())
+        self._model = model = self.policy.initial(model, seed)
+        self.seed = seed
+        for part in self._parts.values():
+            part.prepare(model, seed)
+
+    def examine(self, model: MultiTaskModel, features: Tensor) -> None:
+        """Have every part look at the model and the examples' features, shape [n, ...], before a run.
+
+        Raises
+        ------
+        ConfigError
+            If a part cannot work with them; with the reason.
+        """
+        for part in self._every_part:
+            part.examine(model, features)
+
+    @property
+    def only_simulated(self) -> str:
+        """Why real clients cannot do what the strategy asks of them; empty if they can."""
+        return next((part.only_simulated for part in self._every_part if part.only_simulated), "")
+
+    def train_with(self, settings: TrainSettings) -> None:
+        """Take how clients train.
+
+        Raises
+        ------
+        ConfigError
+            If a part does not go with it.
+        """
+        if settings.tiny_clients == "ref_drop_last":
+            refuse_misfits(self._parts.values(), given=USUAL - {"local-steps"})
+        self.settings = settings
+
+    def compress(self, compressor: Compressor) -> None:
+        """Have clients send compressed updates.
+
+        Raises
+        ------
+        ConfigError
+            If they are compressed already, or a part needs them as they are.
+        """
+        if self.compressor is not None:
+            raise ConfigError(
+                f"strategy.name = {self.name!r} compresses updates itself ({self.compressor.name}): "
+                "leave compression.name at 'none'"
+            )
+        refuse_misfits(self._parts.values(), given=USUAL - {"exact-updates"})
+        self.compressor = compressor
+
+    def _compression(self, version: int, client: int | None = None) -> Compression | None:
+        """How updates that start from a version are compressed, all with the same random numbers; a client's, or any.
+
+        A compressor restores what any other of its name made.
+        """
+        if self.compressor is None:
+            return None
+        seed = derive_seed(self.seed, "compression", version)
+        own = {} if client is None else self.policy.compression(client, version)
+        return Compression(self.compressor.name, {**self.compressor.options, **own}, seed)
+
+    @property
+    def _parts(self) -> dict[str, Part]:
+        return {
+            "scheduler": self.scheduler,
+            "aggregator": self.aggregator,
+            "policy": self.policy,
+            "task_weights": self.task_weights,
+        }
+
+    @property
+    def _every_part(self) -> Iterator[Part]:
+        return (inner for part in self._parts.values() for inner in parts_within(part))
+
+    @property
+    def model(self) -> GlobalModel:
+        """The newest version."""
+        if self._model is None:
+            raise RuntimeError("the strategy has no model yet: call initialise(model, settings, seed) first")
+        return self._model
+
+    @property
+    def waiting(self) -> int:
+        """Updates that were received and neither applied nor rejected so far."""
+        return len(self._jobs.waiting)
+
+    def unsettled(self) -> tuple[Update, ...]:
+        """Those updates."""
+        return tuple(self._jobs.waiting)
+
+    def next_deadline(self) -> float | None:
+        """When the scheduler wants to be woken, if it does."""
+        return self.scheduler.next_deadline()
+
+    def begin(self, clients: Sequence[int], now: float) -> Reaction:
+        """The decision that starts a run."""
+        self.ledger.met(clients)
+        return Reaction(self.scheduler.begin(clients, now))
+
+    def on_event(self, event: Event) -> Reaction:
+        """React to an event: an update is checked and handed to the scheduler, or rejected with the reason."""
+        match event:
+            case Arrival(time=now, update=update):
+                return self._on_arrival(update, now)
+            case Deadline(time=now):
+                return self._settle(self.scheduler.on_deadline(now), now)
+            case Lost(time=now, client=client):
+                self._jobs.lose(client)
+                return self._settle(self.scheduler.on_lost(client, now), now)
+            case Joined(time=now, client=client):
+                if self._jobs.busy(client):
+                    return Reaction(NOTHING)
+                self.ledger.met((client,))
+                return self._settle(self.scheduler.on_idle(client, now), now)
+
+    def finish(self, now: float) -> Reaction:
+        """The decision that ends a run."""
+        return self._settle(self.scheduler.finish(now), now)
+
+    def aggregate(self, decision: Decision, now: float) -> Aggregation:
+        """Take the server step that a decision asks for; the new model is in `model`."""
+        before = self.model
+        updates = self._jobs.take(decision.aggregate)
+        self.ledger.applied(updates)
+        step = Step(before, updates, self._jobs.bases, decision.trigger, decision.late, self.ledger)
+        vector, weights = self.aggregator.aggregate(step)
+        self._jobs.settle(updates)
+        self._model = GlobalModel(before.version + 1, vector, before.layout)
+        self.policy.on_weighted(updates, weights)
+        self.policy.on_aggregated(before, self._model, updates, self.ledger)
+        self.task_weights.on_aggregated(updates, weights, before.layout)
+        staleness = tuple(before.version - update.base_version for update in updates)
+        return Aggregation(before.version + 1, now, decision.trigger, updates, weights, staleness, decision.late)
+
+    def orders(self, assignments: Iterable[Assignment]) -> list[TrainOrder]:
+        """The orders for these assignments, from the newest model."""
+        return [self._order(assignment) for assignment in assignments]
+
+    def _order(self, assignment: Assignment) -> TrainOrder:
+        client, model = assignment.client, self.model
+        if self._jobs.busy(client):
+            raise RuntimeError(f"{type(self.scheduler).__name__} assigned client {client}, which is still training")
+        instruction = self.policy.instruct(client, self.settings, model, self.ledger)
+        job = self._jobs.give(client, model, assignment.steps, instruction.settings)
+        return TrainOrder(
+            client=client,
+            job=job,
+            base=self.aggregator.model_for(client, model, self.ledger),
+            steps=assignment.steps,
+            settings=instruction.settings,
+            task_weights=self.task_weights.weights(),
+            balancing=self.task_weights.balancing,
+            policy=self.policy.name,
+            terms=instruction.terms,
+            vectors=instruction.vectors,
+            seed=derive_seed(self.seed, "job", client, job),
+            constants=self.policy.constants,
+            compression=self._compression(model.version, client),
+            transfers=self.aggregator.transfers(client, model.version, self.ledger),
+        )
+
+    def _on_arrival(self, update: Update, now: float) -> Reaction:
+        asked = self._jobs.asked(update)
+        if asked is None:
+            return Reaction(NOTHING, (Rejection(now, update, self._jobs.stray(update)),))
+        if (fault := self._fault(update, asked)) is not None:
+            self._jobs.lose(update.client)
+            reaction = self._settle(self.scheduler.on_idle(update.client, now), now)
+            return Reaction(reaction.decision, (Rejection(now, update, fault), *reaction.rejections))
+        self._jobs.keep(update)
+        update.arrived_version = self.model.version
+        self.ledger.received(update)
+        return self._settle(self.scheduler.on_update(update, now), now)
+
+    def _fault(self, update: Update, asked: Asked) -> str | None:
+        """Why an update must not be applied, or None. Updates come from outside and are not trusted."""
+        if update.base_version != asked.version:
+            return f"claims version {update.base_version}, was sent {asked.version}"
+        if update.failure is not None:
+            return update.failure
+        if (compression := self._compression(update.base_version)) is not None and self.compressor is not None:
+            try:
+                update.delta = self.compressor.restore(update.delta, self.model.layout, compression.seed)
+            except CompressionError as error:
+                return str(error)
+        least_steps = 0 if self.settings.tiny_clients == "ref_drop_last" else 1
+        fault = content_fault(update, self.model, self.policy.reported, least_steps) or asked.fault(update)
+        return fault or self.task_weights.fault(update, self.model.layout)
+
+    def _settle(self, decision: Decision, now: float) -> Reaction:
+        turned_down = self._jobs.take(key for key, _ in decision.rejected)
+        self._jobs.settle(turned_down)
+        reasons = zip(turned_down, decision.rejected, strict=True)
+        return Reaction(decision, tuple(Rejection(now, update, reason) for update, (_, reason) in reasons))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a resumed run needs to go on to the same bits."""
+        return {
+            "model": {"version": self.model.version, "vector": self.model.vector},
+            **self._jobs.state_dict(),
+            "ledger": self.ledger.state_dict(),
+            "parts": {name: part.state_dict() for name, part in self._parts.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a state that `state_dict` returned; the strategy must be initialised with a model of that layout."""
+        self._model = GlobalModel(int(state["model"]["version"]), state["model"]["vector"], self.model.layout)
+        self._jobs.load_state_dict(state)
+        self.ledger.load_state_dict(state["ledger"])
+        for name, part in self._parts.items():
+            part.load_state_dict(state["parts"][name])

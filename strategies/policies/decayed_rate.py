@@ -1,0 +1,46 @@
+"""Clients slow down with the steps that they have done."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fedmtl.protocol import GlobalModel, TrainSettings, Update
+from strategies.core.kinds import ClientPolicy, Instruction
+from strategies.core.ledger import Ledger
+
+
+class DecayedRate(ClientPolicy):
+    """A client's learning rate is ``eta factor^floor(steps_i / period)`` with the steps of its aggregated updates.
+
+    Parameters
+    ----------
+    factor
+        Decay per period.
+    period
+        Steps of a period.
+    """
+
+    def __init__(self, factor: float, period: int) -> None:
+        self.factor = factor
+        self.period = period
+        self._steps: dict[int, int] = {}
+
+    def instruct(self, client: int, settings: TrainSettings, model: GlobalModel, ledger: Ledger) -> Instruction:
+        """The settings, with the client's rate."""
+        decay = self.factor ** (self._steps.get(client, 0) // self.period)
+        return Instruction(dataclasses.replace(settings, learning_rate=settings.learning_rate * decay), {}, {})
+
+    def on_aggregated(self, before: GlobalModel, after: GlobalModel, updates: Sequence[Update], ledger: Ledger) -> None:
+        """Count the steps."""
+        for update in updates:
+            self._steps[update.client] = self._steps.get(update.client, 0) + update.steps
+
+    def state_dict(self) -> dict[str, Any]:
+        """Steps of each client."""
+        return {"steps": list(self._steps.items())}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a state that `state_dict` returned."""
+        self._steps = {int(client): int(steps) for client, steps in state["steps"]}

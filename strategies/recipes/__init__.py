@@ -1,0 +1,1 @@
+"""The methods, one a file; the catalogue of their names; free compositions."""

@@ -1,0 +1,154 @@
+"""Free composition: any scheduler, aggregator, weighting and client policy, by name.
+
+A part is its name alone, or a section with its name and options; parts inside a part are sections of it::
+
+    [strategy]                              # FedQS's typing and weights over FedCompass's groups
+    name = "custom"
+    policy = "fedqs"
+
+    [strategy.scheduler]
+    name = "compass"
+    q_max = 20
+
+    [strategy.weighting]
+    name = "share-of-all"
+    base = "fedqs"
+
+or, on the command line, ``--set strategy.scheduler.name=compass --set strategy.scheduler.q_max=20``. The one
+`weighting` goes to whatever aggregator asks for weights, however deep it is. Task weights come from [balancing]. A
+combination that makes no sense is refused with the reason; a part that goes with one scheduler alone (tier-models,
+scaled-rate) is given the composition's.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, get_type_hints
+
+from fedmtl.components import Param, check_options, choose
+from fedmtl.errors import ConfigError
+from strategies.aggregators.table import AGGREGATORS
+from strategies.core.kinds import Aggregator, ClientPolicy, Scheduler, TaskWeights, Weighting
+from strategies.core.part import Part
+from strategies.flower.strategy import FlowerStrategy
+from strategies.policies.table import POLICIES
+from strategies.recipes.papers import method
+from strategies.schedulers.table import SCHEDULERS
+from strategies.weightings.table import WEIGHTINGS
+
+Section = str | dict[str, Any]
+Tree = dict[str, Any]
+"""A part with every option written out: its name, its options, and the trees of the parts inside it."""
+
+Builder = Callable[..., Part]
+
+KINDS: Mapping[type[Part], tuple[Mapping[str, Builder], str]] = {
+    Scheduler: (SCHEDULERS, "buffered"),
+    Aggregator: (AGGREGATORS, "gradient"),
+    Weighting: (WEIGHTINGS, "uniform"),
+    ClientPolicy: (POLICIES, "plain"),
+}
+"""For each kind of part the table, and the name that is taken where none is given."""
+
+_WEIGHTING = "weighting"
+_IN_ORDER: dict[type[Part], str] = {Scheduler: "scheduler", Aggregator: "aggregator", ClientPolicy: "policy"}
+"""The kinds that stand beside each other in a strategy, in an order in which each may ask for those before it."""
+
+
+@method("free composition")
+def custom(
+    task_weights: TaskWeights | None = None,
+    *,
+    scheduler: Annotated[Section, Param("who trains next, and when the server aggregates")] = "buffered",
+    aggregator: Annotated[Section, Param("how updates change the model")] = "gradient",
+    weighting: Annotated[Section | None, Param("how much each update counts; uniform if not set")] = None,
+    policy: Annotated[Section, Param("what each client is told")] = "plain",
+) -> FlowerStrategy:
+    """Custom: the four parts by name, each with its own options."""
+    trees = complete_parts(scheduler=scheduler, aggregator=aggregator, weighting=weighting, policy=policy)
+    parts = _Composition(trees.get(_WEIGHTING))
+    for kind, name in _IN_ORDER.items():
+        parts.made[kind] = parts.build(kind, trees[name])
+    return FlowerStrategy(parts.made[Scheduler], parts.made[Aggregator], parts.made[ClientPolicy], task_weights)
+
+
+def complete_parts(
+    *, scheduler: Section, aggregator: Section, weighting: Section | None, policy: Section
+) -> dict[str, Tree]:
+    """The options of :func:`custom` with those of every part written out; complete ones stay as they are.
+
+    Raises
+    ------
+    ConfigError
+        If a name or an option of a part is wrong; the message names the key, such as ``strategy.scheduler.q_min``.
+    """
+    trees = {
+        "scheduler": _complete(Scheduler, scheduler, "strategy.scheduler"),
+        "aggregator": _complete(Aggregator, aggregator, "strategy.aggregator"),
+        "policy": _complete(ClientPolicy, policy, "strategy.policy"),
+    }
+    if _asks_for_weights(trees["aggregator"]):
+        trees[_WEIGHTING] = _complete(Weighting, weighting or {}, "strategy.weighting")
+    elif weighting is not None:
+        name = trees["aggregator"]["name"]
+        raise ConfigError(f"strategy.weighting is set, but the aggregator {name!r} weighs updates by itself")
+    return trees
+
+
+def inner_parts(build: Callable[..., Part]) -> dict[str, type[Part]]:
+    """The parts inside a part: parameters of its builder that are no options, and their kinds."""
+    target = build.__init__ if inspect.isclass(build) else build
+    hints = get_type_hints(target)
+    named = (p for p in inspect.signature(build).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD)
+    return {parameter.name: hints[parameter.name] for parameter in named}
+
+
+def beside(kind: type[Part], other: type[Part]) -> bool:
+    """Whether a part of one kind that asks for another means the one that stands beside it, not one inside it."""
+    return kind is not other and kind in _IN_ORDER and other in _IN_ORDER
+
+
+def _complete(kind: type[Part], given: Section, key: str) -> Tree:
+    table, usual = KINDS[kind]
+    options = {"name": given} if isinstance(given, str) else dict(given)
+    name = options.pop("name", usual)
+    if not isinstance(name, str):
+        raise ConfigError(f"{key}.name = {name!r}: should be text")
+    build = choose(table, name, f"{key}.name")
+    tree: Tree = {"name": name}
+    for inner, inner_kind in inner_parts(build).items():
+        if inner == _WEIGHTING or beside(kind, inner_kind):
+            continue
+        section: Any = options.pop(inner, {})
+        if not isinstance(section, str | Mapping):
+            raise ConfigError(f"{key}.{inner} = {section!r}: should be a part's name, or a section [{key}.{inner}]")
+        tree[inner] = _complete(inner_kind, section if isinstance(section, str) else dict(section), f"{key}.{inner}")
+    return tree | check_options(build, options, key, name)
+
+
+def _asks_for_weights(tree: Tree) -> bool:
+    inside = inner_parts(KINDS[Aggregator][0][tree["name"]])
+    held = [inner for inner, kind in inside.items() if kind is Aggregator]
+    return _WEIGHTING in inside or any(_asks_for_weights(tree[inner]) for inner in held)
+
+
+class _Composition:
+    """Builds parts from trees; those that are made already may be asked for by later ones."""
+
+    def __init__(self, weights: Tree | None) -> None:
+        self.weights = weights
+        self.made: dict[type[Part], Any] = {}
+
+    def build(self, kind: type[Part], tree: Tree) -> Any:
+        build = KINDS[kind][0][tree["name"]]
+        inside = inner_parts(build)
+        parts = [self._inner(kind, tree, name, inner) for name, inner in inside.items()]
+        return build(*parts, **{key: value for key, value in tree.items() if key != "name" and key not in inside})
+
+    def _inner(self, kind: type[Part], tree: Tree, name: str, inner: type[Part]) -> Any:
+        if beside(kind, inner):
+            return self.made[inner]
+        subtree = self.weights if name == _WEIGHTING else tree[name]
+        assert subtree is not None, "complete_parts makes one wherever weights are asked for"
+        return self.build(inner, subtree)

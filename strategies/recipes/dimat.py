@@ -1,0 +1,62 @@
+"""DIMAT: clients merge with their neighbours after matching units, then train.
+
+"DIMAT: Decentralized Iterative Merging-And-Training for Deep Learning Models" (CVPR 2024, arXiv 2404.08079). There is
+no server. In a round every client i, with its model x_i of shape [P] and a row W_i of mixing weights that sums to 1,
+
+    puts the units of each neighbour's model x_l in the order of its own, by their activations
+    x_i <- W_ii x_i + sum_l W_il (x_l aligned)
+    trains from there                                                :mod:`clients.techniques.merging`
+
+A round lasts until its slowest client is done; a client receives a model from each neighbour and sends its own to
+each. What a run calls the global model is the mean of the clients' models, unit by unit; where these drift far apart,
+the groups "nodes" and "worst node" of the evaluations say more.
+
+Clients that start from one model have no reason to change their units' places, and matching can gain nothing; it is
+for models that came apart (the authors': trained apart for 100 epochs). With ``start = "own"`` each client keeps its
+own order of units, so that the mean of the models means nothing: only the groups "nodes" and "worst node" do.
+
+Differences from the authors' code: a client's activations are those of its own examples (theirs: of a shared loader of
+the whole data set), and as these are few, no unit moves for a gain within the error of a correlation. Local training
+is the run's descent (theirs: Adam, 2 epochs). ``match = "weights"`` compares with the client's own model (their WM:
+with what was merged so far). Statistics of batch norm are measured anew around a merge on the client's own examples
+(theirs: on the shared loader, ``bn_data = "shared"``, which no real client could). Units are matched in chains of
+layers; networks with branches are refused before a run, and ``match = "none"`` averages any model as it is (their WA).
+A model without hidden layers has nothing to match, and is averaged.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fedmtl.components import Param
+from strategies.aggregators.gossip import Gossip
+from strategies.aggregators.topologies import Degree, Topology, TopologyOption
+from strategies.core.kinds import TaskWeights
+from strategies.flower.strategy import FlowerStrategy
+from strategies.policies.merging import Match, NeighbourModels, NormData
+from strategies.recipes.papers import method
+from strategies.schedulers import Synchronous
+
+
+@method(
+    "decentralised",
+    "DIMAT: Decentralized Iterative Merging-And-Training for Deep Learning Models",
+    arxiv="2404.08079",
+)
+def dimat(
+    task_weights: TaskWeights | None = None,
+    *,
+    examples: Annotated[int, Param("a client's examples that activations are taken from, at most", ge=2)] = 256,
+    match: Annotated[Match, Param("what units are matched by before averaging", source="paper")] = "activations",
+    bn_data: Annotated[
+        NormData, Param("whose examples statistics of batch norm are measured on after a merge (their code: shared)")
+    ] = "private",
+    start: Annotated[Literal["one", "own"], Param("all start from one model, or each from one of its own")] = "one",
+    topology: TopologyOption = "ring",
+    degree: Degree = 4,
+) -> FlowerStrategy:
+    """DIMAT: clients merge with neighbours unit by matching unit, then train."""
+    gossip = Gossip(Topology(topology, degree), steps=0, start=start)
+    return FlowerStrategy(
+        Synchronous(), gossip, NeighbourModels(gossip, match, examples, bn_data), task_weights, name="dimat"
+    )

@@ -1,0 +1,135 @@
+"""FedAvg: average the clients' models, in rounds or semi-asynchronously.
+
+"Communication-Efficient Learning of Deep Networks from Decentralized Data" (arXiv 1602.05629).
+
+Synchronous (`fedavg`): all clients S of a round start from ``w[t]`` and ``w[t+1] = sum_{i in S} (n_i / n) w_i``,
+where n_i counts client i's examples and n is their sum over S. Vectors have shape [P]. In place of the mean Flower's
+robust rules and its clipping for differential privacy can be taken: :mod:`strategies.aggregators.robust`.
+
+Semi-asynchronous (`fedavg-safl`): clients are always busy; when K updates have arrived, ``w[t+1] = sum_i p_i w_i``
+over the first K of them, with ``p_i = 1/K`` (section 2 of the FedQS paper, arXiv 2510.07664; its authors' code uses
+1/K here, too). A stale w_i pulls the model back to where that client started. With ``updates = "ref_overwrite"`` what
+is queued is overwritten by the client's next job, as in that code; ``tick_order = "client"`` has its order in a tick.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fedmtl.components import Param
+from fedmtl.errors import ConfigError
+from strategies.aggregators import ModelAggregator, Robust
+from strategies.aggregators.reference_options import BUFFERS, Updates, waiting_updates
+from strategies.core.kinds import TaskWeights
+from strategies.flower.strategy import FlowerStrategy
+from strategies.recipes.papers import method
+from strategies.schedulers import Synchronous
+from strategies.schedulers.options import (
+    BufferRule,
+    BufferSize,
+    ClientsPerRound,
+    Clock,
+    Concurrency,
+    FlushSeconds,
+    Late,
+    MaxBuffer,
+    OverCommit,
+    StepBudget,
+    Tick,
+    TickOrder,
+    Timeout,
+)
+from strategies.weightings.options import WeightBase, base_weighting
+
+
+@method(
+    "synchronous",
+    "Communication-Efficient Learning of Deep Networks from Decentralized Data",
+    arxiv="1602.05629",
+)
+def fedavg(
+    task_weights: TaskWeights | None = None,
+    *,
+    clients_per_round: ClientsPerRound = None,
+    over_commit: OverCommit = 1.0,
+    timeout: Timeout = None,
+    late: Late = "reject",
+    step_budget: StepBudget = None,
+    weight_base: WeightBase = "data_size",
+    aggregator: Annotated[
+        Literal["mean", "krum", "multikrum", "trimmed-mean", "median", "bulyan", "dp-clip", "dp-adaptive"],
+        Param("what is made of the updates: their mean, or Flower's rule of that name"),
+    ] = "mean",
+    malicious: Annotated[int, Param("updates of a round that Krum and Bulyan must bear", ge=0, source="paper")] = 0,
+    selected: Annotated[int, Param("updates that multikrum averages", ge=1, source="paper")] = 1,
+    trim: Annotated[float, Param("share that trimmed-mean drops at either end", ge=0, lt=0.5, source="paper")] = 0.2,
+    clipping_norm: Annotated[
+        float, Param("largest norm of an update under dp-clip, at first under dp-adaptive", gt=0)
+    ] = 1.0,
+    noise_multiplier: Annotated[
+        float, Param("deviation of dp-clip's noise per entry, times K over clipping_norm", ge=0)
+    ] = 0.0,
+    quantile: Annotated[
+        float, Param("dp-adaptive: share of updates that its norm is to leave as they are", ge=0, le=1, source="paper")
+    ] = 0.5,
+    clipping_rate: Annotated[
+        float, Param("dp-adaptive: rate at which its norm follows the quantile", gt=0, source="paper")
+    ] = 0.2,
+) -> FlowerStrategy:
+    """FedAvg: synchronous rounds, models averaged by examples."""
+    scheduler = Synchronous(
+        clients_per_round, over_commit=over_commit, timeout=timeout, late=late, step_budget=step_budget
+    )
+    weighting = base_weighting(weight_base)
+    if aggregator == "mean":
+        return FlowerStrategy(scheduler, ModelAggregator(weighting), task_weights=task_weights, name="fedavg")
+    robust = Robust(
+        aggregator,
+        weighting,
+        malicious=malicious,
+        selected=selected,
+        trim=trim,
+        clipping_norm=clipping_norm,
+        noise_multiplier=noise_multiplier,
+        quantile=quantile,
+        clipping_rate=clipping_rate,
+    )
+    if clients_per_round is not None and clients_per_round < robust.least:
+        raise ConfigError(
+            f"aggregator = {aggregator!r} with malicious = {malicious} needs {robust.least} updates,"
+            f" clients_per_round = {clients_per_round} gives fewer"
+        )
+    return FlowerStrategy(scheduler, robust, task_weights=task_weights, name="fedavg")
+
+
+@method(
+    "semi-asynchronous",
+    "FedQS: Optimizing Gradient and Model Aggregation for Semi-Asynchronous Federated Learning",
+    arxiv="2510.07664",
+)
+def fedavg_safl(
+    task_weights: TaskWeights | None = None,
+    *,
+    buffer_size: BufferSize = 10,
+    concurrency: Concurrency = None,
+    weight_base: WeightBase = "uniform",
+    buffer: BufferRule = "drain",
+    clock: Clock = "event",
+    tick: Tick = 1.0,
+    tick_order: TickOrder = "sent",
+    max_buffer: MaxBuffer = None,
+    flush_seconds: FlushSeconds = None,
+    updates: Updates = "snapshot",
+) -> FlowerStrategy:
+    """FedAvg in semi-asynchronous learning: a buffer of K models is averaged."""
+    scheduler = BUFFERS[tick_order](
+        buffer_size,
+        concurrency=concurrency,
+        buffer=buffer,
+        clock=clock,
+        tick=tick,
+        max_size=max_buffer,
+        patience=flush_seconds,
+    )
+    aggregator = waiting_updates(ModelAggregator(base_weighting(weight_base)), updates)
+    return FlowerStrategy(scheduler, aggregator, task_weights=task_weights, name="fedavg-safl")

@@ -1,0 +1,48 @@
+"""FedAvgM: the server takes its steps with momentum.
+
+"Measuring the Effects of Non-Identical Data Distribution for Federated Visual Classification" (arXiv 1909.06335). With
+the mean update of a round, ``D = sum_i (n_i / n) Delta_i``, and the velocity v, both of shape [P]:
+
+    v <- beta v + D,     w[t+1] = w[t] + eta_g v
+
+Batch-norm statistics are averaged. With beta = 0 and eta_g = 1 this is FedAvg bit for bit.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fedmtl.components import Param
+from strategies.aggregators import ModelAggregator, Optimized
+from strategies.aggregators.server_optimizers import SGD
+from strategies.core.kinds import TaskWeights
+from strategies.flower.strategy import FlowerStrategy
+from strategies.recipes.papers import method
+from strategies.schedulers import Synchronous
+from strategies.schedulers.options import ClientsPerRound, Late, OverCommit, StepBudget, Timeout
+from strategies.weightings.options import WeightBase, base_weighting
+
+
+@method(
+    "synchronous",
+    "Measuring the Effects of Non-Identical Data Distribution for Federated Visual Classification",
+    arxiv="1909.06335",
+)
+def fedavgm(
+    task_weights: TaskWeights | None = None,
+    *,
+    beta: Annotated[float, Param("momentum of the server's step", ge=0, lt=1, source="paper")] = 0.9,
+    server_rate: Annotated[float, Param("eta_g, the server's step", gt=0, source="paper")] = 1.0,
+    clients_per_round: ClientsPerRound = None,
+    over_commit: OverCommit = 1.0,
+    timeout: Timeout = None,
+    late: Late = "reject",
+    step_budget: StepBudget = None,
+    weight_base: WeightBase = "data_size",
+) -> FlowerStrategy:
+    """FedAvgM: rounds with server momentum."""
+    scheduler = Synchronous(
+        clients_per_round, over_commit=over_commit, timeout=timeout, late=late, step_budget=step_budget
+    )
+    aggregator = Optimized(ModelAggregator(base_weighting(weight_base)), SGD(server_rate, beta))
+    return FlowerStrategy(scheduler, aggregator, task_weights=task_weights, name="fedavgm")

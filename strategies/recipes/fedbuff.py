@@ -1,0 +1,71 @@
+"""FedBuff: buffered asynchronous aggregation.
+
+"Federated Learning with Buffered Asynchronous Aggregation" (AISTATS 2022, arXiv 2106.06639). The server keeps
+`concurrency` clients busy. A client's ``Delta_i`` is taken against the model that it was sent; after K updates
+
+    w[t+1] = w[t] + eta_g (1/K) sum_i s(tau_i) Delta_i,    s(tau) = 1 / sqrt(1 + tau),
+
+with the staleness tau_i in versions. Vectors have shape [P]; the weights do not sum to 1.
+
+Differences: this is the paper's form. The authors' production code (FLSim) divides s by its value at the average
+staleness (`normalise`; it reads that average from its configuration, here it is the aggregation's own), takes the step
+with momentum, ``v <- beta v + D`` and ``w <- w + eta_g v`` (`server_momentum`; its sample has eta_g 0.7 and beta 0.9),
+and turns down what is staler than `max_staleness`. One library divides by K twice, another takes ``Delta_i`` against
+the current model.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fedmtl.components import Param
+from strategies.aggregators import GradientAggregator, Optimized
+from strategies.aggregators.server_optimizers import SGD
+from strategies.core.kinds import Aggregator, TaskWeights
+from strategies.flower.strategy import FlowerStrategy
+from strategies.recipes.papers import method
+from strategies.schedulers import Buffered
+from strategies.schedulers.options import BufferRule, BufferSize, Clock, Concurrency, FlushSeconds, MaxBuffer, Tick
+from strategies.weightings import Discounted
+from strategies.weightings.options import StalenessFunction, WeightBase, base_weighting, staleness_function
+
+
+@method("semi-asynchronous", "Federated Learning with Buffered Asynchronous Aggregation", arxiv="2106.06639")
+def fedbuff(
+    task_weights: TaskWeights | None = None,
+    *,
+    buffer_size: BufferSize = 10,
+    concurrency: Concurrency = None,
+    server_rate: Annotated[float, Param("eta_g, the server's step", ge=0, source="paper")] = 1.0,
+    server_momentum: Annotated[float, Param("beta of the server's momentum", ge=0, lt=1)] = 0.0,
+    staleness: StalenessFunction = "polynomial",
+    a: Annotated[float, Param("exponent, or slope of the hinge", ge=0, source="paper")] = 0.5,
+    b: Annotated[float, Param("staleness up to which the hinge is 1", ge=0)] = 4.0,
+    normalise: Annotated[
+        Literal["none", "average"], Param("divide the discounts by the one at the aggregation's mean staleness")
+    ] = "none",
+    max_staleness: Annotated[int | None, Param("staler updates are rejected; none if not set", ge=0)] = None,
+    weight_base: WeightBase = "uniform",
+    buffer: BufferRule = "drain",
+    clock: Clock = "event",
+    tick: Tick = 1.0,
+    max_buffer: MaxBuffer = None,
+    flush_seconds: FlushSeconds = None,
+) -> FlowerStrategy:
+    """FedBuff: a buffer of K updates, each discounted by its staleness, is averaged and added."""
+    scheduler = Buffered(
+        buffer_size,
+        concurrency=concurrency,
+        buffer=buffer,
+        clock=clock,
+        tick=tick,
+        max_size=max_buffer,
+        patience=flush_seconds,
+        max_staleness=max_staleness,
+    )
+    discount = staleness_function(staleness, a, b)
+    weighting = Discounted(base_weighting(weight_base), discount, relative=normalise == "average")
+    aggregator: Aggregator = GradientAggregator(weighting, server_rate)
+    if server_momentum:
+        aggregator = Optimized(GradientAggregator(weighting), SGD(server_rate, server_momentum))
+    return FlowerStrategy(scheduler, aggregator, task_weights=task_weights, name="fedbuff")

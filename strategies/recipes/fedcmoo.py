@@ -1,0 +1,54 @@
+"""FedCMOO: federated multi-objective optimisation with compressed Jacobians.
+
+"Federated Communication-Efficient Multi-Objective Optimization" (AISTATS 2025, arXiv 2410.16398). In a round, client
+c takes the gradients of its objectives at ``w[t]``, compresses the Jacobian, ``G_c ~ C_c B_c`` with B_c of shape
+[r, P], and runs local steps on ``sum_i lam_i l_ci``; the server averages the clients' changes, and
+
+    G    = sum_c p_c C_c B_c
+    lam <- proj_simplex(lam - beta G G^T lam / mean_i(||G_i||)^2)      :mod:`strategies.task_weights.fedcmoo`
+
+Upload: the model and r times the backbone; download: the model and lam.
+
+Differences: the authors' rounds have two trips with a barrier between them, so that lam is that of the very model
+which the clients then train. Here the Jacobian goes up with the update, and lam weighs the next round: one trip, and
+weights that are one version older. The division by the mean length is in their code. The compression is the best
+approximation of rank r; theirs is randomised. Heads follow their own objectives unweighted; in their code lam scales
+heads, too, and the steps of lam may have momentum.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fedmtl.components import Param
+from strategies.aggregators import GradientAggregator
+from strategies.core.kinds import TaskWeights
+from strategies.flower.strategy import FlowerStrategy
+from strategies.policies.compressed_jacobian import CompressedJacobian
+from strategies.recipes.papers import method
+from strategies.schedulers import Synchronous
+from strategies.task_weights.fedcmoo import FedCMOOWeights, Rank, WeightRate, WeightSteps
+from strategies.task_weights.local import refuse_balancing
+from strategies.weightings.options import WeightBase, base_weighting
+
+
+@method("synchronous", "Federated Communication-Efficient Multi-Objective Optimization", arxiv="2410.16398")
+def fedcmoo(
+    task_weights: TaskWeights | None = None,
+    *,
+    clients_per_round: Annotated[int | None, Param("clients drawn for a round; all if not set", ge=1)] = None,
+    rank: Rank = 1,
+    weight_rate: WeightRate = 0.1,
+    weight_steps: WeightSteps = 1,
+    server_rate: Annotated[float, Param("eta_g, the server's step", ge=0, source="paper")] = 1.0,
+    weight_base: WeightBase = "uniform",
+) -> FlowerStrategy:
+    """FedCMOO: the server weighs tasks by compressed Jacobians of the clients."""
+    refuse_balancing(task_weights, "fedcmoo", "it weighs the tasks itself")
+    return FlowerStrategy(
+        Synchronous(clients_per_round),
+        GradientAggregator(base_weighting(weight_base), server_rate),
+        CompressedJacobian(rank),
+        FedCMOOWeights(rank, weight_rate, weight_steps),
+        name="fedcmoo",
+    )

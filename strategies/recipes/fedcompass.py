@@ -1,0 +1,144 @@
+"""FedCompass: step counts are fitted to the clients' speeds, so that they arrive, and are aggregated, in groups.
+
+"FedCompass: Efficient Cross-Silo Federated Learning on Heterogeneous Client Devices using a Computing Power Aware
+Scheduler" (ICLR 2024, arXiv 2309.14675). Groups, step counts and cut-offs: :mod:`strategies.schedulers.compass`. When
+the updates B (a group's and all late ones, or one client's first) are applied, with vectors of shape [P] and the
+staleness u_j of each update in versions,
+
+    w <- w + sum_{j in B} alpha s(u_j) p_j Delta_j             aggregation = "gradient"
+    w <- (1 - sum_j a_j) w + sum_j a_j w_j                     "model", a_j = alpha s(u_j) p_j, their sum at most 1
+
+where ``p_j = 1/m`` with m clients in all, or ``n_j / N`` of all examples, and s is ``(1 + u)^-a`` or another function
+of :mod:`strategies.weightings.staleness`. Variants, by the authors' code (the paper's text was not available; they are
+taken to be its FedCompass+ and FedCompass-N):
+
+    momentum      D = sum_j alpha s p Delta_j,  v <- beta v + D,  w <- w + v    single reports bypass v
+    normalised    Delta_j is multiplied by Q_eff / Q_j,  Q_eff = sum_j p_j Q_j / sum_j p_j
+
+Steps are counted per order and not per epoch: fit q_max to the shards, a step being one batch.
+
+Differences from the authors' code: stale updates lose weight (their exponent has the wrong sign; staleness_sign = "up"
+brings it back for study), late reports do not overwrite each other and count once, statistics of batch norm are
+weighted like parameters, and what the scheduler's docstring lists. A client's own statistics cannot be kept apart, for
+clients keep no model between orders. A head with few owners is weighted against all clients, like the backbone.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fedmtl.components import Param
+from fedmtl.errors import ConfigError
+from strategies.aggregators import GradientAggregator, ModelAggregator, Optimized, SinglesApart, Statistics
+from strategies.aggregators.server_optimizers import SGD
+from strategies.aggregators.statistics import StatisticsRule
+from strategies.core.kinds import Aggregator, TaskWeights, Weighting
+from strategies.flower.strategy import FlowerStrategy
+from strategies.policies import DecayedRate, Plain
+from strategies.recipes.papers import method
+from strategies.schedulers import Compass
+from strategies.schedulers.options import (
+    EndFlush,
+    FirstSteps,
+    FirstTask,
+    JoinBound,
+    LatencyFactor,
+    LateTest,
+    QMax,
+    QMin,
+    SpeedModelOption,
+    SpeedMomentum,
+    TimeoutFactor,
+    TimeoutSeconds,
+)
+from strategies.weightings import Capped, DataSize, Discounted, Normalised, ShareOfAll, Staleness, Uniform, polynomial
+from strategies.weightings.options import StalenessFunction, StalenessName, staleness_function
+
+_CODE = "authors' code"
+
+
+@method(
+    "semi-asynchronous",
+    "FedCompass: Efficient Cross-Silo Federated Learning on Heterogeneous Client Devices using a Computing Power "
+    "Aware Scheduler",
+    arxiv="2309.14675",
+)
+def fedcompass(
+    task_weights: TaskWeights | None = None,
+    *,
+    variant: Annotated[
+        Literal["plain", "momentum", "normalised"], Param("FedCompass, FedCompass+ or FedCompass-N", source="paper")
+    ] = "plain",
+    q_max: QMax = 100,
+    q_min: QMin = None,
+    latency_factor: LatencyFactor = 1.5,
+    aggregation: Annotated[
+        Literal["gradient", "model"], Param("add updates to the model, or average models", source="paper")
+    ] = "gradient",
+    alpha: Annotated[float, Param("weight of fresh updates of all clients", gt=0, le=1, source=_CODE)] = 0.9,
+    staleness: StalenessFunction = "polynomial",
+    a: Annotated[float, Param("exponent, or slope of the hinge", ge=0, source=_CODE)] = 0.5,
+    b: Annotated[float, Param("staleness up to which the hinge is 1", ge=0, source=_CODE)] = 4.0,
+    staleness_sign: Annotated[
+        Literal["down", "up"], Param("up: stale updates gain weight, as in the old code, for its study")
+    ] = "down",
+    staleness_at: Annotated[
+        Literal["apply", "arrival"], Param("staleness when applied, or when it arrived (legacy code)", source=_CODE)
+    ] = "apply",
+    weights: Annotated[
+        Literal["equal", "size"], Param("p_j: 1/m, or n_j/N by examples (legacy code)", source=_CODE)
+    ] = "equal",
+    server_momentum: Annotated[float, Param("beta of variant = 'momentum'", ge=0, lt=1, source=_CODE)] = 0.9,
+    speed_momentum: SpeedMomentum = 0.9,
+    speed_model: SpeedModelOption = "ema",
+    first_task: FirstTask = "q_max",
+    first_steps: FirstSteps = None,
+    join_bound: JoinBound = 1.0,
+    late_test: LateTest = "strict",
+    timeout_factor: TimeoutFactor = 3.0,
+    timeout_seconds: TimeoutSeconds = None,
+    end_flush: EndFlush = True,
+    client_rate: Annotated[
+        Literal["constant", "decay"], Param("decay: learning rate times 0.995 per q_max steps (legacy code)")
+    ] = "constant",
+    statistics: Annotated[StatisticsRule, Param("batch-norm statistics; the code: group_mean")] = "weighted_mean",
+) -> FlowerStrategy:
+    """FedCompass: local steps fitted to speed, so that clients arrive in groups; each group is a server step."""
+    scheduler = Compass(
+        q_max=q_max,
+        q_min=q_min,
+        latency_factor=latency_factor,
+        speed_momentum=speed_momentum,
+        speed_model=speed_model,
+        first_task=first_task,
+        first_steps=first_steps,
+        join_bound=join_bound,
+        late_test=late_test,
+        timeout_factor=timeout_factor,
+        timeout_seconds=timeout_seconds,
+        end_flush=end_flush,
+    )
+    fall = _staleness(staleness, a, b, staleness_sign)
+    q: Weighting = Uniform() if weights == "equal" else DataSize()
+    if variant == "normalised":
+        q = Normalised(q)
+    share = ShareOfAll(q, "clients" if weights == "equal" else "examples")
+    aggregator = _aggregator(aggregation, Discounted(share, fall, alpha, at=staleness_at))
+    if variant == "momentum":
+        aggregator = SinglesApart(aggregator, Optimized(aggregator, SGD(momentum=server_momentum)))
+    if statistics != "weighted_mean":
+        aggregator = Statistics(aggregator, statistics)
+    policy = Plain() if client_rate == "constant" else DecayedRate(0.995, q_max)
+    return FlowerStrategy(scheduler, aggregator, policy, task_weights, name="fedcompass")
+
+
+def _aggregator(aggregation: str, weighting: Weighting) -> Aggregator:
+    return GradientAggregator(weighting) if aggregation == "gradient" else ModelAggregator(Capped(weighting))
+
+
+def _staleness(name: StalenessName, a: float, b: float, sign: str) -> Staleness:
+    if sign == "down":
+        return staleness_function(name, a, b)
+    if name != "polynomial":
+        raise ConfigError(f"staleness_sign = 'up' is a fault of the polynomial: staleness = {name!r} has no sign")
+    return polynomial(-a)

@@ -1,0 +1,59 @@
+"""FedNova: updates are normalised by the local work behind them, so that the right objective is minimised.
+
+"Tackling the Objective Inconsistency Problem in Heterogeneous Federated Optimization" (NeurIPS 2020, arXiv
+2007.07481). Client i ends at y_i after tau_i steps whose gradients are accumulated with the weights a_i:
+
+    d_i = (w[t] - y_i) / ||a_i||_1,     w[t+1] = w[t] - tau_eff sum_i p_i d_i,     p_i = n_i / n
+    tau_eff = sum_i p_i ||a_i||_1       (with a proximal term: sum_i p_i tau_i)
+
+Vectors have shape [P]. ``||a||_1`` is tau for SGD, ``sum_{k=1..tau} (1 - m^k) / (1 - m)`` with momentum m, and follows
+``a <- (1 - eta mu) a + 1`` with a proximal term: :mod:`strategies.weightings.normalised`. The server computes it from
+the steps, the momentum and the learning rate that come with every update. A server momentum is optional.
+
+Differences: with momentum and a proximal term together the authors' code counts each step twice; here the recursion is
+exact.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fedmtl.components import Param
+from strategies.aggregators import GradientAggregator, Optimized
+from strategies.aggregators.server_optimizers import SGD
+from strategies.core.kinds import Aggregator, TaskWeights
+from strategies.flower.strategy import FlowerStrategy
+from strategies.policies import Proximal
+from strategies.recipes.papers import method
+from strategies.schedulers import Synchronous
+from strategies.schedulers.options import ClientsPerRound, Late, OverCommit, StepBudget, Timeout
+from strategies.weightings import Normalised
+from strategies.weightings.options import WeightBase, base_weighting
+
+
+@method(
+    "synchronous",
+    "Tackling the Objective Inconsistency Problem in Heterogeneous Federated Optimization",
+    arxiv="2007.07481",
+)
+def fednova(
+    task_weights: TaskWeights | None = None,
+    *,
+    mu: Annotated[float, Param("factor of a proximal term", ge=0, source="paper")] = 0.0,
+    server_momentum: Annotated[float, Param("momentum of the server's step", ge=0, lt=1, source="paper")] = 0.0,
+    stragglers: Annotated[float, Param("probability that a client runs only some of its epochs", ge=0, le=1)] = 0.0,
+    clients_per_round: ClientsPerRound = None,
+    over_commit: OverCommit = 1.0,
+    timeout: Timeout = None,
+    late: Late = "reject",
+    step_budget: StepBudget = None,
+    weight_base: WeightBase = "data_size",
+) -> FlowerStrategy:
+    """FedNova: rounds of normalised updates."""
+    scheduler = Synchronous(
+        clients_per_round, over_commit=over_commit, timeout=timeout, late=late, step_budget=step_budget
+    )
+    aggregator: Aggregator = GradientAggregator(Normalised(base_weighting(weight_base), mu))
+    if server_momentum > 0:
+        aggregator = Optimized(aggregator, SGD(momentum=server_momentum))
+    return FlowerStrategy(scheduler, aggregator, Proximal(mu, stragglers), task_weights, name="fednova")

@@ -1,0 +1,49 @@
+"""FedProx: clients are held near the global model, and stragglers do part of the work instead of being dropped.
+
+"Federated Optimization in Heterogeneous Networks" (MLSys 2020, arXiv 1812.06127). Locally
+
+    w <- w - eta (grad F_i(w) + mu (w - w[t])),        w[t+1] = sum_i (n_i / n) w_i
+
+over the clients of a round, with vectors of shape [P]. Partial work: a share of the clients runs a random number of
+their epochs (`stragglers`, as in the authors' experiments), or slow clients run as many steps as fit into a time
+(`step_budget`). With mu = 0 and neither of them this is FedAvg.
+
+Differences: the authors' code fixes how many clients of a round are stragglers; here each is one with that probability.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fedmtl.components import Param
+from strategies.aggregators import ModelAggregator
+from strategies.core.kinds import TaskWeights
+from strategies.flower.strategy import FlowerStrategy
+from strategies.policies import Proximal
+from strategies.recipes.papers import method
+from strategies.schedulers import Synchronous
+from strategies.schedulers.options import ClientsPerRound, Late, OverCommit, StepBudget, Timeout
+from strategies.weightings.options import WeightBase, base_weighting
+
+
+@method("synchronous", "Federated Optimization in Heterogeneous Networks", arxiv="1812.06127")
+def fedprox(
+    task_weights: TaskWeights | None = None,
+    *,
+    mu: Annotated[float, Param("factor of the proximal term", ge=0, source="authors' code")] = 0.01,
+    stragglers: Annotated[
+        float, Param("probability that a client runs only some of its epochs", ge=0, le=1, source="paper")
+    ] = 0.0,
+    clients_per_round: ClientsPerRound = None,
+    over_commit: OverCommit = 1.0,
+    timeout: Timeout = None,
+    late: Late = "reject",
+    step_budget: StepBudget = None,
+    weight_base: WeightBase = "data_size",
+) -> FlowerStrategy:
+    """FedProx: rounds with a proximal term and partial work."""
+    scheduler = Synchronous(
+        clients_per_round, over_commit=over_commit, timeout=timeout, late=late, step_budget=step_budget
+    )
+    aggregator = ModelAggregator(base_weighting(weight_base))
+    return FlowerStrategy(scheduler, aggregator, Proximal(mu, stragglers), task_weights, name="fedprox")

@@ -1,0 +1,91 @@
+"""HeteRo-Select: rounds of clients drawn by usefulness, diversity, fairness and time since they last took part.
+
+arXiv 2508.06692. Selection, its formulas and its differences from the authors' code:
+:mod:`strategies.selectors.hetero_select`. As there, clients are held near the global model (mu) and the server's step
+has momentum (beta); clients report the mean loss of their first 8 batches (8 bytes). With vectors of shape [P]:
+
+    D = sum_i p_i Delta_i,     v <- beta v + D,     w[t+1] = w[t] + v
+
+with ``p_i = n_i / n``, or by the scores S_i, scaled to 0..1, ``p_i = S_i / sum S``; these may also set a client's
+learning rate, ``min(eta (1 + S_i), cap)``, for which `eta` is 0.05 and the cap 0.15 in the authors' code, and the share
+of an update's entries that goes up (:mod:`strategies.selectors.score_compression`). An entry takes 8 bytes there, its
+position included (the authors count 4).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fedmtl.components import Param
+from fedmtl.compression import TopEntries
+from strategies.aggregators import ModelAggregator, Optimized
+from strategies.aggregators.server_optimizers import SGD
+from strategies.core.kinds import TaskWeights
+from strategies.flower.strategy import FlowerStrategy
+from strategies.policies import LossReports
+from strategies.recipes.papers import method
+from strategies.schedulers import Synchronous
+from strategies.schedulers.options import Late, OverCommit, StepBudget, Timeout
+from strategies.selectors import HeteroSelect
+from strategies.selectors.hetero_select import FairBy
+from strategies.selectors.score_compression import ScoreCompression
+from strategies.weightings.options import base_weighting
+from strategies.weightings.score import ScoreWeights
+
+_CODE = "authors' code"
+
+
+@method("synchronous", "HeteRo-Select", arxiv="2508.06692")
+def heteroselect(
+    task_weights: TaskWeights | None = None,
+    *,
+    clients_per_round: Annotated[int, Param("clients whose answers make a round", ge=1, source=_CODE)] = 10,
+    diversity: Annotated[float, Param("factor of the diversity in a score", ge=0, source=_CODE)] = 0.3,
+    fairness: Annotated[float, Param("factor of the fairness in a score", ge=0, source=_CODE)] = 0.2,
+    fair_by: Annotated[
+        FairBy, Param("fairness: for those chosen rarely, or with few examples", source=_CODE)
+    ] = "choices",
+    staleness: Annotated[float, Param("factor of the time since the last choice", ge=0, source=_CODE)] = 0.2,
+    temperature: Annotated[float, Param("temperature of the softmax", gt=0, source=_CODE)] = 1.0,
+    batches: Annotated[int, Param("batches whose mean loss a client reports; 0: an epoch", ge=0, source=_CODE)] = 8,
+    mu: Annotated[float, Param("factor of the proximal term", ge=0, source=_CODE)] = 0.1,
+    beta: Annotated[float, Param("momentum of the server's step", ge=0, lt=1, source=_CODE)] = 0.5,
+    over_commit: OverCommit = 1.0,
+    timeout: Timeout = None,
+    late: Late = "reject",
+    step_budget: StepBudget = None,
+    score_rate: Annotated[bool, Param("learning rates that grow with the score", source=_CODE)] = False,
+    rate_cap: Annotated[float, Param("largest learning rate that a score makes", gt=0, source=_CODE)] = 0.15,
+    score_compression: Annotated[
+        bool, Param("updates keep their largest entries, more of them where the score is high", source=_CODE)
+    ] = False,
+    kept: Annotated[float, Param("theta, share of an update's entries that is kept", gt=0, le=1, source=_CODE)] = 0.2,
+    kept_rounds: Annotated[int, Param("rounds over which this share falls", ge=2, source=_CODE)] = 100,
+    weight_base: Annotated[
+        Literal["uniform", "data_size", "score"], Param("updates count the same, by examples, or by their score")
+    ] = "data_size",
+) -> FlowerStrategy:
+    """HeteRo-Select: rounds of clients drawn by a score."""
+    selector = HeteroSelect(
+        diversity=diversity, fairness=fairness, staleness=staleness, temperature=temperature, fair_by=fair_by
+    )
+    scheduler = Synchronous(
+        clients_per_round,
+        selector=selector,
+        over_commit=over_commit,
+        timeout=timeout,
+        late=late,
+        step_budget=step_budget,
+    )
+    weighting = ScoreWeights(selector) if weight_base == "score" else base_weighting(weight_base)
+    aggregator = Optimized(ModelAggregator(weighting), SGD(momentum=beta))
+
+    def scaled(client: int, rate: float) -> float:
+        return min(rate * (1.0 + selector.score_of(client)), rate_cap)
+
+    shares = ScoreCompression(selector, kept, kept_rounds) if score_compression else None
+    policy = LossReports(batches, mu, scaled if score_rate else None, shares)
+    strategy = FlowerStrategy(scheduler, aggregator, policy, task_weights, name="heteroselect")
+    if score_compression:
+        strategy.compress(TopEntries(share=kept))
+    return strategy

@@ -1,0 +1,76 @@
+"""Oort: rounds of clients that are useful to the model and not too slow.
+
+"Oort: Efficient Federated Learning via Guided Participant Selection" (OSDI 2021, arXiv 2010.06081). Selection, its
+formulas and its differences from the authors' code: :mod:`strategies.selectors.oort`. More clients are asked than a
+round needs, and the slowest are not waited for; clients report the losses of their first epoch (8 bytes). Aggregation
+is FedAvg's, ``w[t+1] = sum_i (n_i / n) w_i`` with vectors of shape [P].
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fedmtl.components import Param
+from strategies.aggregators import ModelAggregator
+from strategies.core.kinds import TaskWeights
+from strategies.flower.strategy import FlowerStrategy
+from strategies.policies import LossReports
+from strategies.recipes.papers import method
+from strategies.schedulers import Synchronous
+from strategies.schedulers.options import Late, StepBudget, Timeout
+from strategies.selectors import OortSelector
+from strategies.weightings.options import WeightBase, base_weighting
+
+_CODE = "authors' code"
+
+
+@method("synchronous", "Oort: Efficient Federated Learning via Guided Participant Selection", arxiv="2010.06081")
+def oort(
+    task_weights: TaskWeights | None = None,
+    *,
+    clients_per_round: Annotated[int, Param("clients whose answers make a round", ge=1)] = 10,
+    exploration: Annotated[float, Param("share of a round that explores, at first", ge=0, le=1, source=_CODE)] = 0.9,
+    decay: Annotated[float, Param("factor of that share per round", gt=0, le=1, source=_CODE)] = 0.95,
+    exploration_min: Annotated[float, Param("least share that explores", ge=0, le=1, source=_CODE)] = 0.2,
+    round_threshold: Annotated[
+        float, Param("percentile of durations that is not penalised, at first", gt=0, le=100, source=_CODE)
+    ] = 30.0,
+    pacer_rounds: Annotated[int, Param("rounds between two moves of the percentile", ge=1, source=_CODE)] = 20,
+    pacer_step: Annotated[float, Param("its move, percentage points", gt=0, le=100, source=_CODE)] = 5.0,
+    penalty: Annotated[float, Param("exponent of a slow client's penalty", ge=0, source="paper")] = 2.0,
+    cut_off: Annotated[float, Param("least score, as a share of the cut-off's", ge=0, le=1, source=_CODE)] = 0.7,
+    clip: Annotated[float, Param("percentile at which utilities are clipped", gt=0, le=100, source=_CODE)] = 98.0,
+    blacklist_rounds: Annotated[
+        int | None, Param("clients chosen more often are left out; none if not set", ge=1, source=_CODE)
+    ] = None,
+    over_commit: Annotated[
+        float, Param("clients asked for each answer that a round needs; the slowest are late", ge=1, source=_CODE)
+    ] = 1.1,
+    timeout: Timeout = None,
+    late: Late = "reject",
+    step_budget: StepBudget = None,
+    weight_base: WeightBase = "data_size",
+) -> FlowerStrategy:
+    """Oort: rounds of selected clients, over-committed."""
+    selector = OortSelector(
+        exploration=exploration,
+        decay=decay,
+        exploration_min=exploration_min,
+        threshold=round_threshold,
+        pacer_rounds=pacer_rounds,
+        pacer_step=pacer_step,
+        penalty=penalty,
+        cut_off=cut_off,
+        clip=clip,
+        blacklist_rounds=blacklist_rounds,
+    )
+    scheduler = Synchronous(
+        clients_per_round,
+        selector=selector,
+        over_commit=over_commit,
+        timeout=timeout,
+        late=late,
+        step_budget=step_budget,
+    )
+    aggregator = ModelAggregator(base_weighting(weight_base))
+    return FlowerStrategy(scheduler, aggregator, LossReports(), task_weights, name="oort")

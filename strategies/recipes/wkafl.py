@@ -1,0 +1,62 @@
+"""WKAFL: weighted K-asynchronous learning that picks the updates which agree.
+
+"Towards Efficient and Stable K-Asynchronous Federated Learning with Unbounded Stale Gradients on Non-IID Data" (arXiv
+2203.01214). Clients are always busy; when K updates have arrived, the freshest and most agreeing ones decide, in the
+two stages that :class:`strategies.aggregators.wkafl.WKAFLAggregator` spells out, with vectors of shape [P].
+
+Differences: a client's g_i is its update after all its local steps (theirs: one gradient), so the server's rate is 1.
+The authors' code clips one entry beyond the end of its list. FedQS's version divides 0 by 0 when no update is kept
+(here the first estimate is taken), lacks the server's rate, and compares with a norm that is always 0. The authors
+aggregate 20 of 2000 clients; the bound of the norms depends on the model, theirs was not available.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fedmtl.components import Param
+from strategies.aggregators import WKAFLAggregator
+from strategies.core.kinds import TaskWeights
+from strategies.flower.strategy import FlowerStrategy
+from strategies.recipes.papers import method
+from strategies.schedulers import Buffered
+from strategies.schedulers.options import BaselineBufferSize, Clock, Concurrency
+
+_CODE = "authors' code"
+
+
+@method(
+    "semi-asynchronous",
+    "Towards Efficient and Stable K-Asynchronous Federated Learning with Unbounded Stale Gradients on Non-IID Data",
+    arxiv="2203.01214",
+)
+def wkafl(
+    task_weights: TaskWeights | None = None,
+    *,
+    buffer_size: BaselineBufferSize = 10,
+    server_rate: Annotated[float, Param("the server's step for fresh updates", gt=0)] = 1.0,
+    rate_decay: Annotated[float, Param("decay of the step with the least staleness", ge=0, source=_CODE)] = 0.01,
+    momentum: Annotated[float, Param("share of the last direction in each update", ge=0, lt=1, source=_CODE)] = 0.1,
+    norm_bound: Annotated[float, Param("L2 norm to which updates are clipped", gt=0)] = 10.0,
+    cosine_bound: Annotated[float, Param("least agreement of an update that counts", ge=-1, lt=1, source=_CODE)] = 0.3,
+    sharpness: Annotated[float, Param("factor of the cosine in the exponential", ge=0, source=_CODE)] = 50.0,
+    late_from: Annotated[int, Param("version at which the second stage begins", ge=0, source=_CODE)] = 3500,
+    late_bound: Annotated[
+        float, Param("second stage: norms are at most so many times the estimate's", gt=0, source=_CODE)
+    ] = 5.0,
+    concurrency: Concurrency = None,
+    clock: Clock = "event",
+) -> FlowerStrategy:
+    """WKAFL: a staleness-weighted estimate of the direction picks and weighs the updates that agree with it."""
+    aggregator = WKAFLAggregator(
+        server_rate,
+        rate_decay,
+        momentum=momentum,
+        norm_bound=norm_bound,
+        cosine_bound=cosine_bound,
+        sharpness=sharpness,
+        late_from=late_from,
+        late_bound=late_bound,
+    )
+    scheduler = Buffered(buffer_size, concurrency=concurrency, clock=clock)
+    return FlowerStrategy(scheduler, aggregator, task_weights=task_weights, name="wkafl")

@@ -1,0 +1,86 @@
+"""Options of schedulers, which recipes and free compositions share: each with its meaning, range and provenance."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fedmtl.components import Param
+from strategies.schedulers.speeds import SpeedModelName
+
+_CODE = "authors' code"
+
+# Buffers.
+BufferSize = Annotated[int, Param("K, updates of an aggregation", ge=1, source="authors' code")]
+BaselineBufferSize = Annotated[int, Param("K, updates of an aggregation", ge=1, source="authors' code of FedQS")]
+Concurrency = Annotated[int | None, Param("clients busy at once, drawn at random; all if not set", ge=1)]
+MaxBuffer = Annotated[
+    int | None, Param("collect on beyond K until every task is among the updates, at most so many; K only if not set")
+]
+FlushSeconds = Annotated[
+    float | None,
+    Param(
+        "seconds that an update waits for others at most; then all that wait are aggregated; no limit if not set", gt=0
+    ),
+]
+BufferRule = Annotated[
+    Literal["drain", "one_per_tick"], Param("aggregate as often as K updates wait, or once per tick at most")
+]
+Clock = Annotated[
+    Literal["event", "tick"], Param("react to each arrival, or to all that arrive at one instant together")
+]
+Tick = Annotated[float, Param("length of a tick where one_per_tick leaves a backlog, seconds", gt=0)]
+TickOrder = Annotated[
+    Literal["sent", "client"],
+    Param("updates of one tick wait as their orders were sent, or by their clients' numbers (authors' code)"),
+]
+
+# Rounds.
+ClientsPerRound = Annotated[int | None, Param("clients whose answers make a round; all if not set", ge=1)]
+OverCommit = Annotated[float, Param("clients asked for each answer that a round needs; the slowest are late", ge=1)]
+Timeout = Annotated[
+    float | None, Param("seconds after which a round ends with the answers that are there; never if not set", gt=0)
+]
+Late = Annotated[Literal["reject", "keep"], Param("late updates are rejected, or aggregated with the next round")]
+StepBudget = Annotated[
+    float | None, Param("seconds that the steps of slow clients are fitted to; they do all if not set", gt=0)
+]
+
+# FedQueue's rounds of a fixed length.
+RoundSeconds = Annotated[float, Param("T, length of a round, seconds", gt=0)]
+Safety = Annotated[float, Param("kept free at a round's end, seconds", ge=0)]
+Smoothing = Annotated[float, Param("weight of the newest wait in its mean", gt=0, le=1, source=_CODE)]
+Tolerance = Annotated[float, Param("excess wait that is admitted, round lengths", ge=0, source=_CODE)]
+Timer = Annotated[float, Param("longest round, round lengths", gt=0, source=_CODE)]
+FirstJob = Annotated[int, Param("local steps of a client's first job", ge=1, source=_CODE)]
+LeastSteps = Annotated[int, Param("least local steps of a job", ge=1)]
+MostSteps = Annotated[int, Param("most local steps of a job", ge=1)]
+
+# FedCompass's groups.
+QMax = Annotated[int, Param("Q_max, most local steps of an order", ge=1, source=_CODE)]
+QMin = Annotated[int | None, Param("Q_min, fewest local steps; a fifth of q_max if not set", ge=1, source=_CODE)]
+LatencyFactor = Annotated[
+    float, Param("the paper's lambda: a group's cut-off over its expected duration", gt=1, source=_CODE)
+]
+SpeedMomentum = Annotated[
+    float, Param("mu, weight of the newest report in a client's seconds per step", gt=0, le=1, source=_CODE)
+]
+SpeedModelOption = Annotated[
+    SpeedModelName,
+    Param("seconds per step averaged (ema), or a fixed cost fitted beside them (affine)", source=_CODE),
+]
+FirstTask = Annotated[Literal["q_max", "q_min", "explicit"], Param("steps of a client's first order", source=_CODE)]
+FirstSteps = Annotated[int | None, Param("that number, where first_task = 'explicit'", ge=1)]
+JoinBound = Annotated[
+    float,
+    Param("a client may join a group with up to so many times q_max steps (legacy code: 1.2)", ge=1, source=_CODE),
+]
+LateTest = Annotated[
+    Literal["strict", "inclusive"], Param("late after the cut-off, or from it on (legacy code)", source=_CODE)
+]
+TimeoutFactor = Annotated[
+    float, Param("a member leaves its group after so many times lambda q_max S_i seconds; 0: never", ge=0)
+]
+TimeoutSeconds = Annotated[float | None, Param("the same in seconds, alike for all clients", gt=0)]
+EndFlush = Annotated[
+    bool, Param("apply the reports that are still kept when the run ends, as one last step", source=_CODE)
+]

@@ -1,0 +1,30 @@
+"""Updates count by the score by which their clients were chosen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from fedmtl.protocol import Update
+from strategies.core.kinds import Weighting
+from strategies.core.ledger import Ledger
+from strategies.selectors.hetero_select import HeteroSelect
+
+
+class ScoreWeights(Weighting):
+    """``p_i = S_i / sum S`` with the scores, scaled to 0..1, by which the clients were chosen.
+
+    Parameters
+    ----------
+    selector
+        Has the scores.
+    """
+
+    def __init__(self, selector: HeteroSelect) -> None:
+        self.selector = selector
+
+    def weights(self, updates: Sequence[Update], version: int, ledger: Ledger) -> tuple[float, ...]:
+        """The scores over their sum; equal weights if all are 0."""
+        scores = [self.selector.score_of(update.client) for update in updates]
+        total = math.fsum(scores)
+        return tuple(score / total if total > 0 else 1.0 / len(scores) for score in scores)
