@@ -7,7 +7,7 @@ import pytest
 from fedmtl.components import options_of
 from fedmtl.errors import ConfigError
 from simulations import Experiment
-from strategies.aggregators import GlobalArrays, Overwritten
+from strategies.aggregators import NewestMeta, Overwritten
 from strategies.core.part import parts_within
 from strategies.recipes.catalogue import STRATEGIES, build_strategy, strategy_options, training_options
 from strategies.recipes.fedqs import fedqs
@@ -41,7 +41,7 @@ def test_the_profile_is_also_there_for_who_calls_the_recipe() -> None:
     strategy = fedqs(profile="ref")
     assert isinstance(strategy.scheduler, Swept)
     inside = {type(part) for part in parts_within(strategy.aggregator)}
-    assert {Overwritten, GlobalArrays} <= inside
+    assert {Overwritten, NewestMeta} <= inside
     assert strategy.policy.constants["similarity"] == "ref_tensors"
     assert not strategy.policy.constants["adapt_momentum"]
 
