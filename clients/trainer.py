@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from clients.descent import Descent, views_of
-from clients.policies import adaptation
+from clients.policies import client_half
 from clients.policies.base import ClassAccuracy, Observed, Plan
 from clients.policies.step_rule import Compute, Workbench
 from fedmtl.balancing import build_balancer
@@ -67,7 +67,7 @@ class LocalTrainer:
         order
             The order.
         observed
-            What the client observed on receiving it (see :class:`clients.policies.base.Adaptation`).
+            What the client observed on receiving it (see :class:`clients.policies.base.ClientHalf`).
 
         Returns
         -------
@@ -77,7 +77,7 @@ class LocalTrainer:
         client = order.client
         tasks = self._data.tasks_of(client)
         base = order.base.vector.to(self.device)
-        half, observed = adaptation(order.policy), observed or {}
+        half, observed = client_half(order.policy), observed or {}
         plan = half.plan(order, observed, functools.partial(self._class_accuracy, client, base))
         self._vector.copy_(base if plan.start is None else plan.start)
         shard = self._data.shards[client]
@@ -128,11 +128,11 @@ class LocalTrainer:
             return balancer.gradients(network, inputs, targets, factors)
 
         step_of: Compute = gradients
-        if (technique := plan.technique) is not None:
+        if (rule := plan.step_rule) is not None:
             bench = self._workbench(network, tasks, shard, factors)
-            if (chosen := technique.start(bench)) is not None:
+            if (chosen := rule.start(bench)) is not None:
                 shard = shard[chosen.cpu()]
-            step_of = functools.partial(technique.gradients, gradients, network)
+            step_of = functools.partial(rule.gradients, gradients, network)
         if type(balancer).prepare is not Balancer.prepare:
             balancer.prepare(network, *self._examples(tasks, shard))
         for inputs, targets in self._minibatches(order, tasks, shard, steps):
@@ -145,8 +145,8 @@ class LocalTrainer:
                 trace.statistics.append(step.statistics)
             if step.sketches is not None:
                 trace.sketches.append(step.sketches)
-        if technique is not None:
-            technique.finish(bench)
+        if rule is not None:
+            rule.finish(bench)
         return trace
 
     def _workbench(

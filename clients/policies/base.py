@@ -1,6 +1,6 @@
-"""The client's half of a policy.
+"""The client's half of a policy: what all halves have in common.
 
-It has four moments. `observe` and `conclude` run where the client's own state lives: on the node in a deployment,
+A half has four moments. `observe` and `conclude` run where the client's own state lives: on the node in a deployment,
 beside the event heap in a simulation. `plan` and `report` run where the training does, which may be another process:
 before it and after it, they see only the order, what `observe` returned, and what the training made.
 """
@@ -14,7 +14,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from clients.policies.step_rule import Technique
+from clients.policies.step_rule import StepRule
 from fedmtl.protocol import TrainOrder, TrainSettings, Update
 
 ClientState = dict[str, float | Tensor]
@@ -26,7 +26,7 @@ Observed = Mapping[str, float | Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a client will do a job, and what it tells the server about that.
+    """How a client will do a job, and what it says of that to the server.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class Plan:
         For the update.
     correction
         A constant flat vector that is added to every step's gradient, shape [P], or None.
-    technique
+    step_rule
         What the client does otherwise than plain descent, or None.
     start
         The vector to start from in place of the order's, shape [P], or None; the update's delta is still taken
@@ -48,7 +48,7 @@ class Plan:
     feedback: bool = False
     similarity: float | None = None
     correction: Tensor | None = None
-    technique: Technique | None = None
+    step_rule: StepRule | None = None
     start: Tensor | None = None
 
 
@@ -90,7 +90,7 @@ class Probe(Protocol):
         ...
 
 
-class Adaptation(ABC):
+class ClientHalf(ABC):
     """The client's half of a policy; it keeps no state of its own.
 
     Attributes

@@ -37,12 +37,12 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from clients.policies.base import Adaptation, ClassAccuracy, ClientState, Observed, Plan, Probe
+from clients.policies.base import ClassAccuracy, ClientHalf, ClientState, Observed, Plan, Probe
 from fedmtl.protocol import TrainOrder, Update
 from fedmtl.similarity import dissimilarity, tensor_angles
 
 
-class FedQSAdaptation(Adaptation):
+class FedQSHalf(ClientHalf):
     """Types the client and adapts its training.
 
     The client keeps its learning rate, and, from an upload to its next order, that update (and where it forms L_g

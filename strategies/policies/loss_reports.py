@@ -27,7 +27,7 @@ class LossReports(ClientPolicy):
         The options of the compressor that are a client's own in an order from a version; None for none.
     """
 
-    name = "losses"
+    name = "loss-reports"
     needs = MappingProxyType({"local-steps": "a client that trains no step has no first losses"})
 
     def __init__(

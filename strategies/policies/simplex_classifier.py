@@ -24,7 +24,7 @@ class SimplexClassifier(ClientPolicy):
         Divides the logits in local training.
     """
 
-    name = "frozen-classifier"
+    name = "simplex-classifier"
 
     def __init__(self, temperature: float) -> None:
         self.temperature = temperature

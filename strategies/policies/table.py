@@ -102,7 +102,7 @@ def sharpness_aware(
     mix: Annotated[float, Param("share of the perturbed gradient", ge=0, le=1)] = 1.0,
 ) -> ClientPolicy:
     """Clients take their gradients where the loss is higher (SAM, as in DFedSAM)."""
-    return LocalTechnique("sharpness", {"rho": rho, "mix": mix, "dual": False})
+    return LocalTechnique("sharpness-aware", {"rho": rho, "mix": mix})
 
 
 def dual_corrected(
@@ -113,8 +113,8 @@ def dual_corrected(
 ) -> ClientPolicy:
     """Clients correct their drift by a dual variable, and descend at perturbed points (FedSpeed)."""
     return LocalTechnique(
-        "sharpness",
-        {"rho": rho, "mix": mix, "dual": True},
+        "dual-corrected",
+        {"rho": rho, "mix": mix},
         proximal=lam,
         provides=["duals"],
         needs={

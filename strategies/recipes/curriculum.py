@@ -2,7 +2,7 @@
 
 "When Do Curricula Work in Federated Learning?" (ICCV 2023, arXiv 2212.12712). Synchronous rounds of FedAvg, in which
 
-    each client trains on the easiest share of its examples,    :mod:`clients.techniques.curriculum`
+    each client trains on the easiest share of its examples,    :mod:`clients.policies.curriculum`
     by their loss under the model that it was sent;
     the clients are drawn from the easiest share of all,        :mod:`strategies.selectors.paced`
     by the loss that each last reported;

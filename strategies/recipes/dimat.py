@@ -5,7 +5,7 @@ no server. In a round every client i, with its model x_i of shape [P] and a row 
 
     puts the units of each neighbour's model x_l in the order of its own, by their activations
     x_i <- W_ii x_i + sum_l W_il (x_l aligned)
-    trains from there                                                :mod:`clients.techniques.merging`
+    trains from there                                                :mod:`clients.policies.merging`
 
 A round lasts until its slowest client is done; a client receives a model from each neighbour and sends its own to
 each. What a run calls the global model is the mean of the clients' models, unit by unit; where these drift far apart,

@@ -4,7 +4,7 @@
 
     min_W sum_c E max_{||x' - x|| <= rho} loss(f_W(x'), y).
 
-In a round each client takes its local steps on adversarial examples (:mod:`clients.techniques.adversary`), and
+In a round each client takes its local steps on adversarial examples (:mod:`clients.policies.adversarial`), and
 ``W += eta_global mean_c(Delta_c)``, vectors of shape [P]. The metrics of a run are those on the true examples.
 
 The paper is a theory and names no attack: projected gradient ascent of 7 steps of rho/4 in the maximum norm, clamped

@@ -7,7 +7,7 @@ head of a task of C classes on representations of d entries is frozen to the cor
 
 A client k with n_k examples, n_{k,c} of class c, trains the backbone with cross-entropy on the logits
 
-    phi_{k,c} M_c^T h / T,    phi_{k,c} = C n_{k,c} / n_k         :mod:`clients.techniques.frozen_classifier`
+    phi_{k,c} M_c^T h / T,    phi_{k,c} = C n_{k,c} / n_k         :mod:`clients.policies.simplex_classifier`
 
 and the server averages by examples, ``w[t+1] = sum_k p_k w_k`` with ``p_k = n_k / sum n``. The global model is judged
 with M itself.

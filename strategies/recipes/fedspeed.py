@@ -3,8 +3,8 @@
 "FedSpeed: Larger Local Interval, Less Communication Round, and Higher Generalization Accuracy" (ICLR 2023, arXiv
 2302.10429). Rounds over a set S of the N clients, vectors of shape [P], local steps of size eta:
 
-    g1 = grad(w), e = rho g1 / ||g1||, g2 = grad(w + e)         :mod:`clients.techniques.perturbation`
-    g  = (1 - mix) g1 + mix g2 + lambda (w - w[t] + h_i)        :mod:`clients.policies.sharpness_aware`
+    g1 = grad(w), e = rho g1 / ||g1||, g2 = grad(w + e)         :mod:`clients.policies.sharpness_aware`
+    g  = (1 - mix) g1 + mix g2 + lambda (w - w[t] + h_i)        :mod:`clients.policies.dual_corrected`
     w <- w - eta g                                              each step, from w[t] to w_i
     h_i <- h_i + w_i - w[t]                                     after the job; h_i = 0 at the start
     w[t+1] = (1/|S|) sum_{S} w_i + (1/N) sum_{all} h_i          :mod:`strategies.aggregators.dual`

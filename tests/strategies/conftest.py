@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from clients.policies import adaptation
+from clients.policies import client_half
 from clients.policies.base import ClassAccuracy
 from clients.sending import send_compressed
 from fedmtl.parameters import ParameterLayout
@@ -109,7 +109,7 @@ class ToyFleet(Fleet):
             assert client not in self.away, "an order for a client that is away"
             if self._absent(client, job, self.quirks.outage(client, job)):
                 continue
-            observed = adaptation(order.policy).observe(order, self.states.setdefault(client, {}))
+            observed = client_half(order.policy).observe(order, self.states.setdefault(client, {}))
             self.pending[order.key] = (order, observed, self.time)
             steps = order.steps or 2
             self._push(self.time + self.duration(client, job) * steps / 2, _ARRIVAL, client, job)
@@ -156,7 +156,7 @@ class ToyFleet(Fleet):
         order = self.pending.pop(key)[0]
         self._send_more(update, self.quirks.fault(key.client, key.job))
         update.arrived_at = self.time
-        adaptation(order.policy).conclude(order, update, self.states.setdefault(key.client, {}))
+        client_half(order.policy).conclude(order, update, self.states.setdefault(key.client, {}))
         send_compressed(order, update, self.states[key.client])
         return update
 
@@ -164,7 +164,7 @@ class ToyFleet(Fleet):
         order, observed, sent = self.pending[key]
         draw = derive_seed(0, "accuracy", key.client)
         accuracy = ClassAccuracy((draw % 21, 10), (20, 20))
-        half = adaptation(order.policy)
+        half = client_half(order.policy)
         plan = half.plan(order, observed, lambda: accuracy)
         aim, base = _aim(self.quirks.aim(key.client)), order.base.vector
         start = base if plan.start is None else plan.start
