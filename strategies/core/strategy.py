@@ -31,7 +31,7 @@ from fedmtl.protocol import (
 from fedmtl.randomness import derive_seed
 from strategies.core.compatibility import refuse_misfits
 from strategies.core.jobs import Jobs
-from strategies.core.kinds import Aggregator, ClientPolicy, Scheduler, Step, TaskWeights
+from strategies.core.kinds import Aggregator, ClientPolicy, Equal, Plain, Scheduler, Step, TaskWeights
 from strategies.core.ledger import Ledger
 from strategies.core.part import USUAL, Part, parts_within
 from strategies.core.update_checks import Asked, content_fault
@@ -74,8 +74,8 @@ class Strategy:
         name: str = "custom",
     ) -> None:
         self.scheduler = scheduler
-        self.task_weights = task_weights or TaskWeights()
-        self.aggregator, self.policy = self.task_weights.fit(aggregator, policy or ClientPolicy())
+        self.task_weights = task_weights or Equal()
+        self.aggregator, self.policy = self.task_weights.adjust(aggregator, policy or Plain())
         refuse_misfits(self._parts.values())
         self.name = name
         self.compressor: Compressor | None = None

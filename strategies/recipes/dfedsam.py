@@ -27,7 +27,7 @@ from strategies.aggregators.gossip import Gossip
 from strategies.aggregators.topologies import Degree, Topology, TopologyOption
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
-from strategies.policies.local import LocalTechnique
+from strategies.policies.sharpness_aware import SharpnessAware
 from strategies.recipes.papers import method
 from strategies.schedulers import Synchronous
 
@@ -48,7 +48,7 @@ def dfedsam(
     return FlowerStrategy(
         Synchronous(),
         Gossip(Topology(topology, degree), gossip_steps, mix_order),
-        LocalTechnique("sharpness-aware", {"rho": rho, "mix": 1.0}),
+        SharpnessAware(rho=rho),
         task_weights,
         name="dfedsam",
     )

@@ -26,8 +26,7 @@ from fedmtl.components import Param
 from strategies.aggregators import ModelAggregator
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
-from strategies.policies.simplex_classifier import SimplexClassifier
-from strategies.policies.table import Temperature
+from strategies.policies.simplex_classifier import SimplexClassifier, Temperature
 from strategies.recipes.papers import method
 from strategies.schedulers import Synchronous
 from strategies.weightings.options import WeightBase, base_weighting
@@ -49,7 +48,7 @@ def fedgela(
     return FlowerStrategy(
         Synchronous(clients_per_round),
         ModelAggregator(base_weighting(weight_base)),
-        SimplexClassifier(temperature),
+        SimplexClassifier(temperature=temperature),
         task_weights,
         name="fedgela",
     )

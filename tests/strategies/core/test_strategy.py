@@ -9,7 +9,7 @@ import torch
 
 from fedmtl.protocol import Arrival, Joined, Lost, TrainSettings
 from strategies.aggregators import GradientAggregator, ModelAggregator
-from strategies.core.kinds import ClientPolicy
+from strategies.core.kinds import Plain
 from strategies.core.strategy import Reaction, Strategy
 from strategies.policies import FedQSPolicy, Proximal
 from strategies.schedulers import Buffered, Compass
@@ -76,7 +76,7 @@ def test_an_update_that_cannot_be_used_is_rejected_and_its_client_goes_on(toys, 
     ],
 )
 def test_vectors_that_a_policy_relies_on_are_checked_like_the_update(toys, vectors, reason) -> None:
-    policy = ClientPolicy()
+    policy = Plain()
     policy.reported = ("change",)
     strategy = toys.ready(Strategy(Buffered(1), GradientAggregator(Uniform()), policy))
     strategy.orders(strategy.begin([0], 0.0).decision.assignments)
@@ -221,7 +221,7 @@ def test_no_base_vector_is_kept_for_gradient_aggregation(strategy) -> None:
 
 
 def test_orders_carry_model_job_settings_and_a_seed_of_their_own(toys) -> None:
-    strategy = Strategy(Buffered(2), GradientAggregator(Uniform()), Proximal(0.3), NTKMTLSR(w_max=5.0))
+    strategy = Strategy(Buffered(2), GradientAggregator(Uniform()), Proximal(mu=0.3), NTKMTLSR(w_max=5.0))
     settings = TrainSettings(epochs=3, learning_rate=0.05)
     strategy.initialise(toys.start_model(), settings, seed=4)
     orders = strategy.orders(strategy.begin(range(3), 0.0).decision.assignments)

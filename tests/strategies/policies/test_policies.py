@@ -77,4 +77,4 @@ def test_plain_and_proximal_settings(toys) -> None:
     settings = TrainSettings(proximal=0.1)
     model, ledger = toys.start_model(), Ledger()
     assert Plain().instruct(0, settings, model, ledger).settings is settings
-    assert Proximal(0.5).instruct(0, settings, model, ledger).settings.proximal == 0.5
+    assert Proximal(mu=0.5).instruct(0, settings, model, ledger).settings.proximal == 0.5

@@ -49,7 +49,7 @@ def update(
 def make(tasks: int, **options) -> tuple[PerTaskDeltas, PerTaskAggregator]:
     part = PerTaskDeltas(**options)
     part.prepare(GlobalModel(0, torch.zeros(layout(tasks).size), layout(tasks)), 0)
-    aggregator, _ = part.fit(GradientAggregator(Uniform()), build_strategy("fedbuff", {}).policy)
+    aggregator, _ = part.adjust(GradientAggregator(Uniform()), build_strategy("fedbuff", {}).policy)
     assert isinstance(aggregator, PerTaskAggregator)
     return part, aggregator
 
