@@ -84,7 +84,7 @@ class LocalTrainer:
         steps = local_steps(order, len(shard))
         trace = self._descend(order, plan, tasks, shard, base, steps)
         losses = _means(trace.losses)
-        factors = (1.0,) * len(tasks) if order.task_weights is None else tuple(order.task_weights[t] for t in tasks)
+        factors = (1.0,) * len(tasks) if order.task_factors is None else tuple(order.task_factors[t] for t in tasks)
         update = Update(
             client=client,
             job=order.job,
@@ -94,18 +94,16 @@ class LocalTrainer:
             steps=steps,
             tasks=tasks,
             task_losses=losses,
-            task_weights=_means(trace.weights) or factors,
+            mean_task_weights=_means(trace.weights) or factors,
             task_traces=_means(trace.statistics),
             task_sketches=torch.stack(trace.sketches).mean(0).cpu() if trace.sketches else None,
             learning_rate=plan.settings.learning_rate,
             momentum=plan.settings.momentum,
-            client_type=plan.client_type,
-            similarity=plan.similarity,
-            feedback=plan.feedback,
+            terms=plan.terms,
             failure=None if all(map(math.isfinite, losses)) else self._failure(tasks, trace.losses),
         )
         if update.failure is None and (report := half.report(order, observed, plan, update, trace.losses)) is not None:
-            update.terms, update.vectors = report.terms, report.vectors
+            update.terms, update.vectors = {**plan.terms, **report.terms}, report.vectors
         return update
 
     def _descend(
@@ -121,7 +119,7 @@ class LocalTrainer:
             cut(base) if plan.settings.proximal else None,
             None if plan.correction is None else cut(plan.correction.to(self.device)),
         )
-        factors = None if order.task_weights is None else [order.task_weights[task] for task in tasks]
+        factors = None if order.task_factors is None else [order.task_factors[task] for task in tasks]
         trace = _Trace([], [], [], [])
 
         def gradients(inputs: Tensor, targets: Sequence[Tensor]) -> StepGradients:

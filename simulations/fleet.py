@@ -143,7 +143,7 @@ class SimulatedFleet(Fleet):
         """Bytes down and up: 4 per float, the model restricted to the client's tasks, 4 for the version."""
         tasks = self._data.tasks_of(order.client)
         model = 4 * self._layout.size_for(tasks)
-        weights = 0 if order.task_weights is None else len(tasks)
+        weights = 0 if order.task_factors is None else len(tasks)
         vectors = sum(vector.numel() for vector in order.vectors.values())
         received, sent = order.transfers
         down = received * model + 4 + 4 * (len(order.terms) + weights + vectors)

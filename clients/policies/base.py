@@ -32,8 +32,8 @@ class Plan:
     ----------
     settings
         How to train.
-    client_type, feedback, similarity
-        For the update.
+    terms
+        What is known before the training and goes up with the update, for :attr:`Update.terms`.
     correction
         A constant flat vector that is added to every step's gradient, shape [P], or None.
     step_rule
@@ -44,9 +44,7 @@ class Plan:
     """
 
     settings: TrainSettings
-    client_type: str = ""
-    feedback: bool = False
-    similarity: float | None = None
+    terms: Mapping[str, float] = field(default_factory=dict)
     correction: Tensor | None = None
     step_rule: StepRule | None = None
     start: Tensor | None = None
@@ -54,12 +52,12 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Report:
-    """What a client sends up with its update, for :attr:`Update.terms` and :attr:`Update.vectors`.
+    """What a client sends up after the training, for :attr:`Update.terms` and :attr:`Update.vectors`.
 
     Attributes
     ----------
     terms
-        Scalars.
+        Scalars, beside the plan's.
     vectors
         Flat vectors, on the CPU.
     """

@@ -22,6 +22,9 @@ its bounds when it changes.
 A client stays untyped, with its own eta, the run's momentum and bit 0, in its first job and until f, f_bar, s and
 s_bar are all known and, but for s, not zero.
 
+Down: see :mod:`strategies.policies.fedqs`. Up: the terms ``similarity``, which is s, ``client_type``
+(:mod:`fedmtl.client_types`) and ``feedback``, which is 1; each is absent where there is no s, no type or no bit.
+
 Differences from the authors' code, which options of :func:`strategies.recipes.fedqs.fedqs` undo: L_g really is a
 difference of models, s is one value over the whole vector of parameters (batch-norm statistics left out), and held-out
 examples are never trained on. What is not finite counts as unknown. Their code compares angles; for a cosine the
@@ -38,6 +41,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from clients.policies.base import ClassAccuracy, ClientHalf, ClientState, Observed, Plan, Probe
+from fedmtl.client_types import TYPE_NUMBERS
 from fedmtl.protocol import TrainOrder, Update
 from fedmtl.similarity import dissimilarity, tensor_angles
 
@@ -65,7 +69,7 @@ class FedQSHalf(ClientHalf):
         return observed
 
     def plan(self, order: TrainOrder, observed: Observed, probe: Probe) -> Plan:
-        """Type, learning rate, momentum and feedback bit."""
+        """Learning rate and momentum; type, feedback bit and s as terms."""
         terms = {**order.constants, **order.terms}
         eta = float(observed.get("learning_rate", order.settings.learning_rate))
         similarity = observed.get("similarity")
@@ -80,15 +84,11 @@ class FedQSHalf(ClientHalf):
             eta = adapted_rate(terms, eta, client_type)
             if terms["adapt_momentum"]:
                 momentum = adapted_momentum(terms, s, client_type)
-        return Plan(
-            dataclasses.replace(order.settings, learning_rate=eta, momentum=momentum),
-            client_type=client_type,
-            feedback=client_type in ("FBC", "SBC-2"),
-            similarity=s,
-        )
+        settings = dataclasses.replace(order.settings, learning_rate=eta, momentum=momentum)
+        return Plan(settings, _said(client_type, s))
 
     def extra_bytes_up(self, order: TrainOrder) -> int:
-        """The similarity, a float, and the feedback bit, a byte."""
+        """The similarity, a float, and the feedback bit, a byte; the type is for the records, and not counted."""
         return 5
 
     def conclude(self, order: TrainOrder, update: Update, state: ClientState) -> None:
@@ -98,6 +98,15 @@ class FedQSHalf(ClientHalf):
             state["last_update"] = update.delta
             if order.constants["since_last"]:
                 state["received"] = order.base.vector
+
+
+def _said(client_type: str, s: float) -> dict[str, float]:
+    terms = {"similarity": s}
+    if client_type:
+        terms["client_type"] = TYPE_NUMBERS[client_type]
+    if client_type in ("FBC", "SBC-2"):
+        terms["feedback"] = 1.0
+    return terms
 
 
 def measured(order: TrainOrder, global_step: Tensor, last: Tensor) -> float | None:

@@ -172,6 +172,10 @@ class ClientPolicy(Part, ABC):
     def instruct(self, client: int, settings: TrainSettings, model: GlobalModel, ledger: Ledger) -> Instruction:
         """What the client's next order says."""
 
+    def fault(self, update: Update) -> str | None:
+        """Why what a client says cannot be true, so that its update must not be applied, or None."""
+        return None
+
     def compression(self, client: int, version: int) -> Mapping[str, Any]:
         """Options of the compressor, if there is one, that are a client's own in an order from this version."""
         return {}

@@ -49,7 +49,7 @@ Trait = Literal[
 ``"assigned-steps"``
     Every order says how many local steps to run.
 ``"feedback"``
-    Updates carry FedQS's feedback bit and similarity.
+    Updates carry FedQS's feedback bit and similarity, as terms.
 ``"duals"``
     Clients correct their steps by dual variables, which move by their updates.
 ``"duals-mean"``
@@ -77,12 +77,15 @@ class Part:
         What other parts can rely on.
     needs
         What the part relies on, each with the reason, as a clause that stands after a semicolon.
+    follows
+        Terms of updates that the ledger is to follow, each with the largest value that is credible; none is below 0.
     only_simulated
         Why real clients cannot do what the part asks of them; empty if they can.
     """
 
     provides: frozenset[Trait] = frozenset()
     needs: Mapping[Trait, str] = MappingProxyType({})
+    follows: Mapping[str, float] = MappingProxyType({})
     only_simulated: str = ""
 
     def prepare(self, model: GlobalModel, seed: int) -> None:

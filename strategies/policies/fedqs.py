@@ -1,7 +1,6 @@
 """The server's half of FedQS: it tells each client how fast and how similar it is among the others.
 
-The client's half, which types itself and adapts, is :mod:`clients.policies.fedqs`, which also says what comes up. What
-goes down with an order:
+The client's half, which types itself and adapts, is :mod:`clients.policies.fedqs`. What goes down with an order:
 
 ========================  =============================================================================================
 term                      meaning
@@ -14,19 +13,24 @@ term                      meaning
 The vector ``global_step`` is the pseudo-global gradient ``L_g = w[t] - w[t-1]``; absent at the first version. The
 options that say how strongly clients adapt are constants, as are the measure ``similarity``, the flag ``since_last``
 (whether the client is to form L_g itself) and the number ``judged_on``.
+
+What a client sends up are the terms ``similarity``, of which the ledger follows the mean, ``client_type`` and
+``feedback``, where it has them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from torch import Tensor
 
+from fedmtl.client_types import type_name
 from fedmtl.components import Param
 from fedmtl.errors import ConfigError
 from fedmtl.protocol import GlobalModel, TrainSettings, Update
-from fedmtl.similarity import SimilarityName
+from fedmtl.similarity import LARGEST, SimilarityName
 from strategies.core.kinds import ClientPolicy, Instruction
 from strategies.core.ledger import Ledger
 from strategies.weightings.fedqs_options import FrequencyCap
@@ -81,6 +85,7 @@ class FedQSPolicy(ClientPolicy):
 
     name = "fedqs"
     provides = frozenset({"feedback"})
+    follows = MappingProxyType({"similarity": LARGEST})
 
     def __init__(
         self,
@@ -134,13 +139,20 @@ class FedQSPolicy(ClientPolicy):
         vectors = {} if self._global_step is None else {"global_step": self._global_step}
         return Instruction(settings, terms, vectors)
 
+    def fault(self, update: Update) -> str | None:
+        """Whether the type is none, or the bit is no bit."""
+        number, bit = update.terms.get("client_type"), update.terms.get("feedback", 0.0)
+        if number is not None and not type_name(number):
+            return f"claims the client type {number:g}, which there is not"
+        return None if bit in (0.0, 1.0) else f"claims the feedback bit {bit:g}"
+
     def on_aggregated(self, before: GlobalModel, after: GlobalModel, updates: Sequence[Update], ledger: Ledger) -> None:
         """Form L_g and s_bar of the new version."""
         if self.lg_source == "previous":
             self._global_step = after.vector - before.vector
         elif self.lg_source == "ref_previous_model":
             self._global_step = before.vector
-        self._similarity_mean = ledger.mean_similarity
+        self._similarity_mean = ledger.mean("similarity")
 
     def _frequency_mean(self, ledger: Ledger) -> float | None:
         if self.fbar == "active" or not ledger.total:

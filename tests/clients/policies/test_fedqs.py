@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from clients.policies import CLIENT_HALVES, client_half
 from clients.policies.base import ClassAccuracy, ClientState, Plan
 from clients.policies.fedqs import FedQSHalf, accuracy_spread
+from fedmtl.client_types import type_name
 from fedmtl.errors import UserError
 from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import Balancing, GlobalModel, TrainOrder, TrainSettings, Update
@@ -55,6 +57,19 @@ def plan(
     return FedQSHalf().plan(asked, {"similarity": theta, "learning_rate": eta}, lambda: accuracy)
 
 
+class Said(NamedTuple):
+    client_type: str
+    feedback: bool
+    similarity: float | None
+
+
+def said(made: Plan) -> Said:
+    """What the client says of itself to the server."""
+    assert made.terms.get("feedback", 1.0) == 1.0
+    number, similarity = made.terms.get("client_type"), made.terms.get("similarity")
+    return Said(type_name(number), "feedback" in made.terms, similarity)
+
+
 def update(delta: torch.Tensor | None = None, **fields: object) -> Update:
     return Update(0, 1, 3, torch.ones(LAYOUT.size) if delta is None else delta, 10, 2, **fields)
 
@@ -72,7 +87,7 @@ def update(delta: torch.Tensor | None = None, **fields: object) -> Update:
 )
 def test_the_five_types(f: float, theta: float, accuracy: ClassAccuracy, expected: tuple) -> None:
     made = plan(f, 0.01, theta, 60.0, accuracy)
-    assert (made.client_type, made.feedback, made.similarity) == (expected[0], expected[3], theta)
+    assert said(made) == (expected[0], expected[3], theta)
     assert made.settings.learning_rate == pytest.approx(expected[1])
     assert made.settings.momentum == pytest.approx(expected[2])
 
@@ -83,7 +98,7 @@ def test_only_a_slow_and_biased_client_is_probed() -> None:
 
     for f, theta in ((0.02, 70.0), (0.02, 50.0), (0.005, 50.0)):
         asked = order(frequency=f, frequency_mean=0.01, similarity_mean=60.0)
-        assert FedQSHalf().plan(asked, {"similarity": theta}, never).client_type
+        assert said(FedQSHalf().plan(asked, {"similarity": theta}, never)).client_type
 
 
 @pytest.mark.parametrize(("G", "momentum"), [(1.0, 0.1), (0.9, 0.322222), (0.8, 0.5), (0.3, 0.5), (0.0, 0.5)])
@@ -121,13 +136,14 @@ def test_typing_is_total_and_exclusive_and_stays_in_bounds(
     f: float, f_bar: float, theta: float, theta_bar: float, eta: float, uneven: bool
 ) -> None:
     made = plan(f, f_bar, theta, theta_bar, UNEVEN if uneven else EVEN, eta)
+    client_type, feedback, _ = said(made)
     fast, biased = f > f_bar, theta > theta_bar
     slow_type = ("SBC-2" if uneven else "SBC-1") if biased else "SUC"
-    assert made.client_type == (("FBC" if biased else "FUC") if fast else slow_type)
-    assert made.feedback == (made.client_type in ("FBC", "SBC-2"))
+    assert client_type == (("FBC" if biased else "FUC") if fast else slow_type)
+    assert feedback == (client_type in ("FBC", "SBC-2"))
     assert 0.001 <= made.settings.learning_rate <= 0.2
     m = made.settings.momentum
-    assert m == 0.0 if made.feedback else 0.1 <= m <= 0.5 + 1e-12
+    assert m == 0.0 if feedback else 0.1 <= m <= 0.5 + 1e-12
 
 
 @pytest.mark.parametrize(
@@ -142,7 +158,7 @@ def test_typing_is_total_and_exclusive_and_stays_in_bounds(
 )
 def test_who_is_not_known_well_enough_stays_untyped(known: dict) -> None:
     made = FedQSHalf().plan(order(momentum=0.3, **known), {"similarity": 50.0, "learning_rate": 0.07}, lambda: EVEN)
-    assert (made.client_type, made.feedback, made.similarity) == ("", False, 50.0)
+    assert said(made) == ("", False, 50.0)
     assert (made.settings.learning_rate, made.settings.momentum) == (0.07, 0.3)
 
 

@@ -186,12 +186,13 @@ def test_the_feedback_bit_that_counts_is_the_one_uploaded_with_the_update(toys) 
     weighting = FedQSWeights(Uniform(), phi=0.1)
     strategy = toys.ready(Strategy(Buffered(3), GradientAggregator(weighting), FedQSPolicy()))
     strategy.orders(strategy.begin(range(3), 0.0).decision.assignments)
-    arrive(strategy, toys.make_update(0, 0, feedback=True, similarity=80.0, client_type="FBC"))
-    arrive(strategy, toys.make_update(0, 1, feedback=False, similarity=20.0, client_type="FUC"))
+    arrive(strategy, toys.make_update(0, 0, terms=toys.fedqs_terms(feedback=True, similarity=80.0, client_type="FBC")))
+    arrive(strategy, toys.make_update(0, 1, terms=toys.fedqs_terms(similarity=20.0, client_type="FUC")))
     reaction = strategy.on_event(Arrival(1.0, toys.make_update(1)))
     aggregation = strategy.aggregate(reaction.decision, 1.0)
-    assert [(u.feedback, u.similarity) for u in aggregation.updates] == [(True, 80.0), (False, 20.0), (False, None)]
-    assert strategy.ledger.similarity[0] == 20.0
+    said = [(update.terms.get("feedback"), update.terms.get("similarity")) for update in aggregation.updates]
+    assert said == [(1.0, 80.0), (None, 20.0), (None, None)]
+    assert strategy.ledger.reports("similarity").latest[0] == 20.0
     # f_0 = 2/3 counts both updates, theta_bar = 20 the newest of each client; G = 80 / 20 is capped at 2.
     raised = (math.e / 2) ** (0.1 - 2 / 3) * (1 + 2**2)
     assert aggregation.weights == pytest.approx([raised / (raised + 2), 1 / (raised + 2), 1 / (raised + 2)])
@@ -231,7 +232,7 @@ def test_orders_carry_model_job_settings_and_a_seed_of_their_own(toys) -> None:
         assert order.base is strategy.model
         assert (order.settings.epochs, order.settings.learning_rate, order.settings.proximal) == (3, 0.05, 0.3)
         assert (order.balancing.name, dict(order.balancing.options)) == ("ntkmtl-sr", {"w_max": 5.0})
-        assert (order.policy, order.task_weights) == ("plain", None)
+        assert (order.policy, order.task_factors) == ("plain", None)
 
 
 def test_task_weights_by_name() -> None:
