@@ -13,13 +13,12 @@ from torch import Tensor
 
 from clients.descent import Descent, views_of
 from clients.policies import client_half
-from clients.policies.base import ClassAccuracy, Observed, Plan
+from clients.policies.base import Choice, ClassAccuracy, Observed, Plan
 from clients.policies.step_rule import Compute, Workbench
 from fedmtl.balancing import build_balancer
 from fedmtl.balancing.base import Balancer, StepGradients
 from fedmtl.balancing.network import TaskNetwork
 from fedmtl.data.federated import FederatedData
-from fedmtl.data.holdout import first_of_each_class
 from fedmtl.hardware import usable_device
 from fedmtl.models.multitask import MultiTaskModel, judging
 from fedmtl.parameters import ParameterLayout
@@ -214,14 +213,14 @@ class LocalTrainer:
                     return f"loss of task {self._data.tasks[task].name!r} is {loss} in step {step}"
         return "losses are finite, but too large for their mean"
 
-    def _class_accuracy(self, client: int, base: Tensor, trained: int = 0) -> ClassAccuracy:
+    def _class_accuracy(self, client: int, base: Tensor, chosen: Choice | None = None) -> ClassAccuracy:
         """The received model's accuracy for the first task with classes (:class:`clients.policies.base.Probe`)."""
-        index = (self._data.shards if trained else self._data.validation)[client].to(self.device)
+        index = (self._data.shards if chosen else self._data.validation)[client].to(self.device)
         task = next((t for t in self._data.tasks_of(client) if self._data.tasks[t].kind != "regression"), None)
         if task is None or len(index) == 0:
             return ClassAccuracy((), ())
-        if trained:
-            index = index[first_of_each_class(self._train.targets[task][index], trained)]
+        if chosen:
+            index = index[chosen(self._train.targets[task][index])]
         self._vector.copy_(base)
         with judging(self._model):
             head = self._model.heads[self._data.tasks[task].name]

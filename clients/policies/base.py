@@ -8,7 +8,7 @@ before it and after it, they see only the order, what `observe` returned, and wh
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -80,11 +80,15 @@ class ClassAccuracy:
     examples: tuple[int, ...]
 
 
+Choice = Callable[[Tensor], Tensor]
+"""Chooses among examples by their labels, shape [n]; returns bool, shape [n]."""
+
+
 class Probe(Protocol):
     """Evaluates the received model when called (only then)."""
 
-    def __call__(self, trained: int = 0) -> ClassAccuracy:
-        """Accuracy on the client's held-out examples, or on the first so many of each class that it trains on."""
+    def __call__(self, chosen: Choice | None = None) -> ClassAccuracy:
+        """Accuracy on the client's held-out examples, or on those chosen among the ones that it trains on."""
         ...
 
 

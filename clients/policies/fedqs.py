@@ -35,15 +35,15 @@ dissimilarities.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 
 from torch import Tensor
 
 from clients.policies.base import ClassAccuracy, ClientHalf, ClientState, Observed, Plan, Probe
+from clients.policies.reference_faults import measured_by_tensors, probe_for
 from fedmtl.client_types import TYPE_NUMBERS
 from fedmtl.protocol import TrainOrder, Update
-from fedmtl.similarity import dissimilarity, tensor_angles
+from fedmtl.similarity import dissimilarity
 
 
 class FedQSHalf(ClientHalf):
@@ -76,9 +76,7 @@ class FedQSHalf(ClientHalf):
         if similarity is None:
             return Plan(dataclasses.replace(order.settings, learning_rate=eta))
         s = float(similarity)
-        if trained := order.constants.get("judged_on"):
-            probe = functools.partial(probe, trained)
-        client_type = client_type_of(terms, s, probe)
+        client_type = client_type_of(terms, s, probe_for(order, probe))
         momentum = order.settings.momentum
         if client_type:
             eta = adapted_rate(terms, eta, client_type)
@@ -113,8 +111,7 @@ def measured(order: TrainOrder, global_step: Tensor, last: Tensor) -> float | No
     """The measure s of these two, of shape [P] each; None where it is not defined."""
     layout, name = order.base.layout, order.constants["similarity"]
     if name == "ref_tensors":
-        ends = [entry for entry in layout.entries if entry.stop <= layout.trainable.stop]
-        return tensor_angles(global_step, last, [slice(entry.start, entry.stop) for entry in ends])
+        return measured_by_tensors(layout, global_step, last)
     return dissimilarity(global_step[layout.trainable], last[layout.trainable], name)
 
 

@@ -36,7 +36,7 @@ from strategies.core.ledger import Ledger
 from strategies.weightings.fedqs_options import FrequencyCap
 
 MeasureName = SimilarityName | Literal["ref_tensors"]
-"""A measure of :func:`fedmtl.similarity.dissimilarity`, or :func:`fedmtl.similarity.tensor_angles`."""
+"""A measure of :func:`fedmtl.similarity.dissimilarity`, or that of :mod:`clients.policies.reference_faults`."""
 
 GlobalStepName = Literal["previous", "since_last", "ref_previous_model"]
 

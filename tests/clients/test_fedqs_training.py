@@ -11,7 +11,7 @@ import torch
 from clients.trainer import LocalTrainer
 from fedmtl.client_types import type_name
 from fedmtl.data.federated import Examples, FederatedData
-from fedmtl.data.holdout import first_of_each_class, hold_out
+from fedmtl.data.holdout import hold_out
 from fedmtl.models import build_model
 from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import Balancing, GlobalModel, TrainOrder, TrainSettings, Update
@@ -125,9 +125,3 @@ def test_a_client_can_be_judged_on_the_first_examples_that_it_trains_on() -> Non
     data.train.features[ones[:3], 0] = 1.0
     assert [judged(on) for on in (0, 3)] == ["SBC-2", "SBC-1"]
     assert judged(9) == "SBC-2"  # a third of the second class is right
-
-
-def test_the_first_of_each_class_are_counted_in_the_examples_order() -> None:
-    labels = torch.tensor([2, 0, 2, 2, 1, 0, 2])
-    assert first_of_each_class(labels, 2).tolist() == [True, True, True, False, True, True, False]
-    assert first_of_each_class(labels.float(), 1).tolist() == [True, True, False, False, True, False, False]
