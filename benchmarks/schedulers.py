@@ -32,7 +32,7 @@ from strategies.selectors.paced import PacedSelector
 SELECTORS: dict[str, Callable[[], Selector]] = {
     "Oort": OortSelector,
     "HeteRo-Select": HeteroSelect,
-    "curriculum": lambda: PacedSelector(order="easy_first", start=0.3, rounds=200),
+    "curriculum": PacedSelector,
 }
 
 

@@ -51,7 +51,7 @@ def curriculum(
             raise ConfigError(
                 f"client_order = {client_order!r} chooses among clients: set clients_per_round, or use 'none'"
             )
-        selector = PacedSelector(order=client_order, start=start, rounds=versions)
+        selector = PacedSelector(client_order=client_order, start=start, versions=versions)
     return FlowerStrategy(
         Synchronous(clients_per_round, selector=selector),
         ModelAggregator(base_weighting(weight_base)),

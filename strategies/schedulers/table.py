@@ -151,7 +151,7 @@ def queued(
 def selector_of(name: SelectionName) -> Selector | None:
     """A new selector with its recipe's defaults; None for chance. The policy `loss-reports` gives it better losses."""
     if name == "curriculum":
-        return PacedSelector(order="easy_first", start=0.3, rounds=200)
+        return PacedSelector()
     return None if name == "random" else OortSelector() if name == "oort" else HeteroSelect()
 
 

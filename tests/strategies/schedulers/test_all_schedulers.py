@@ -49,7 +49,7 @@ SCHEDULERS: dict[str, Callable[[], Scheduler]] = {
     "synchronous, Oort, 3 a round": lambda: Synchronous(3, selector=OortSelector(), over_commit=1.1, timeout=9.0),
     "synchronous, HeteRo-Select, 3 a round": lambda: Synchronous(3, selector=HeteroSelect()),
     "synchronous, curriculum, 3 a round": lambda: Synchronous(
-        3, selector=PacedSelector(order="hard_first", start=0.3, rounds=9), timeout=9.0, late="keep"
+        3, selector=PacedSelector(client_order="hard_first", versions=9), timeout=9.0, late="keep"
     ),
     "asynchronous": Asynchronous,
     "asynchronous, 3 busy": lambda: Asynchronous(3),
@@ -294,7 +294,7 @@ def lines_run(call: Callable[..., object], *arguments: object) -> int:
 
     def trace(frame: FrameType, event: str, argument: object) -> object:
         nonlocal count
-        count += event == "line" and "schedulers" in frame.f_code.co_filename
+        count += event == "line" and "strategies/schedulers/" in frame.f_code.co_filename
         return trace
 
     before = sys.gettrace()
