@@ -28,6 +28,7 @@ from strategies.flower.strategy import FlowerStrategy
 from strategies.policies.table import dual_corrected
 from strategies.recipes.papers import method
 from strategies.schedulers import Synchronous
+from strategies.schedulers.options import ClientsDrawn
 from strategies.weightings import Uniform
 
 _CODE = "authors' code"
@@ -44,9 +45,10 @@ def fedspeed(
     lam: Annotated[float, Param("lambda, factor of drift and dual", ge=0, source=_CODE)] = 0.1,
     rho: Annotated[float, Param("norm of the climb; 0 for one gradient a step", ge=0, source=_CODE)] = 0.1,
     mix: Annotated[float, Param("share of the perturbed gradient", ge=0, le=1, source=_CODE)] = 1.0,
-    clients_per_round: Annotated[int | None, Param("clients drawn for a round; all if not set", ge=1)] = None,
+    clients_per_round: ClientsDrawn = None,
 ) -> FlowerStrategy:
     """FedSpeed: rounds of proximal steps with perturbed gradients and a dual correction."""
     policy = dual_corrected(lam=lam, rho=rho, mix=mix)
     aggregator = DualAveraged(Uniform())
-    return FlowerStrategy(Synchronous(clients_per_round), aggregator, policy, task_weights, name="fedspeed")
+    scheduler = Synchronous(clients_per_round=clients_per_round)
+    return FlowerStrategy(scheduler, aggregator, policy, task_weights, name="fedspeed")

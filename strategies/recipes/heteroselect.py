@@ -68,8 +68,8 @@ def heteroselect(
         diversity=diversity, fairness=fairness, staleness=staleness, temperature=temperature, fair_by=fair_by
     )
     scheduler = Synchronous(
-        clients_per_round,
-        selector=selector,
+        selector,
+        clients_per_round=clients_per_round,
         over_commit=over_commit,
         timeout=timeout,
         late=late,

@@ -72,8 +72,8 @@ def oort(
         blacklist_rounds=blacklist_rounds,
     )
     scheduler = Synchronous(
-        clients_per_round,
-        selector=selector,
+        selector,
+        clients_per_round=clients_per_round,
         over_commit=over_commit,
         timeout=timeout,
         late=late,

@@ -332,7 +332,7 @@ def test_heteroselects_scores_may_set_learning_rates(toys) -> None:
     strategy = toys.ready(build_strategy("heteroselect", {"clients_per_round": 2, "score_rate": True}))
     scheduler = strategy.scheduler
     strategy.begin(range(6), 0.0)
-    scheduler.selector.candidates["score"][:] = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    scheduler.selection.candidates["score"][:] = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
     told = [strategy.policy.instruct(c, TrainSettings(), toys.start_model(), Ledger()) for c in range(6)]
     rates = [instruction.settings.learning_rate for instruction in told]
     assert rates == pytest.approx([0.1, 0.12, 0.14, 0.15, 0.15, 0.15])
