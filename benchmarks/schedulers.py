@@ -32,40 +32,40 @@ from strategies.selectors.paced import PacedSelector
 SELECTORS: dict[str, Callable[[], Selector]] = {
     "Oort": OortSelector,
     "HeteRo-Select": HeteroSelect,
-    "curriculum": lambda: PacedSelector(order="easy_first", start=0.3, rounds=200),
+    "curriculum": PacedSelector,
 }
 
 
 def rounds_of_ten(selector: Callable[[], Selector]) -> Callable[[], Scheduler]:
     """Rounds of ten that the selector chooses."""
-    return lambda: Synchronous(10, selector=selector())
+    return lambda: Synchronous(clients_per_round=10, selection=selector())
 
 
 def hundred_busy(selector: Callable[[], Selector]) -> Callable[[], Scheduler]:
     """A buffer of ten, and a hundred busy clients that the selector chooses."""
-    return lambda: Buffered(10, concurrency=100, selector=selector())
+    return lambda: Buffered(buffer_size=10, concurrency=100, selection=selector())
 
 
 SCHEDULERS: dict[str, Callable[[], Scheduler]] = {
     "synchronous, everybody": Synchronous,
     "synchronous, everybody, steps to fit": lambda: Synchronous(step_budget=20.0),
-    "synchronous, 10 a round": lambda: Synchronous(10),
-    "synchronous, 10 a round of 13, time-out": lambda: Synchronous(10, over_commit=1.3, timeout=40.0),
+    "synchronous, 10 a round": lambda: Synchronous(clients_per_round=10),
+    "synchronous, 10 a round of 13, time-out": lambda: Synchronous(clients_per_round=10, over_commit=1.3, timeout=40.0),
     **{f"synchronous, 10 a round, {name}": rounds_of_ten(make) for name, make in SELECTORS.items()},
     "asynchronous, everybody": Asynchronous,
-    "asynchronous, 100 busy": lambda: Asynchronous(100),
+    "asynchronous, 100 busy": lambda: Asynchronous(concurrency=100),
     "buffered, everybody": Buffered,
     "buffered, 100 busy": lambda: Buffered(concurrency=100),
     "buffered, everybody, ticks": lambda: Buffered(clock="tick"),
-    "buffered, every task": lambda: Buffered(max_size=20),
+    "buffered, every task": lambda: Buffered(max_buffer=20),
     **{f"buffered, 100 busy, {name}": hundred_busy(make) for name, make in SELECTORS.items()},
     "compass": Compass,
     "compass, affine": lambda: Compass(speed_model="affine"),
     "lag-tolerant, quota of 10": LagTolerant,
-    "lag-tolerant, quota of 10,000": lambda: LagTolerant(10_000),
+    "lag-tolerant, quota of 10,000": lambda: LagTolerant(buffer_size=10_000),
     "pooled": Pooled,
     "pooled, 100 busy": lambda: Pooled(concurrency=100),
-    "queued": lambda: Queued(60.0),
+    "queued": lambda: Queued(round_seconds=60.0),
     "tiered, everybody": Tiered,
     "tiered, 10 a round": lambda: Tiered(clients_per_round=10),
 }

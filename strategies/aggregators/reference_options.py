@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from fedmtl.components import Param
 from strategies.aggregators import NewestMeta, Overwritten, Statistics
 from strategies.core.kinds import Aggregator
-from strategies.schedulers import Buffered, Swept
 
 Updates = Annotated[
     Literal["snapshot", "ref_overwrite"],
@@ -25,9 +23,6 @@ BatchNormBuffers = Annotated[
         "for a model without",
     ),
 ]
-
-BUFFERS: Mapping[str, type[Buffered]] = {"sent": Buffered, "client": Swept}
-"""The buffer of each tick order."""
 
 
 def waiting_updates(aggregator: Aggregator, updates: Updates) -> Aggregator:

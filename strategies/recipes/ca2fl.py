@@ -44,7 +44,7 @@ def ca2fl(
 ) -> FlowerStrategy:
     """CA2FL: cached updates of all clients calibrate the buffered ones."""
     return FlowerStrategy(
-        Buffered(buffer_size, concurrency=concurrency, clock=clock),
+        Buffered(buffer_size=buffer_size, concurrency=concurrency, clock=clock),
         CalibratedAggregator(base_weighting(weight_base), server_rate, cache),
         task_weights=task_weights,
         name="ca2fl",

@@ -26,6 +26,7 @@ from strategies.flower.strategy import FlowerStrategy
 from strategies.policies.curriculum import Curriculum, ExampleOrder, Opened
 from strategies.recipes.papers import method
 from strategies.schedulers import Synchronous
+from strategies.schedulers.options import ClientsDrawn
 from strategies.selectors.paced import PacedSelector
 from strategies.weightings.options import WeightBase, base_weighting
 
@@ -40,19 +41,19 @@ def curriculum(
     client_order: Annotated[
         Literal["easy_first", "hard_first", "none"], Param("which clients come first", source="paper")
     ] = "easy_first",
-    clients_per_round: Annotated[int | None, Param("clients drawn for a round; all if not set", ge=1)] = 10,
+    clients_per_round: ClientsDrawn = 10,
     weight_base: WeightBase = "data_size",
 ) -> FlowerStrategy:
     """Curricula: rounds on easy examples and easy clients first, and on all of them later."""
-    selector = None
+    selection = None
     if client_order != "none":
         if clients_per_round is None:
             raise ConfigError(
                 f"client_order = {client_order!r} chooses among clients: set clients_per_round, or use 'none'"
             )
-        selector = PacedSelector(order=client_order, start=start, rounds=versions)
+        selection = PacedSelector(client_order=client_order, start=start, versions=versions)
     return FlowerStrategy(
-        Synchronous(clients_per_round, selector=selector),
+        Synchronous(selection, clients_per_round=clients_per_round),
         ModelAggregator(base_weighting(weight_base)),
         Curriculum(start=start, versions=versions, order=order),
         task_weights,

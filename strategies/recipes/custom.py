@@ -1,4 +1,4 @@
-"""Free composition: any scheduler, aggregator, weighting and client policy, by name.
+"""Free composition: any scheduler, selector, aggregator, weighting and client policy, by name.
 
 A part is its name alone, or a section with its name and options; parts inside a part are sections of it::
 
@@ -14,7 +14,9 @@ A part is its name alone, or a section with its name and options; parts inside a
     name = "share-of-all"
     base = "fedqs"
 
-or, on the command line, ``--set strategy.scheduler.name=compass --set strategy.scheduler.q_max=20``. The one
+or, on the command line, ``--set strategy.scheduler.name=compass --set strategy.scheduler.q_max=20``. A part's options
+are the keyword-only parameters of its builder, and the parts inside it the others, each of the kind that its annotation
+names; where there may be none (``Selector | None``), one is taken whose builder makes none (``"random"``). The one
 `weighting` goes to whatever aggregator asks for weights, however deep it is. Task weights come from [balancing]. A
 combination that makes no sense is refused with the reason; a part that goes with one scheduler alone (tier-models,
 scaled-rate) is given the composition's.
@@ -24,7 +26,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, get_type_hints
+from types import NoneType
+from typing import Annotated, Any, get_args, get_type_hints
 
 from fedmtl.components import Param, check_options, choose
 from fedmtl.errors import ConfigError
@@ -35,16 +38,22 @@ from strategies.flower.strategy import FlowerStrategy
 from strategies.policies.table import POLICIES
 from strategies.recipes.papers import method
 from strategies.schedulers.table import SCHEDULERS
+from strategies.selectors import Selector
+from strategies.selectors.table import SELECTORS
 from strategies.weightings.table import WEIGHTINGS
 
 Section = str | dict[str, Any]
 Tree = dict[str, Any]
-"""A part with every option written out: its name, its options, and the trees of the parts inside it."""
+"""A part with every option written out: its name, its options, and the trees of the parts inside it.
 
-Builder = Callable[..., Part]
+Of a selector without options, such as chance, the name alone stands there.
+"""
+
+Builder = Callable[..., Part | None]
 
 KINDS: Mapping[type[Part], tuple[Mapping[str, Builder], str]] = {
     Scheduler: (SCHEDULERS, "buffered"),
+    Selector: (SELECTORS, "random"),
     Aggregator: (AGGREGATORS, "gradient"),
     Weighting: (WEIGHTINGS, "uniform"),
     ClientPolicy: (POLICIES, "plain"),
@@ -96,12 +105,18 @@ def complete_parts(
     return trees
 
 
-def inner_parts(build: Callable[..., Part]) -> dict[str, type[Part]]:
+def inner_parts(build: Builder) -> dict[str, type[Part]]:
     """The parts inside a part: parameters of its builder that are no options, and their kinds."""
     target = build.__init__ if inspect.isclass(build) else build
     hints = get_type_hints(target)
     named = (p for p in inspect.signature(build).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD)
-    return {parameter.name: hints[parameter.name] for parameter in named}
+    return {parameter.name: _kind(hints[parameter.name]) for parameter in named}
+
+
+def _kind(annotation: Any) -> type[Part]:
+    """The kind of part that an annotation names, such as ``Weighting`` or ``Selector | None``."""
+    kind: type[Part] = next((one for one in get_args(annotation) if one is not NoneType), annotation)
+    return kind
 
 
 def beside(kind: type[Part], other: type[Part]) -> bool:
@@ -123,7 +138,8 @@ def _complete(kind: type[Part], given: Section, key: str) -> Tree:
         section: Any = options.pop(inner, {})
         if not isinstance(section, str | Mapping):
             raise ConfigError(f"{key}.{inner} = {section!r}: should be a part's name, or a section [{key}.{inner}]")
-        tree[inner] = _complete(inner_kind, section if isinstance(section, str) else dict(section), f"{key}.{inner}")
+        part = _complete(inner_kind, section if isinstance(section, str) else dict(section), f"{key}.{inner}")
+        tree[inner] = part["name"] if inner_kind is Selector and len(part) == 1 else part
     return tree | check_options(build, options, key, name)
 
 
@@ -151,4 +167,4 @@ class _Composition:
             return self.made[inner]
         subtree = self.weights if name == _WEIGHTING else tree[name]
         assert subtree is not None, "complete_parts makes one wherever weights are asked for"
-        return self.build(inner, subtree)
+        return self.build(inner, {"name": subtree} if isinstance(subtree, str) else subtree)

@@ -49,8 +49,8 @@ def defedavg(
     concurrency: Concurrency = None,
 ) -> FlowerStrategy:
     """DeFedAvg: the mean of n delayed updates, drawn from all that have arrived."""
-    scheduler: Scheduler = Buffered(buffer_size, concurrency=concurrency)
+    scheduler: Scheduler = Buffered(buffer_size=buffer_size, concurrency=concurrency)
     if sampling == "uniform":
-        scheduler = Pooled(buffer_size, concurrency=concurrency, tick=tick)
+        scheduler = Pooled(buffer_size=buffer_size, concurrency=concurrency, tick=tick)
     aggregator = GradientAggregator(base_weighting(weight_base), server_rate)
     return FlowerStrategy(scheduler, aggregator, task_weights=task_weights, name="defedavg")

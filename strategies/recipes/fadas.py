@@ -80,7 +80,7 @@ def fadas(
     optimizer = AMSGrad(server_rate, beta1, beta2, eps, v0=0.0, bias_correction=True)
     schedule = DelayAdaptiveRate(server_rate, tau_c if rate == "threshold" else None)
     return FlowerStrategy(
-        Buffered(buffer_size, concurrency=concurrency, clock=clock),
+        Buffered(buffer_size=buffer_size, concurrency=concurrency, clock=clock),
         Optimized(GradientAggregator(base_weighting(weight_base)), optimizer, schedule),
         task_weights=task_weights,
         name="fadas",

@@ -23,6 +23,7 @@ from strategies.flower.strategy import FlowerStrategy
 from strategies.policies.adversarial import Adversarial, AttackSteps, BallNorm, Radius, StepSize
 from strategies.recipes.papers import method
 from strategies.schedulers import Synchronous
+from strategies.schedulers.options import ClientsDrawn
 from strategies.weightings.options import WeightBase, base_weighting
 
 
@@ -35,12 +36,12 @@ def fal(
     step_size: StepSize = 0.25,
     norm: BallNorm = "inf",
     server_rate: Annotated[float, Param("eta_global, the server's step", gt=0)] = 1.0,
-    clients_per_round: Annotated[int | None, Param("clients drawn for a round; all if not set", ge=1)] = None,
+    clients_per_round: ClientsDrawn = None,
     weight_base: WeightBase = "uniform",
 ) -> FlowerStrategy:
     """FAL: rounds of training on adversarial examples."""
     return FlowerStrategy(
-        Synchronous(clients_per_round),
+        Synchronous(clients_per_round=clients_per_round),
         GradientAggregator(base_weighting(weight_base), server_rate),
         Adversarial(rho=rho, attack_steps=attack_steps, step_size=step_size, norm=norm),
         task_weights,

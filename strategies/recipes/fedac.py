@@ -58,7 +58,7 @@ def fedac(
 ) -> FlowerStrategy:
     """FedAC: updates that agree with the server's movement count more; momentum looks ahead; variates correct drift."""
     return FlowerStrategy(
-        Buffered(buffer_size, concurrency=concurrency, clock=clock),
+        Buffered(buffer_size=buffer_size, concurrency=concurrency, clock=clock),
         Optimized(GradientAggregator(Agreement(floor)), Adam(server_rate, beta1, beta2, eps, v0=0.0, look_ahead=True)),
         ControlVariates(share="weights") if correction == "on" else Plain(),
         task_weights,

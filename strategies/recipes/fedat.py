@@ -27,6 +27,7 @@ from strategies.policies import Proximal
 from strategies.policies.convolution_decay import ConvolutionDecay
 from strategies.recipes.papers import method
 from strategies.schedulers import Tiered
+from strategies.schedulers.options import ClientsOfTier
 from strategies.weightings.options import WeightBase, base_weighting
 
 
@@ -39,7 +40,7 @@ def fedat(
     task_weights: TaskWeights | None = None,
     *,
     tiers: Annotated[int, Param("M, number of tiers", ge=1, source="authors' code of FedQS")] = 5,
-    clients_per_round: Annotated[int | None, Param("clients of a tier's round; all if not set", ge=1)] = None,
+    clients_per_round: ClientsOfTier = None,
     local: Annotated[
         Literal["prox", "l2_conv"], Param("what holds clients back: a proximal term, or a decay of convolutions")
     ] = "prox",
@@ -50,7 +51,7 @@ def fedat(
     weight_base: WeightBase = "data_size",
 ) -> FlowerStrategy:
     """FedAT: tiers of equally fast clients have rounds of their own; slow tiers weigh as much as fast ones count."""
-    scheduler = Tiered(tiers, clients_per_round)
+    scheduler = Tiered(tiers=tiers, clients_per_round=clients_per_round)
     aggregator = TierModels(base_weighting(weight_base), scheduler.tier_of, lambda: scheduler.tiers)
     policy = Proximal(mu=proximal) if local == "prox" else ConvolutionDecay(decay=l2)
     return FlowerStrategy(scheduler, aggregator, policy, task_weights, name="fedat")

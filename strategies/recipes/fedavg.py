@@ -19,11 +19,11 @@ from typing import Annotated, Literal
 from fedmtl.components import Param
 from fedmtl.errors import ConfigError
 from strategies.aggregators import ModelAggregator, Robust
-from strategies.aggregators.reference_options import BUFFERS, Updates, waiting_updates
+from strategies.aggregators.reference_options import Updates, waiting_updates
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
 from strategies.recipes.papers import method
-from strategies.schedulers import Synchronous
+from strategies.schedulers import Buffered, Synchronous
 from strategies.schedulers.options import (
     BufferRule,
     BufferSize,
@@ -78,7 +78,11 @@ def fedavg(
 ) -> FlowerStrategy:
     """FedAvg: synchronous rounds, models averaged by examples."""
     scheduler = Synchronous(
-        clients_per_round, over_commit=over_commit, timeout=timeout, late=late, step_budget=step_budget
+        clients_per_round=clients_per_round,
+        over_commit=over_commit,
+        timeout=timeout,
+        late=late,
+        step_budget=step_budget,
     )
     weighting = base_weighting(weight_base)
     if aggregator == "mean":
@@ -122,14 +126,15 @@ def fedavg_safl(
     updates: Updates = "snapshot",
 ) -> FlowerStrategy:
     """FedAvg in semi-asynchronous learning: a buffer of K models is averaged."""
-    scheduler = BUFFERS[tick_order](
-        buffer_size,
+    scheduler = Buffered(
+        buffer_size=buffer_size,
         concurrency=concurrency,
         buffer=buffer,
         clock=clock,
         tick=tick,
-        max_size=max_buffer,
-        patience=flush_seconds,
+        max_buffer=max_buffer,
+        flush_seconds=flush_seconds,
+        tick_order=tick_order,
     )
     aggregator = waiting_updates(ModelAggregator(base_weighting(weight_base)), updates)
     return FlowerStrategy(scheduler, aggregator, task_weights=task_weights, name="fedavg-safl")

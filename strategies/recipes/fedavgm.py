@@ -42,7 +42,11 @@ def fedavgm(
 ) -> FlowerStrategy:
     """FedAvgM: rounds with server momentum."""
     scheduler = Synchronous(
-        clients_per_round, over_commit=over_commit, timeout=timeout, late=late, step_budget=step_budget
+        clients_per_round=clients_per_round,
+        over_commit=over_commit,
+        timeout=timeout,
+        late=late,
+        step_budget=step_budget,
     )
     aggregator = Optimized(ModelAggregator(base_weighting(weight_base)), SGD(server_rate, beta))
     return FlowerStrategy(scheduler, aggregator, task_weights=task_weights, name="fedavgm")

@@ -25,7 +25,16 @@ from strategies.core.kinds import Aggregator, TaskWeights
 from strategies.flower.strategy import FlowerStrategy
 from strategies.recipes.papers import method
 from strategies.schedulers import Buffered
-from strategies.schedulers.options import BufferRule, BufferSize, Clock, Concurrency, FlushSeconds, MaxBuffer, Tick
+from strategies.schedulers.options import (
+    BufferRule,
+    BufferSize,
+    Clock,
+    Concurrency,
+    FlushSeconds,
+    MaxBuffer,
+    MaxStaleness,
+    Tick,
+)
 from strategies.weightings import Discounted
 from strategies.weightings.options import StalenessFunction, WeightBase, base_weighting, staleness_function
 
@@ -44,7 +53,7 @@ def fedbuff(
     normalise: Annotated[
         Literal["none", "average"], Param("divide the discounts by the one at the aggregation's mean staleness")
     ] = "none",
-    max_staleness: Annotated[int | None, Param("staler updates are rejected; none if not set", ge=0)] = None,
+    max_staleness: MaxStaleness = None,
     weight_base: WeightBase = "uniform",
     buffer: BufferRule = "drain",
     clock: Clock = "event",
@@ -54,13 +63,13 @@ def fedbuff(
 ) -> FlowerStrategy:
     """FedBuff: a buffer of K updates, each discounted by its staleness, is averaged and added."""
     scheduler = Buffered(
-        buffer_size,
+        buffer_size=buffer_size,
         concurrency=concurrency,
         buffer=buffer,
         clock=clock,
         tick=tick,
-        max_size=max_buffer,
-        patience=flush_seconds,
+        max_buffer=max_buffer,
+        flush_seconds=flush_seconds,
         max_staleness=max_staleness,
     )
     discount = staleness_function(staleness, a, b)

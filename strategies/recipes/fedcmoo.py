@@ -27,6 +27,7 @@ from strategies.flower.strategy import FlowerStrategy
 from strategies.policies.compressed_jacobian import CompressedJacobian, Rank
 from strategies.recipes.papers import method
 from strategies.schedulers import Synchronous
+from strategies.schedulers.options import ClientsDrawn
 from strategies.task_weights.fedcmoo import FedCMOOWeights, WeightRate, WeightSteps
 from strategies.task_weights.local import refuse_balancing
 from strategies.weightings.options import WeightBase, base_weighting
@@ -36,7 +37,7 @@ from strategies.weightings.options import WeightBase, base_weighting
 def fedcmoo(
     task_weights: TaskWeights | None = None,
     *,
-    clients_per_round: Annotated[int | None, Param("clients drawn for a round; all if not set", ge=1)] = None,
+    clients_per_round: ClientsDrawn = None,
     rank: Rank = 1,
     weight_rate: WeightRate = 0.1,
     weight_steps: WeightSteps = 1,
@@ -46,7 +47,7 @@ def fedcmoo(
     """FedCMOO: the server weighs tasks by compressed Jacobians of the clients."""
     refuse_balancing(task_weights, "fedcmoo", "it weighs the tasks itself")
     return FlowerStrategy(
-        Synchronous(clients_per_round),
+        Synchronous(clients_per_round=clients_per_round),
         GradientAggregator(base_weighting(weight_base), server_rate),
         CompressedJacobian(rank=rank),
         FedCMOOWeights(rank, weight_rate, weight_steps),

@@ -51,7 +51,11 @@ def fednova(
 ) -> FlowerStrategy:
     """FedNova: rounds of normalised updates."""
     scheduler = Synchronous(
-        clients_per_round, over_commit=over_commit, timeout=timeout, late=late, step_budget=step_budget
+        clients_per_round=clients_per_round,
+        over_commit=over_commit,
+        timeout=timeout,
+        late=late,
+        step_budget=step_budget,
     )
     aggregator: Aggregator = GradientAggregator(Normalised(base_weighting(weight_base), mu))
     if server_momentum > 0:

@@ -38,7 +38,11 @@ def fedprox(
 ) -> FlowerStrategy:
     """FedProx: rounds with a proximal term and partial work."""
     scheduler = Synchronous(
-        clients_per_round, over_commit=over_commit, timeout=timeout, late=late, step_budget=step_budget
+        clients_per_round=clients_per_round,
+        over_commit=over_commit,
+        timeout=timeout,
+        late=late,
+        step_budget=step_budget,
     )
     aggregator = ModelAggregator(base_weighting(weight_base))
     return FlowerStrategy(scheduler, aggregator, Proximal(mu=mu, stragglers=stragglers), task_weights, name="fedprox")

@@ -43,7 +43,6 @@ from typing import Annotated, Literal
 from fedmtl.components import Param
 from strategies.aggregators import GradientAggregator, ModelAggregator
 from strategies.aggregators.reference_options import (
-    BUFFERS,
     BatchNormBuffers,
     CarryMeta,
     Updates,
@@ -71,6 +70,7 @@ from strategies.policies.fedqs import (
 )
 from strategies.recipes.papers import method
 from strategies.recipes.profiles import profile
+from strategies.schedulers import Buffered
 from strategies.schedulers.options import (
     BufferRule,
     BufferSize,
@@ -184,14 +184,15 @@ def fedqs(
     plain = GradientAggregator(weighting) if aggregation == "gradient" else ModelAggregator(weighting)
     aggregator = waiting_updates(carried_meta(buffers_apart(plain, bn_buffers), carry_meta), updates)
     return FlowerStrategy(
-        BUFFERS[tick_order](
-            buffer_size,
+        Buffered(
+            buffer_size=buffer_size,
             concurrency=concurrency,
             buffer=buffer,
             clock=clock,
             tick=tick,
-            max_size=max_buffer,
-            patience=flush_seconds,
+            max_buffer=max_buffer,
+            flush_seconds=flush_seconds,
+            tick_order=tick_order,
         ),
         aggregator,
         policy,

@@ -58,7 +58,7 @@ def fedqueue(
 ) -> FlowerStrategy:
     """FedQueue: steps are fitted to rounds of a fixed length beside each client's expected wait in its queue."""
     scheduler = Queued(
-        round_seconds,
+        round_seconds=round_seconds,
         safety=safety,
         smoothing=smoothing,
         tolerance=tolerance,

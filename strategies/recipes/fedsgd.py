@@ -13,10 +13,11 @@ takes theirs, one per tick; ``tick_order = "client"`` has their order within a t
 from __future__ import annotations
 
 from strategies.aggregators import GradientAggregator
-from strategies.aggregators.reference_options import BUFFERS, Updates, waiting_updates
+from strategies.aggregators.reference_options import Updates, waiting_updates
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
 from strategies.recipes.papers import method
+from strategies.schedulers import Buffered
 from strategies.schedulers.options import (
     BufferRule,
     BufferSize,
@@ -50,14 +51,15 @@ def fedsgd(
     updates: Updates = "snapshot",
 ) -> FlowerStrategy:
     """FedSGD in semi-asynchronous learning: a buffer of K updates is averaged and added."""
-    scheduler = BUFFERS[tick_order](
-        buffer_size,
+    scheduler = Buffered(
+        buffer_size=buffer_size,
         concurrency=concurrency,
         buffer=buffer,
         clock=clock,
         tick=tick,
-        max_size=max_buffer,
-        patience=flush_seconds,
+        max_buffer=max_buffer,
+        flush_seconds=flush_seconds,
+        tick_order=tick_order,
     )
     aggregator = waiting_updates(GradientAggregator(base_weighting(weight_base)), updates)
     return FlowerStrategy(scheduler, aggregator, task_weights=task_weights, name="fedsgd")

@@ -19,15 +19,13 @@ with the gradient, the dual is not. The paper mixes g1 and g2, the code uses g2 
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fedmtl.components import Param
 from strategies.aggregators.dual import DualAveraged
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
 from strategies.policies.dual_corrected import Climb, DualCorrected, Lambda, Mix
 from strategies.recipes.papers import method
 from strategies.schedulers import Synchronous
+from strategies.schedulers.options import ClientsDrawn
 from strategies.weightings import Uniform
 
 
@@ -42,9 +40,10 @@ def fedspeed(
     lam: Lambda = 0.1,
     rho: Climb = 0.1,
     mix: Mix = 1.0,
-    clients_per_round: Annotated[int | None, Param("clients drawn for a round; all if not set", ge=1)] = None,
+    clients_per_round: ClientsDrawn = None,
 ) -> FlowerStrategy:
     """FedSpeed: rounds of proximal steps with perturbed gradients and a dual correction."""
     policy = DualCorrected(lam=lam, rho=rho, mix=mix)
     aggregator = DualAveraged(Uniform())
-    return FlowerStrategy(Synchronous(clients_per_round), aggregator, policy, task_weights, name="fedspeed")
+    scheduler = Synchronous(clients_per_round=clients_per_round)
+    return FlowerStrategy(scheduler, aggregator, policy, task_weights, name="fedspeed")

@@ -47,7 +47,11 @@ def fedyogi(
 ) -> FlowerStrategy:
     """FedYogi: rounds with Yogi on the server."""
     scheduler = Synchronous(
-        clients_per_round, over_commit=over_commit, timeout=timeout, late=late, step_budget=step_budget
+        clients_per_round=clients_per_round,
+        over_commit=over_commit,
+        timeout=timeout,
+        late=late,
+        step_budget=step_budget,
     )
     optimizer = Yogi(server_rate, beta1, beta2, eps, v0=0.0 if v0 == "zero" else None)
     aggregator = Optimized(ModelAggregator(base_weighting(weight_base)), optimizer)

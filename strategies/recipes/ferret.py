@@ -33,6 +33,7 @@ from strategies.core.kinds import Aggregator, TaskWeights
 from strategies.flower.strategy import FlowerStrategy
 from strategies.recipes.papers import method
 from strategies.schedulers import Synchronous
+from strategies.schedulers.options import ClientsDrawn
 from strategies.weightings.options import WeightBase, base_weighting
 
 
@@ -77,7 +78,7 @@ def ferret(
         Literal["unbiased", "least-error", "dimension"],
         Param("restored update: right on average, nearest on average, or the authors' 1/d_g"),
     ] = "unbiased",
-    clients_per_round: Annotated[int | None, Param("clients drawn for a round; all if not set", ge=1)] = None,
+    clients_per_round: ClientsDrawn = None,
     weight_base: WeightBase = "uniform",
 ) -> FlowerStrategy:
     """Ferret: FedAvg with updates compressed by shared randomness."""
@@ -85,6 +86,7 @@ def ferret(
     if momentum > 0 or decay_rounds is not None:
         schedule = None if decay_rounds is None else LinearDecay(server_rate, decay_rounds)
         aggregator = Optimized(GradientAggregator(base_weighting(weight_base)), SGD(server_rate, momentum), schedule)
-    strategy = FlowerStrategy(Synchronous(clients_per_round), aggregator, task_weights=task_weights, name="ferret")
+    scheduler = Synchronous(clients_per_round=clients_per_round)
+    strategy = FlowerStrategy(scheduler, aggregator, task_weights=task_weights, name="ferret")
     strategy.compress(SharedRandomness(coordinates=coordinates, scale=scale, clip=clip))
     return strategy

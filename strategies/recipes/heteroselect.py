@@ -27,7 +27,7 @@ from strategies.recipes.papers import method
 from strategies.schedulers import Synchronous
 from strategies.schedulers.options import Late, OverCommit, StepBudget, Timeout
 from strategies.selectors import HeteroSelect
-from strategies.selectors.hetero_select import FairBy
+from strategies.selectors.hetero_select import Diversity, FairBy, Fairness, ScoreTemperature, SinceChosen
 from strategies.selectors.score_compression import ScoreCompression
 from strategies.weightings.options import base_weighting
 from strategies.weightings.score import ScoreWeights
@@ -40,13 +40,11 @@ def heteroselect(
     task_weights: TaskWeights | None = None,
     *,
     clients_per_round: Annotated[int, Param("clients whose answers make a round", ge=1, source=_CODE)] = 10,
-    diversity: Annotated[float, Param("factor of the diversity in a score", ge=0, source=_CODE)] = 0.3,
-    fairness: Annotated[float, Param("factor of the fairness in a score", ge=0, source=_CODE)] = 0.2,
-    fair_by: Annotated[
-        FairBy, Param("fairness: for those chosen rarely, or with few examples", source=_CODE)
-    ] = "choices",
-    staleness: Annotated[float, Param("factor of the time since the last choice", ge=0, source=_CODE)] = 0.2,
-    temperature: Annotated[float, Param("temperature of the softmax", gt=0, source=_CODE)] = 1.0,
+    diversity: Diversity = 0.3,
+    fairness: Fairness = 0.2,
+    fair_by: FairBy = "choices",
+    staleness: SinceChosen = 0.2,
+    temperature: ScoreTemperature = 1.0,
     batches: Annotated[int, Param("batches whose mean loss a client reports; 0: an epoch", ge=0, source=_CODE)] = 8,
     mu: Annotated[float, Param("factor of the proximal term", ge=0, source=_CODE)] = 0.1,
     beta: Annotated[float, Param("momentum of the server's step", ge=0, lt=1, source=_CODE)] = 0.5,
@@ -70,8 +68,8 @@ def heteroselect(
         diversity=diversity, fairness=fairness, staleness=staleness, temperature=temperature, fair_by=fair_by
     )
     scheduler = Synchronous(
-        clients_per_round,
-        selector=selector,
+        selector,
+        clients_per_round=clients_per_round,
         over_commit=over_commit,
         timeout=timeout,
         late=late,

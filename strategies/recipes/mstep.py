@@ -45,7 +45,7 @@ def mstep(
 ) -> FlowerStrategy:
     """M-step FedAsync: the first M models are averaged; rare clients and those near the global model count more."""
     return FlowerStrategy(
-        Buffered(buffer_size, concurrency=concurrency, clock=clock),
+        Buffered(buffer_size=buffer_size, concurrency=concurrency, clock=clock),
         ModelAggregator(KAFLWeights(base_weighting(weight_base))),
         OwnModel() if start == "own_model" else Plain(),
         task_weights,

@@ -19,9 +19,19 @@ from strategies.recipes.papers import method
 from strategies.schedulers import Synchronous
 from strategies.schedulers.options import Late, StepBudget, Timeout
 from strategies.selectors import OortSelector
+from strategies.selectors.oort import (
+    BlacklistRounds,
+    Clip,
+    CutOff,
+    Decay,
+    Exploration,
+    ExplorationMin,
+    PacerRounds,
+    PacerStep,
+    Penalty,
+    RoundThreshold,
+)
 from strategies.weightings.options import WeightBase, base_weighting
-
-_CODE = "authors' code"
 
 
 @method("synchronous", "Oort: Efficient Federated Learning via Guided Participant Selection", arxiv="2010.06081")
@@ -29,22 +39,19 @@ def oort(
     task_weights: TaskWeights | None = None,
     *,
     clients_per_round: Annotated[int, Param("clients whose answers make a round", ge=1)] = 10,
-    exploration: Annotated[float, Param("share of a round that explores, at first", ge=0, le=1, source=_CODE)] = 0.9,
-    decay: Annotated[float, Param("factor of that share per round", gt=0, le=1, source=_CODE)] = 0.95,
-    exploration_min: Annotated[float, Param("least share that explores", ge=0, le=1, source=_CODE)] = 0.2,
-    round_threshold: Annotated[
-        float, Param("percentile of durations that is not penalised, at first", gt=0, le=100, source=_CODE)
-    ] = 30.0,
-    pacer_rounds: Annotated[int, Param("rounds between two moves of the percentile", ge=1, source=_CODE)] = 20,
-    pacer_step: Annotated[float, Param("its move, percentage points", gt=0, le=100, source=_CODE)] = 5.0,
-    penalty: Annotated[float, Param("exponent of a slow client's penalty", ge=0, source="paper")] = 2.0,
-    cut_off: Annotated[float, Param("least score, as a share of the cut-off's", ge=0, le=1, source=_CODE)] = 0.7,
-    clip: Annotated[float, Param("percentile at which utilities are clipped", gt=0, le=100, source=_CODE)] = 98.0,
-    blacklist_rounds: Annotated[
-        int | None, Param("clients chosen more often are left out; none if not set", ge=1, source=_CODE)
-    ] = None,
+    exploration: Exploration = 0.9,
+    decay: Decay = 0.95,
+    exploration_min: ExplorationMin = 0.2,
+    round_threshold: RoundThreshold = 30.0,
+    pacer_rounds: PacerRounds = 20,
+    pacer_step: PacerStep = 5.0,
+    penalty: Penalty = 2.0,
+    cut_off: CutOff = 0.7,
+    clip: Clip = 98.0,
+    blacklist_rounds: BlacklistRounds = None,
     over_commit: Annotated[
-        float, Param("clients asked for each answer that a round needs; the slowest are late", ge=1, source=_CODE)
+        float,
+        Param("clients asked for each answer that a round needs; the slowest are late", ge=1, source="authors' code"),
     ] = 1.1,
     timeout: Timeout = None,
     late: Late = "reject",
@@ -56,7 +63,7 @@ def oort(
         exploration=exploration,
         decay=decay,
         exploration_min=exploration_min,
-        threshold=round_threshold,
+        round_threshold=round_threshold,
         pacer_rounds=pacer_rounds,
         pacer_step=pacer_step,
         penalty=penalty,
@@ -65,8 +72,8 @@ def oort(
         blacklist_rounds=blacklist_rounds,
     )
     scheduler = Synchronous(
-        clients_per_round,
-        selector=selector,
+        selector,
+        clients_per_round=clients_per_round,
         over_commit=over_commit,
         timeout=timeout,
         late=late,

@@ -8,7 +8,7 @@ The parts are not written down: they are read off the strategy that the recipe c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
 
@@ -68,12 +68,15 @@ def method_of(recipe: Callable[..., Any]) -> Method:
 def composition(strategy: Strategy) -> str:
     """The parts of a strategy by their names, each with the parts inside it in brackets.
 
-    For example ``"Buffered x Gradient(Discounted(Uniform)) x Plain"``. Task weights are left out, for an experiment
-    chooses them apart.
+    For example ``"Buffered x Gradient(Discounted(Uniform)) x Plain"``. A part that several others hold is named in each
+    of them, and the scheduler, aggregator and policy themselves only beside each other. Task weights are left out, for
+    an experiment chooses them apart.
     """
-    return " x ".join(_named(part) for part in (strategy.scheduler, strategy.aggregator, strategy.policy))
+    beside = (strategy.scheduler, strategy.aggregator, strategy.policy)
+    return " x ".join(_named(part, beside) for part in beside)
 
 
-def _named(part: Part) -> str:
-    inner = ", ".join(_named(value) for value in vars(part).values() if isinstance(value, Part))
-    return type(part).__name__.removesuffix("Aggregator") + (f"({inner})" if inner else "")
+def _named(part: Part, beside: Collection[Part]) -> str:
+    held = [inner for _, inner in part.held_parts() if not any(inner is other for other in beside)]
+    inside = ", ".join(_named(inner, beside) for inner in held)
+    return type(part).__name__.removesuffix("Aggregator") + (f"({inside})" if inside else "")

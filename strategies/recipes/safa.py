@@ -31,8 +31,7 @@ from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
 from strategies.recipes.papers import method
 from strategies.schedulers import LagTolerant
-from strategies.schedulers.lag_tolerant import Deprecation
-from strategies.schedulers.options import BaselineBufferSize
+from strategies.schedulers.options import BaselineBufferSize, Deprecated, RoundLimit
 from strategies.weightings.options import WeightBase
 
 
@@ -48,14 +47,12 @@ def safa(
     lag: Annotated[
         int, Param("T, versions that a busy client may be behind", ge=0, source="authors' code of FedQS")
     ] = 10,
-    deprecated: Annotated[
-        Deprecation, Param("what a busy client is given up by: its model's age, or not having been picked")
-    ] = "by_version",
-    round_limit: Annotated[float | None, Param("longest round, seconds; no limit if not set", gt=0)] = None,
+    deprecated: Deprecated = "by_version",
+    round_limit: RoundLimit = None,
     weight_base: WeightBase = "data_size",
     cache: Cache = "single",
 ) -> FlowerStrategy:
     """SAFA: rounds end with a quota, laggards are tolerated for a while, and every client's latest model counts."""
-    scheduler = LagTolerant(buffer_size, lag, round_limit, deprecated)
+    scheduler = LagTolerant(buffer_size=buffer_size, lag=lag, deprecated=deprecated, round_limit=round_limit)
     aggregator = CachedModels(lambda: scheduler.deprecated, weight_base=weight_base, storage=cache)
     return FlowerStrategy(scheduler, aggregator, task_weights=task_weights, name="safa")

@@ -45,7 +45,11 @@ def scaffold(
 ) -> FlowerStrategy:
     """SCAFFOLD: rounds with control variates."""
     scheduler = Synchronous(
-        clients_per_round, over_commit=over_commit, timeout=timeout, late=late, step_budget=step_budget
+        clients_per_round=clients_per_round,
+        over_commit=over_commit,
+        timeout=timeout,
+        late=late,
+        step_budget=step_budget,
     )
     aggregator = GradientAggregator(base_weighting(weight_base), server_rate)
     return FlowerStrategy(scheduler, aggregator, ControlVariates(share="clients"), task_weights, name="scaffold")

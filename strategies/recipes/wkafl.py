@@ -58,5 +58,5 @@ def wkafl(
         late_from=late_from,
         late_bound=late_bound,
     )
-    scheduler = Buffered(buffer_size, concurrency=concurrency, clock=clock)
+    scheduler = Buffered(buffer_size=buffer_size, concurrency=concurrency, clock=clock)
     return FlowerStrategy(scheduler, aggregator, task_weights=task_weights, name="wkafl")

@@ -6,8 +6,7 @@ from strategies.schedulers.compass import Compass
 from strategies.schedulers.lag_tolerant import LagTolerant
 from strategies.schedulers.pooled import Pooled
 from strategies.schedulers.queued import Queued
-from strategies.schedulers.swept import Swept
 from strategies.schedulers.synchronous import Synchronous
 from strategies.schedulers.tiered import Tiered
 
-__all__ = ["Asynchronous", "Buffered", "Compass", "LagTolerant", "Pooled", "Queued", "Swept", "Synchronous", "Tiered"]
+__all__ = ["Asynchronous", "Buffered", "Compass", "LagTolerant", "Pooled", "Queued", "Synchronous", "Tiered"]

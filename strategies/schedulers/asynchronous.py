@@ -7,21 +7,16 @@ from typing import Any
 
 from fedmtl.protocol import Decision, GlobalModel, Update
 from strategies.core.kinds import Scheduler
+from strategies.schedulers.options import Concurrency
 from strategies.schedulers.roster import Roster
 
 
 class Asynchronous(Scheduler):
-    """Aggregates every update alone, when it arrives, and gives out the next order with the new model.
-
-    Parameters
-    ----------
-    concurrency
-        How many clients are busy at once, the next being drawn at random; None: all.
-    """
+    """Every arrival is a server step, and the next order is given out with the new model."""
 
     provides = frozenset({"every-update", "distinct-clients"})
 
-    def __init__(self, concurrency: int | None = None) -> None:
+    def __init__(self, *, concurrency: Concurrency = None) -> None:
         self._roster = Roster(concurrency)
 
     def prepare(self, model: GlobalModel, seed: int) -> None:

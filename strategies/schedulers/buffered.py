@@ -2,95 +2,99 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from fedmtl.errors import ConfigError
 from fedmtl.protocol import NOTHING, Decision, GlobalModel, JobKey, Update
 from strategies.core.kinds import Scheduler
 from strategies.schedulers.coverage import TaskCoverage
+from strategies.schedulers.options import (
+    BufferRule,
+    BufferSize,
+    Clock,
+    Concurrency,
+    FlushSeconds,
+    MaxBuffer,
+    MaxStaleness,
+    Tick,
+    TickOrder,
+)
 from strategies.schedulers.roster import Roster
 from strategies.selectors.base import Selector
 
 
 class Buffered(Scheduler):
-    """Collects updates in the order of their arrival and aggregates the first K of them when there are that many.
+    """K updates make a server step: the first that wait, in the order of their arrival.
+
+    With ``clock = "tick"`` everything that arrives at one instant is buffered, then comes the aggregation, then the
+    next orders, so that all of these start from the same model. Updates of one instant wait as their orders were sent,
+    or with ``tick_order = "client"`` by their clients' numbers, as FedQS's authors have it, whose server asks all
+    clients in turn in every tick.
+
+    With `max_buffer` the buffer is aware of tasks: it collects beyond K updates until every task is among them that has
+    an owner who is there, or until there are so many, and all are aggregated. At the end of `flush_seconds` all that
+    wait are aggregated, however few they are and whatever tasks they carry; what arrives at that very instant is among
+    them.
 
     Parameters
     ----------
-    size
-        K, the updates of an aggregation.
-    concurrency
-        How many clients are busy at once, the next being drawn at random (FedBuff); None: all (the SAFL setting of
-        FedQS).
-    buffer
-        ``"drain"`` aggregates as often as there are K updates, ``"one_per_tick"`` at most once per tick.
-    clock
-        ``"event"`` reacts to each arrival at once. ``"tick"`` first buffers everything that arrives at one instant,
-        then aggregates, then gives out the next orders, so that all of these start from the same model.
-    tick
-        Seconds after which ``"one_per_tick"`` returns to a buffer that still holds K updates.
-    max_staleness
-        Updates that are more versions behind when they arrive are rejected; None: none are.
-    selector
+    selection
         Chooses who is next where `concurrency` limits how many are busy; None: at random.
-    max_size
-        Makes the buffer aware of tasks: it collects beyond K updates until every task is among them that has an owner
-        who is there, or until there are `max_size`, and all are aggregated. None: tasks do not matter.
-    patience
-        Seconds that the first of the waiting updates waits at most: then all are aggregated, however few they are and
-        whatever tasks they carry; what arrives at that very instant is among them. None: no limit.
 
     Raises
     ------
     ConfigError
-        If K is below 1, `max_size` below K, the patience not positive, or ``"one_per_tick"`` is asked for without
-        ticks.
+        If a number is out of range, or options contradict each other.
 
     Notes
     -----
-    The trigger is ``"full"``, or ``"uncovered"`` where `max_size` updates do not carry every task, or ``"deadline"``
-    where patience ended. If every client is lost while updates wait in the buffer, nothing would ever fill it: these
-    are then aggregated with the trigger ``"rest"``.
+    The trigger is ``"full"``, or ``"uncovered"`` where `max_buffer` updates do not carry every task, or ``"deadline"``
+    where `flush_seconds` ended. If every client is lost while updates wait in the buffer, nothing would ever fill it:
+    these are then aggregated with the trigger ``"rest"``.
     """
 
     def __init__(
         self,
-        size: int = 10,
+        selection: Selector | None = None,
         *,
-        concurrency: int | None = None,
-        buffer: Literal["drain", "one_per_tick"] = "drain",
-        clock: Literal["event", "tick"] = "event",
-        tick: float = 1.0,
-        max_staleness: int | None = None,
-        selector: Selector | None = None,
-        max_size: int | None = None,
-        patience: float | None = None,
+        buffer_size: BufferSize = 10,
+        concurrency: Concurrency = None,
+        max_staleness: MaxStaleness = None,
+        buffer: BufferRule = "drain",
+        clock: Clock = "event",
+        tick: Tick = 1.0,
+        max_buffer: MaxBuffer = None,
+        flush_seconds: FlushSeconds = None,
+        tick_order: TickOrder = "sent",
     ) -> None:
-        if size < 1:
-            raise ConfigError(f"a buffer of {size} updates: it must hold at least 1")
+        _check_sizes(buffer_size, max_buffer, flush_seconds)
+        if selection is not None and concurrency is None:
+            raise ConfigError(
+                f"{type(selection).__name__} chooses among clients: set concurrency, or selection = 'random'"
+            )
         if buffer == "one_per_tick" and clock != "tick":
             raise ConfigError("buffer = 'one_per_tick' needs ticks: set clock = 'tick', or buffer = 'drain'")
-        if selector is not None and concurrency is None:
-            raise ConfigError("a choice of clients needs a number of clients that are busy at once: set concurrency")
-        self.selector = selector
-        if max_size is not None and max_size < size:
-            raise ConfigError(f"at most {max_size} updates in a buffer of {size}: the most is at least the size")
-        if patience is not None and not patience > 0.0:
-            raise ConfigError(f"updates that wait {patience} seconds at most: the limit must be positive")
-        self._size = size
-        self._limit = size if max_size is None else max_size
-        self._coverage = None if max_size is None else TaskCoverage(0)
+        if tick_order == "client" and clock != "tick":
+            raise ConfigError("tick_order = 'client' is an order within a tick: set clock = 'tick'")
+        self.selection = selection
+        self._size = buffer_size
+        self._limit = buffer_size if max_buffer is None else max_buffer
+        self._coverage = None if max_buffer is None else TaskCoverage(0)
         self._one_per_tick = buffer == "one_per_tick"
         self._ticks = clock == "tick"
         self._tick = tick
         self._max_staleness = max_staleness
         if max_staleness is None:
             self.provides = frozenset({"every-update"})
-        self._roster = Roster(concurrency, selector)
+        self._roster = Roster(concurrency, selection)
         self._buffer: list[JobKey] = []
-        self._patience = patience
+        self._patience = flush_seconds
         self._since: list[float] = []  # when each of the buffer arrived; kept only where patience has an end
+        self.tick_order = tick_order
+        self._instant: float | None = None  # of the last arrival, and where the updates of that instant begin
+        self._instant_begins = 0
         self._version = 0
         self._due: float | None = None
         self._stepped_at: float | None = None
@@ -109,8 +113,8 @@ class Buffered(Scheduler):
 
     def on_update(self, update: Update, now: float) -> Decision:
         """Put it into the buffer."""
-        if self.selector is not None:
-            self.selector.heard(update)
+        if self.selection is not None:
+            self.selection.heard(update)
         self._roster.free((update.client,))
         staleness = self._version - update.base_version
         if self._max_staleness is not None and staleness > self._max_staleness:
@@ -126,8 +130,13 @@ class Buffered(Scheduler):
         return self._react(now)
 
     def _place(self, key: JobKey, now: float) -> int:
-        """Where in the buffer an update belongs; those that arrive at one instant may change places."""
-        return len(self._buffer)
+        """Where in the buffer an update belongs: at its end, or among those of its instant by its client's number."""
+        held = len(self._buffer)
+        if self.tick_order == "sent":
+            return held
+        if self._instant != now:
+            self._instant, self._instant_begins = now, held
+        return bisect.bisect(self._buffer, key, lo=min(self._instant_begins, held))
 
     def on_idle(self, client: int, now: float) -> Decision:
         """The client, or another in its place, is next."""
@@ -215,6 +224,8 @@ class Buffered(Scheduler):
             "version": self._version,
             "due": self._due,
             "stepped_at": self._stepped_at,
+            "instant": self._instant,
+            "instant_begins": self._instant_begins,
             "coverage": None if self._coverage is None else self._coverage.state_dict(),
         }
 
@@ -226,5 +237,15 @@ class Buffered(Scheduler):
         self._version = int(state["version"])
         self._due = state["due"]
         self._stepped_at = state["stepped_at"]
+        self._instant, self._instant_begins = state["instant"], int(state["instant_begins"])
         if self._coverage is not None:
             self._coverage.load_state_dict(state["coverage"])
+
+
+def _check_sizes(buffer_size: int, max_buffer: int | None, flush_seconds: float | None) -> None:
+    if buffer_size < 1:
+        raise ConfigError(f"buffer_size = {buffer_size}: a buffer must hold at least 1 update")
+    if max_buffer is not None and max_buffer < buffer_size:
+        raise ConfigError(f"max_buffer = {max_buffer} is below buffer_size = {buffer_size}")
+    if flush_seconds is not None and not flush_seconds > 0.0:
+        raise ConfigError(f"flush_seconds = {flush_seconds}: the limit must be positive")

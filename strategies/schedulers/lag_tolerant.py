@@ -3,62 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any
 
+from fedmtl.components import Param
 from fedmtl.errors import ConfigError
 from fedmtl.protocol import NOTHING, Assignment, Decision, GlobalModel, JobKey, Update
 from strategies.core.kinds import Scheduler
-
-Deprecation = Literal["by_version", "by_not_picked"]
+from strategies.schedulers.options import BufferSize, Deprecated, RoundLimit
 
 
 class LagTolerant(Scheduler):
-    """Rounds in which everybody trains, and the server goes on when it has picked enough updates.
+    """Rounds end with a quota of updates, and busy clients train on for a while (SAFA).
 
     At the start of a round every free client is sent the model; busy ones train on. An update is picked at once if its
-    client was not picked in the last round; otherwise it waits, and is picked when the round ends if the quota has
-    room, the fastest first. A round ends when the quota is met, when nothing more can arrive, or at its time limit.
-    All its updates are aggregated; those that were not picked ("undrafted") are marked late, so that they take effect
-    in the next step.
+    client was not picked in the last round; otherwise it waits, and is picked when the round ends if the quota
+    (`buffer_size`) has room, the fastest first. A round ends when the quota is met, when nothing more can arrive, or at
+    its time limit; one in which nothing arrived takes no server step. All its updates are aggregated; those that were
+    not picked ("undrafted") are marked late, so that they take effect in the next step.
 
     A busy client whose version is more than `lag` behind when a round starts is deprecated: what it is working on will
     be rejected, and it counts as having been sent the round's model, so that it is deprecated again after as many
     rounds more. (A real client cannot be interrupted; in the paper it starts over at once.) Instead, one may be
     deprecated that was not picked for more than `lag` rounds, counted from its first order or its last deprecation.
 
-    Parameters
-    ----------
-    quota
-        Updates that are picked in a round.
-    lag
-        Versions that a busy client may be behind.
-    round_limit
-        Seconds after which a round ends with what has arrived; None: no limit. A round in which nothing arrived takes
-        no server step.
-    deprecation
-        ``"by_version"`` or ``"by_not_picked"``.
-
     Attributes
     ----------
     deprecated
         The clients that were deprecated when the round that was aggregated last had started.
+
+    Raises
+    ------
+    ConfigError
+        If the quota is below 1.
     """
 
     provides = frozenset({"distinct-clients"})
 
     def __init__(
         self,
-        quota: int = 10,
-        lag: int = 10,
-        round_limit: float | None = None,
-        deprecation: Deprecation = "by_version",
+        *,
+        buffer_size: BufferSize = 10,
+        lag: Annotated[int, Param("versions that a busy client may be behind", ge=0)] = 10,
+        deprecated: Deprecated = "by_version",
+        round_limit: RoundLimit = None,
     ) -> None:
-        if quota < 1:
-            raise ConfigError(f"a quota of {quota} updates: at least 1 must be picked")
-        self._quota = quota
+        if buffer_size < 1:
+            raise ConfigError(f"buffer_size = {buffer_size}: at least 1 update must be picked in a round")
+        self._quota = buffer_size
         self._lag = lag
         self._limit = round_limit
-        self._by_version = deprecation == "by_version"
+        self._by_version = deprecated == "by_version"
         self.deprecated: tuple[int, ...] = ()
         self._falling: tuple[int, ...] = ()  # deprecated when the round at hand started
         self._version = 0

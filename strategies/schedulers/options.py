@@ -1,4 +1,4 @@
-"""Options of schedulers, which recipes and free compositions share: each with its meaning, range and provenance."""
+"""Options that schedulers and recipes share: each with its meaning, range and provenance."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ _CODE = "authors' code"
 BufferSize = Annotated[int, Param("K, updates of an aggregation", ge=1, source="authors' code")]
 BaselineBufferSize = Annotated[int, Param("K, updates of an aggregation", ge=1, source="authors' code of FedQS")]
 Concurrency = Annotated[int | None, Param("clients busy at once, drawn at random; all if not set", ge=1)]
+MaxStaleness = Annotated[int | None, Param("staler updates are rejected; none if not set", ge=0)]
 MaxBuffer = Annotated[
     int | None, Param("collect on beyond K until every task is among the updates, at most so many; K only if not set")
 ]
@@ -35,6 +36,7 @@ TickOrder = Annotated[
 ]
 
 # Rounds.
+ClientsDrawn = Annotated[int | None, Param("clients drawn for a round; all if not set", ge=1)]
 ClientsPerRound = Annotated[int | None, Param("clients whose answers make a round; all if not set", ge=1)]
 OverCommit = Annotated[float, Param("clients asked for each answer that a round needs; the slowest are late", ge=1)]
 Timeout = Annotated[
@@ -44,6 +46,14 @@ Late = Annotated[Literal["reject", "keep"], Param("late updates are rejected, or
 StepBudget = Annotated[
     float | None, Param("seconds that the steps of slow clients are fitted to; they do all if not set", gt=0)
 ]
+
+# SAFA's rounds with a quota, and FedAT's of a tier.
+Deprecated = Annotated[
+    Literal["by_version", "by_not_picked"],
+    Param("what a busy client is given up by: its model's age, or not having been picked"),
+]
+RoundLimit = Annotated[float | None, Param("longest round, seconds; no limit if not set", gt=0)]
+ClientsOfTier = Annotated[int | None, Param("clients of a tier's round; all if not set", ge=1)]
 
 # FedQueue's rounds of a fixed length.
 RoundSeconds = Annotated[float, Param("T, length of a round, seconds", gt=0)]

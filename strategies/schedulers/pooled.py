@@ -8,25 +8,20 @@ from typing import Any
 from fedmtl.protocol import GlobalModel, JobKey
 from fedmtl.randomness import derive_seed
 from strategies.schedulers.buffered import Buffered
+from strategies.schedulers.options import BufferSize, Concurrency, Tick
 
 
 class Pooled(Buffered):
-    """As :class:`Buffered` with at most one aggregation per tick, but K of the waiting updates are drawn at random.
+    """K of the waiting updates, drawn at random, make a server step, at most once per tick (DeFedAvg).
 
-    An update waits until it is drawn, each with the same probability in a step, however long it has waited.
-
-    Parameters
-    ----------
-    size
-        K, the updates of an aggregation.
-    concurrency
-        How many clients are busy at once; None: all.
-    tick
-        Seconds after which the server returns to a pool that still holds K updates.
+    An update waits until it is drawn, each with the same probability in a step, however long it has waited. All else is
+    as in :class:`Buffered`.
     """
 
-    def __init__(self, size: int = 10, *, concurrency: int | None = None, tick: float = 1.0) -> None:
-        super().__init__(size, concurrency=concurrency, buffer="one_per_tick", clock="tick", tick=tick)
+    def __init__(self, *, buffer_size: BufferSize = 10, concurrency: Concurrency = None, tick: Tick = 1.0) -> None:
+        super().__init__(
+            buffer_size=buffer_size, concurrency=concurrency, buffer="one_per_tick", clock="tick", tick=tick
+        )
         self._seed = 0
         self._draws = 0
 

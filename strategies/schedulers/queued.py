@@ -8,11 +8,21 @@ from typing import Any
 from fedmtl.errors import ConfigError
 from fedmtl.protocol import NOTHING, Assignment, Decision, JobKey, Update
 from strategies.core.kinds import Scheduler
+from strategies.schedulers.options import (
+    FirstJob,
+    LeastSteps,
+    MostSteps,
+    RoundSeconds,
+    Safety,
+    Smoothing,
+    Timer,
+    Tolerance,
+)
 from strategies.schedulers.speeds import NEEDS, Affine
 
 
 class Queued(Scheduler):
-    """Gives each client as many steps as fit into a round beside its expected wait, and admits what did not wait long.
+    """Steps are fitted to rounds of a fixed length beside each client's expected wait (FedQueue).
 
     A job's duration is taken as wait plus steps times the client's seconds per step; an affine fit
     (:class:`strategies.schedulers.speeds.Affine`) gives the latter, what is left is the wait, and its exponential mean
@@ -26,19 +36,6 @@ class Queued(Scheduler):
     has admitted nothing, and nothing was left over for it, it takes the late ones; if there are none either, it takes
     no server step.
 
-    Parameters
-    ----------
-    round_seconds, safety
-        Length of a round, and what is kept free at its end, seconds.
-    smoothing
-        Weight of the newest wait in the mean.
-    tolerance, timer
-        In round lengths, as above.
-    first_steps
-        Steps of a client's first job.
-    min_steps, max_steps
-        Bounds of the later ones.
-
     Raises
     ------
     ConfigError
@@ -50,15 +47,15 @@ class Queued(Scheduler):
 
     def __init__(
         self,
-        round_seconds: float = 10.0,
         *,
-        safety: float = 0.0,
-        smoothing: float = 0.5,
-        tolerance: float = 0.2,
-        timer: float = 1.15,
-        first_steps: int = 20,
-        min_steps: int = 1,
-        max_steps: int = 200,
+        round_seconds: RoundSeconds = 10.0,
+        safety: Safety = 0.0,
+        smoothing: Smoothing = 0.5,
+        tolerance: Tolerance = 0.2,
+        timer: Timer = 1.15,
+        first_steps: FirstJob = 20,
+        min_steps: LeastSteps = 1,
+        max_steps: MostSteps = 200,
     ) -> None:
         if not 1 <= min_steps <= max_steps:
             raise ConfigError(f"min_steps = {min_steps} and max_steps = {max_steps}: 1 <= min_steps <= max_steps")

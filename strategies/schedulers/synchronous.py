@@ -4,44 +4,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from fedmtl.errors import ConfigError
 from fedmtl.protocol import NOTHING, Assignment, Decision, GlobalModel, JobKey, Update
 from strategies.core.kinds import Scheduler
+from strategies.schedulers.options import ClientsPerRound, Late, OverCommit, StepBudget, Timeout
+from strategies.schedulers.partial_work import PartialWork
 from strategies.schedulers.roster import Roster
 from strategies.schedulers.speeds import NEEDS
-from strategies.schedulers.step_budget import StepBudget
 from strategies.selectors.base import Selector
 
 _Rejected = tuple[tuple[JobKey, str], ...]
 
 
 class Synchronous(Scheduler):
-    """Rounds: some clients are given orders, and when each has answered or is lost, the answers are aggregated.
+    """Rounds: when each client that was asked has answered or is lost, the answers are aggregated.
 
     Updates are aggregated in the order in which their clients were chosen, and clients are chosen whatever the order
     of the arrivals was: without over-selection and time-out a run gives the same model at any speeds. A round that
     nobody answers takes no server step; the next one begins at once, or when a client joins.
 
+    With `over_commit` more clients are asked than answers make a round, and those who are not among the first are late.
+    So are those who have not answered at the `timeout`; if nobody has, the round ends with the first answer, so that
+    too short a time delays a run but does not stop it. What comes late and is kept is aggregated at the end of the
+    round in which it comes, after that round's own answers; until a late client has answered, or is lost, it is not
+    chosen again. With a `step_budget` slow clients are given fewer steps, once their speed is known.
+
     Parameters
     ----------
-    clients_per_round
-        Answers that make a round; None: from all that are there.
-    selector
+    selection
         Chooses the clients of a round; None: at random.
-    over_commit
-        Factor of `clients_per_round` in the number of clients that are asked. Those that are not among the first
-        `clients_per_round` to answer are late.
-    timeout
-        Seconds after which a round ends with the answers that are there. Those who have not answered then are late. If
-        nobody has, the round ends with the first answer, so that too short a time delays a run but does not stop it.
-    late
-        ``"reject"`` turns down what comes late; ``"keep"`` aggregates it at the end of the round in which it comes,
-        after that round's own answers. Until a late client has answered, or is lost, it is not chosen again.
-    step_budget
-        Seconds that each client's order should take: slow clients are given fewer steps, once their speed is known;
-        None: everybody does its usual work.
 
     Raises
     ------
@@ -57,29 +50,29 @@ class Synchronous(Scheduler):
 
     def __init__(
         self,
-        clients_per_round: int | None = None,
+        selection: Selector | None = None,
         *,
-        selector: Selector | None = None,
-        over_commit: float = 1.0,
-        timeout: float | None = None,
-        late: Literal["reject", "keep"] = "reject",
-        step_budget: float | None = None,
+        clients_per_round: ClientsPerRound = None,
+        over_commit: OverCommit = 1.0,
+        timeout: Timeout = None,
+        late: Late = "reject",
+        step_budget: StepBudget = None,
     ) -> None:
-        _check(clients_per_round, selector, over_commit, timeout, step_budget)
+        _check(selection, clients_per_round, over_commit, timeout, step_budget)
         some_are_late = over_commit > 1.0 or timeout is not None
         if not some_are_late or late == "keep":
             self.provides |= {"every-update"}
         if not some_are_late or late == "reject":
             self.provides |= {"fresh-updates"}
         asked = None if clients_per_round is None else math.ceil(round(over_commit * clients_per_round, 9))
-        self.selector = selector
+        self.selection = selection
         self._enough = clients_per_round if over_commit > 1.0 else None
         self._timeout = timeout
         self._keep = late == "keep"
-        self._budget = None if step_budget is None else StepBudget(step_budget)
+        self._budget = None if step_budget is None else PartialWork(step_budget)
         if self._budget is not None:
             self.needs = NEEDS
-        self._roster = Roster(asked, selector)
+        self._roster = Roster(asked, selection)
         self._round: dict[int, None] = {}  # an ordered set
         self._outstanding: set[int] = set()
         self._gone: set[int] = set()  # members of the round that were lost, whether they had answered or not
@@ -102,8 +95,8 @@ class Synchronous(Scheduler):
         """Keep it until the round is complete; or it is late."""
         if self._budget is not None:
             self._budget.learn(update)
-        if self.selector is not None:
-            self.selector.heard(update)
+        if self.selection is not None:
+            self.selection.heard(update)
         if update.client not in self._late:
             self._answers[update.client] = update.job
             return self._settled(update.client, now)
@@ -208,14 +201,18 @@ class Synchronous(Scheduler):
 
 
 def _check(
+    selection: Selector | None,
     clients_per_round: int | None,
-    selector: Selector | None,
     over_commit: float,
     timeout: float | None,
     step_budget: float | None,
 ) -> None:
-    if clients_per_round is None and (selector is not None or over_commit > 1.0):
-        raise ConfigError("a choice of clients and over-selection need a number of answers: set clients_per_round")
+    if clients_per_round is None and selection is not None:
+        raise ConfigError(
+            f"{type(selection).__name__} chooses among clients: set clients_per_round, or selection = 'random'"
+        )
+    if clients_per_round is None and over_commit > 1.0:
+        raise ConfigError(f"over_commit = {over_commit} asks more clients than must answer: set clients_per_round")
     if over_commit < 1.0:
         raise ConfigError(
             f"over_commit = {over_commit}: at least as many clients must be asked as answers make a round"

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
+from fedmtl.components import Param
 from fedmtl.errors import ConfigError
 from fedmtl.protocol import Decision, GlobalModel, Update
 from fedmtl.randomness import derive_seed
 from strategies.core.kinds import Scheduler
 from strategies.core.part import Part
+from strategies.schedulers.options import ClientsOfTier
 from strategies.schedulers.synchronous import Synchronous
 
 
 class Tiered(Scheduler):
-    """Synchronous rounds, of each tier for itself.
+    """Equally fast clients have rounds of their own (FedAT).
 
     The first round is everybody's and measures how long each client takes. By that the clients that answered are cut
     into tiers of equal size (up to one), the fastest first, ties by their numbers; there are never more tiers than
     such clients. Others, and those that come later, are in the slowest tier. Nobody changes tiers.
-
-    Parameters
-    ----------
-    tiers
-        M, how many.
-    clients_per_round
-        How many are drawn at random for a tier's round; None: all of the tier that are there.
 
     Raises
     ------
@@ -35,9 +30,11 @@ class Tiered(Scheduler):
 
     provides = frozenset({"every-update", "distinct-clients"})
 
-    def __init__(self, tiers: int = 5, clients_per_round: int | None = None) -> None:
+    def __init__(
+        self, *, tiers: Annotated[int, Param("how many", ge=1)] = 5, clients_per_round: ClientsOfTier = None
+    ) -> None:
         if tiers < 1:
-            raise ConfigError(f"{tiers} tiers: there must be at least 1")
+            raise ConfigError(f"tiers = {tiers}: there must be at least 1")
         self._most = tiers
         self._per_round = clients_per_round
         self._tiers = [Synchronous()]  # at first one of everybody
@@ -102,7 +99,7 @@ class Tiered(Scheduler):
     def _new_tiers(self, count: int) -> list[Synchronous]:
         assert self._start is not None, "prepare comes first"
         model, seed = self._start
-        tiers = [Synchronous(self._per_round) for _ in range(count)]
+        tiers = [Synchronous(clients_per_round=self._per_round) for _ in range(count)]
         for number, tier in enumerate(tiers):
             tier.prepare(model, derive_seed(seed, "tier", number))
         return tiers

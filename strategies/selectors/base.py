@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -115,11 +115,15 @@ class Selector(Part):
 
     Attributes
     ----------
+    purpose
+        What the selector's draws are for: selectors of one run with different purposes draw independently.
     candidates
         The clients, with the selector's columns.
     round
         How many rounds were chosen.
     """
+
+    purpose: ClassVar[str] = "selector"
 
     def __init__(self, **columns: float) -> None:
         self.candidates = Candidates(**columns)
@@ -171,7 +175,7 @@ class Selector(Part):
         """Choose for this round of so many, and for the next ones if there are many clients."""
         table = self.candidates
         many = min(max(count, len(table) // _SHARE), table.idle_count)
-        generator = numpy_generator(self._seed, type(self).__name__, self.round)
+        generator = numpy_generator(self._seed, self.purpose, self.round)
         rows = self._rows(many, generator)
         if many > count:
             generator.shuffle(rows)  # a choice may begin with its best

@@ -19,29 +19,32 @@ known has D = 0.5, S is divided by its range before the softmax, and the tempera
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fedmtl.components import Param
 from fedmtl.protocol import Update
 from strategies.selectors.base import Floats, Rows, Selector, mean_loss, normalised, sample
 
-FairBy = Literal["choices", "examples"]
+_CODE = "authors' code"
+
+Diversity = Annotated[float, Param("factor of the diversity in a score", ge=0, source=_CODE)]
+Fairness = Annotated[float, Param("factor of the fairness in a score", ge=0, source=_CODE)]
+FairBy = Annotated[
+    Literal["choices", "examples"],
+    Param("fairness: for those chosen rarely, or with few examples", source=_CODE),
+]
+SinceChosen = Annotated[float, Param("factor of the time since the last choice", ge=0, source=_CODE)]
+ScoreTemperature = Annotated[float, Param("temperature of the softmax", gt=0, source=_CODE)]
 
 
 class HeteroSelect(Selector):
-    """Draws by the softmax of the scores.
+    """Clients drawn by a score of usefulness, diversity, fairness and time since the last choice (HeteRo-Select).
 
-    Parameters
-    ----------
-    diversity, fairness, staleness
-        Factors of D, F and St.
-    temperature
-        Of the softmax.
-    fair_by
-        What c counts: ``"choices"`` or ``"examples"``.
+    `diversity`, `fairness` and `staleness` are the factors of D, F and St; `fair_by` says what c counts.
 
     Attributes
     ----------
@@ -49,14 +52,16 @@ class HeteroSelect(Selector):
         Mean of the scores, scaled to 0..1, of the clients of the last round.
     """
 
+    purpose: ClassVar[str] = "HeteroSelect"
+
     def __init__(
         self,
         *,
-        diversity: float = 0.3,
-        fairness: float = 0.2,
-        staleness: float = 0.2,
-        temperature: float = 1.0,
+        diversity: Diversity = 0.3,
+        fairness: Fairness = 0.2,
         fair_by: FairBy = "choices",
+        staleness: SinceChosen = 0.2,
+        temperature: ScoreTemperature = 1.0,
     ) -> None:
         super().__init__(loss=0.0, diversity=0.0, examples=0.0, chosen=0.0, choices=0.0, score=1.0)
         self.fair_by = fair_by

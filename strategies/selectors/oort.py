@@ -22,57 +22,73 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedmtl.components import Param
 from fedmtl.errors import ConfigError
 from fedmtl.protocol import Update
 from strategies.selectors.base import Floats, Rows, Selector, mean_loss, percentile, sample
 
+_CODE = "authors' code"
+
+Exploration = Annotated[float, Param("share of a round that explores, at first", ge=0, le=1, source=_CODE)]
+Decay = Annotated[float, Param("factor of that share per round", gt=0, le=1, source=_CODE)]
+ExplorationMin = Annotated[float, Param("least share that explores", ge=0, le=1, source=_CODE)]
+RoundThreshold = Annotated[
+    float, Param("percentile of durations that is not penalised, at first", gt=0, le=100, source=_CODE)
+]
+PacerRounds = Annotated[int, Param("rounds between two moves of the percentile", ge=1, source=_CODE)]
+PacerStep = Annotated[float, Param("its move, percentage points", gt=0, le=100, source=_CODE)]
+Penalty = Annotated[float, Param("exponent of a slow client's penalty", ge=0, source="paper")]
+CutOff = Annotated[float, Param("least score, as a share of the cut-off's", ge=0, le=1, source=_CODE)]
+Clip = Annotated[float, Param("percentile at which utilities are clipped", gt=0, le=100, source=_CODE)]
+BlacklistRounds = Annotated[
+    int | None, Param("clients chosen more often are left out; none if not set", ge=1, source=_CODE)
+]
+
 
 class OortSelector(Selector):
-    """Utility, pacer, exploration, blacklist.
+    """Clients that are useful to the model and not too slow, and some that were never tried (Oort).
 
-    Parameters
+    `exploration` is the formulas' epsilon, `penalty` alpha and `cut_off` c; T is the percentile `round_threshold` at
+    first, infinite from 100 on, and W is `pacer_rounds`. Clients that were chosen more than `blacklist_rounds` times
+    are left out while there are others, at most 30 % of all clients.
+
+    Attributes
     ----------
-    exploration, decay, exploration_min
-        epsilon at the start, its factor per round, and its least value.
-    threshold
-        Percentile of the durations that T is at the start; from 100 on, T is infinite.
-    pacer_rounds, pacer_step
-        W, and the percentage points by which the pacer moves.
-    penalty
-        alpha.
-    cut_off
-        c.
-    clip
-        Percentile at which utilities are clipped.
-    blacklist_rounds
-        A client that was chosen more often is left out while there are others; None: none are. At most 30 % of the
-        clients are left out.
+    exploration, threshold
+        Epsilon, and the percentile that T is, now.
+
+    Raises
+    ------
+    ConfigError
+        If the least exploration is above the first.
     """
+
+    purpose: ClassVar[str] = "OortSelector"
 
     def __init__(
         self,
         *,
-        exploration: float = 0.9,
-        decay: float = 0.95,
-        exploration_min: float = 0.2,
-        threshold: float = 30.0,
-        pacer_rounds: int = 20,
-        pacer_step: float = 5.0,
-        penalty: float = 2.0,
-        cut_off: float = 0.7,
-        clip: float = 98.0,
-        blacklist_rounds: int | None = None,
+        exploration: Exploration = 0.9,
+        decay: Decay = 0.95,
+        exploration_min: ExplorationMin = 0.2,
+        round_threshold: RoundThreshold = 30.0,
+        pacer_rounds: PacerRounds = 20,
+        pacer_step: PacerStep = 5.0,
+        penalty: Penalty = 2.0,
+        cut_off: CutOff = 0.7,
+        clip: Clip = 98.0,
+        blacklist_rounds: BlacklistRounds = None,
     ) -> None:
         super().__init__(utility=0.0, duration=0.0, last=0.0, chosen=0.0, exploits=0.0)
         if exploration_min > exploration:
             raise ConfigError(f"exploration_min = {exploration_min} is above exploration = {exploration}")
         self.exploration = exploration
-        self.threshold = threshold
+        self.threshold = round_threshold
         self.decay = decay
         self.exploration_min = exploration_min
         self.pacer_rounds = pacer_rounds

@@ -8,10 +8,11 @@ reported comes before all others, so that its loss becomes known.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 
+from fedmtl.components import Param
 from fedmtl.protocol import Update
 from strategies.selectors.base import Rows, Selector, mean_loss, ranking
 
@@ -22,27 +23,32 @@ def paced(version: int, start: float, versions: int) -> float:
 
 
 class PacedSelector(Selector):
-    """Draws from a pool of clients that opens round by round.
+    """Clients drawn from a pool that opens round by round, those with a small loss being the first in it (curricula).
 
-    Parameters
-    ----------
-    order
-        Who comes first: those with the smallest loss, or those with the largest.
-    start, rounds
-        The share of the clients in the first round, and the round from which on everybody is in the pool.
+    A round is one choice of clients here: where rounds are the server's, its versions and these are the same.
     """
 
-    def __init__(self, *, order: Literal["easy_first", "hard_first"], start: float, rounds: int) -> None:
+    purpose: ClassVar[str] = "PacedSelector"
+
+    def __init__(
+        self,
+        *,
+        client_order: Annotated[
+            Literal["easy_first", "hard_first"], Param("who comes first: the smallest losses, or the largest")
+        ] = "easy_first",
+        start: Annotated[float, Param("share of the clients at the start", gt=0, le=1)] = 0.3,
+        versions: Annotated[int, Param("rounds from which on everybody is in the pool", ge=1)] = 200,
+    ) -> None:
         super().__init__(loss=-math.inf)
-        self.order = order
+        self.client_order = client_order
         self.start = start
-        self.rounds = rounds
+        self.versions = versions
 
     def heard(self, update: Update) -> None:
         """Note the loss."""
         loss = mean_loss(update, "loss_mean")
         row = self.candidates.row(update.client)  # first, for it may move the column
-        self.candidates["loss"][row] = loss if self.order == "easy_first" else -loss
+        self.candidates["loss"][row] = loss if self.client_order == "easy_first" else -loss
 
     def _rows(self, count: int, generator: np.random.Generator) -> Rows:
         pool = self.pool(count)
@@ -51,5 +57,5 @@ class PacedSelector(Selector):
     def pool(self, count: int) -> Rows:
         """Rows of the clients that a round of so many is drawn from."""
         idle = self.candidates.idle
-        size = max(count, math.ceil(paced(self.round - 1, self.start, self.rounds) * len(idle)))
+        size = max(count, math.ceil(paced(self.round - 1, self.start, self.versions) * len(idle)))
         return idle[ranking(self.candidates["loss"][idle])[:size]]

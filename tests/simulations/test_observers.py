@@ -76,7 +76,7 @@ def new_run(directory: Path | None, every: int) -> tuple[Loop, Recorder, Evaluat
     data = FederatedData(TASKS, part, part, shards, Shards([np.arange(0)] * CLIENTS), np.ones((CLIENTS, 1), dtype=bool))
     model = new_model()
     layout = ParameterLayout.of(model)
-    strategy = Strategy(Buffered(2), GradientAggregator(Uniform()))
+    strategy = Strategy(Buffered(buffer_size=2), GradientAggregator(Uniform()))
     strategy.initialise(GlobalModel(0, layout.pack(model), layout))
     recorder = Recorder(directory, TASKS)
     evaluation = Evaluation(Evaluator(new_model(), data), recorder, every)

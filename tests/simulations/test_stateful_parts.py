@@ -101,7 +101,7 @@ def own(task_weights=None):
     weighting = Growing()  # held twice
     optimized = Optimized(GradientAggregator(Discounted(weighting, polynomial(0.5))), Shrinking())
     return FlowerStrategy(
-        Passing(Passing(Buffered(4, concurrency=8, selector=InTurn()))),
+        Passing(Passing(Buffered(buffer_size=4, concurrency=8, selection=InTurn()))),
         Mean(Statistics(optimized, "average"), ModelAggregator(weighting)),
         task_weights=task_weights,
         name="own",

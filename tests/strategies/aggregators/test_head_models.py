@@ -124,12 +124,12 @@ def test_an_aggregator_that_counts_on_exact_updates_needs_fresh_ones(toys) -> No
         return Strategy(scheduler, DualAveraged(Uniform()), DualCorrected(), FedNTKTrace())
 
     with pytest.raises(ConfigError, match=r"DualAveraged counts on updates .* balancing.head_aggregation = 'strategy'"):
-        strategy(Buffered(2))
-    strategy(Synchronous(2))
+        strategy(Buffered(buffer_size=2))
+    strategy(Synchronous(clients_per_round=2))
 
 
 def test_an_aggregator_that_adds_updates_again_is_refused() -> None:
     for aggregator in (CalibratedAggregator(Uniform()), Optimized(CalibratedAggregator(Uniform()), SGD())):
         with pytest.raises(ConfigError, match=r"CA2FL.*head_aggregation = 'strategy'"):
-            Strategy(Buffered(2), aggregator, None, FedNTKTrace())
-        Strategy(Buffered(2), aggregator, None, FedNTKTrace(head_aggregation="strategy"))
+            Strategy(Buffered(buffer_size=2), aggregator, None, FedNTKTrace())
+        Strategy(Buffered(buffer_size=2), aggregator, None, FedNTKTrace(head_aggregation="strategy"))

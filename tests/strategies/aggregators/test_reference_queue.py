@@ -18,7 +18,7 @@ from strategies.core.ledger import Ledger
 from strategies.core.strategy import Strategy
 from strategies.flower.fleet import GridFleet
 from strategies.recipes.catalogue import build_strategy
-from strategies.schedulers import Buffered, Swept
+from strategies.schedulers import Buffered
 from strategies.weightings import DataSize, Uniform
 
 HISTOGRAM = """
@@ -103,7 +103,9 @@ class Spy(Aggregator):
 def played(toys, speeds: list[int], versions: int, size: int, *, drain: bool) -> list[list[Entry]]:
     """The server steps of the strategy; an order given at the end of one tick is answered r + 1 ticks later."""
     spy = Spy()
-    scheduler = Swept(size, buffer="drain" if drain else "one_per_tick", clock="tick")
+    scheduler = Buffered(
+        buffer_size=size, buffer="drain" if drain else "one_per_tick", clock="tick", tick_order="client"
+    )
     fleet = toys.Fleet(len(speeds), lambda client, job: speeds[client] + 1)
     _, trace = toys.run(Strategy(scheduler, Overwritten(spy)), fleet, versions=versions)
     assert len(spy.steps) == len(trace.aggregations)
@@ -256,7 +258,10 @@ def test_an_order_within_a_tick_needs_ticks() -> None:
 
 
 def test_a_tick_is_buffered_by_the_clients_numbers(toys) -> None:
-    for scheduler, expected in ((Buffered(3, clock="tick"), [2, 0, 1]), (Swept(3, clock="tick"), [0, 1, 2])):
+    for scheduler, expected in (
+        (Buffered(buffer_size=3, clock="tick"), [2, 0, 1]),
+        (Buffered(buffer_size=3, clock="tick", tick_order="client"), [0, 1, 2]),
+    ):
         scheduler.prepare(toys.start_model(), 0)
         scheduler.begin(range(4), 0.0)
         scheduler.on_update(toys.make_update(3), 1.0)

@@ -24,10 +24,10 @@ def test_the_refusal_names_the_part_its_partners_the_need_and_the_reason() -> No
     with pytest.raises(
         ConfigError, match=r"Counting with Buffered x .*: it needs 'every-update'.*books would be wrong"
     ):
-        Strategy(Buffered(3, max_staleness=2), GradientAggregator(Uniform()), Counting())
+        Strategy(Buffered(buffer_size=3, max_staleness=2), GradientAggregator(Uniform()), Counting())
 
 
-@pytest.mark.parametrize("scheduler", [Buffered(3), Asynchronous(), Synchronous()])
+@pytest.mark.parametrize("scheduler", [Buffered(buffer_size=3), Asynchronous(), Synchronous()])
 def test_a_need_that_is_met_is_no_obstacle(scheduler) -> None:
     assert Strategy(scheduler, GradientAggregator(Uniform()), Counting()).policy.needs
 
@@ -41,10 +41,10 @@ def test_a_weighting_inside_an_aggregator_is_asked_too() -> None:
         "Uniform",
     ]
     with pytest.raises(ConfigError, match=r"FedQSWeights .* needs 'feedback'.* take FedQSPolicy"):
-        Strategy(Buffered(3), held)
-    assert Strategy(Buffered(3), held, FedQSPolicy())
+        Strategy(Buffered(buffer_size=3), held)
+    assert Strategy(Buffered(buffer_size=3), held, FedQSPolicy())
 
 
 def test_a_need_may_depend_on_an_option() -> None:
     weighting = FedQSWeights(DataSize(), feedback=False)
-    assert Strategy(Buffered(3), GradientAggregator(weighting)).name == "custom"
+    assert Strategy(Buffered(buffer_size=3), GradientAggregator(weighting)).name == "custom"

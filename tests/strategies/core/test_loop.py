@@ -12,7 +12,7 @@ from strategies.weightings import Uniform
 
 
 def make_strategy(size: int = 3) -> Strategy:
-    return Strategy(Buffered(size), GradientAggregator(Uniform()))
+    return Strategy(Buffered(buffer_size=size), GradientAggregator(Uniform()))
 
 
 class Diary(Observer):

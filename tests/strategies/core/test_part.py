@@ -106,7 +106,7 @@ def test_a_weighting_with_a_state_keeps_it_wherever_it_is_held(toys) -> None:
         return Optimized(Statistics(GradientAggregator(discounted), "average"), SGD(momentum=0.9))
 
     def strategy(weighting: Weighting) -> Strategy:
-        return Strategy(Buffered(2), aggregator(weighting))
+        return Strategy(Buffered(buffer_size=2), aggregator(weighting))
 
     counting = Counting()
     saved = strategy(counting)

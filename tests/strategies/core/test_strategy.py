@@ -20,7 +20,7 @@ from strategies.weightings import FedQSWeights, Uniform
 @pytest.fixture
 def strategy(toys) -> Strategy:
     """K = 3, clients 0 to 4, all busy with their first job."""
-    strategy = toys.ready(Strategy(Buffered(3), GradientAggregator(Uniform())))
+    strategy = toys.ready(Strategy(Buffered(buffer_size=3), GradientAggregator(Uniform())))
     strategy.orders(strategy.begin(range(5), 0.0).decision.assignments)
     return strategy
 
@@ -78,7 +78,7 @@ def test_an_update_that_cannot_be_used_is_rejected_and_its_client_goes_on(toys, 
 def test_vectors_that_a_policy_relies_on_are_checked_like_the_update(toys, vectors, reason) -> None:
     policy = Plain()
     policy.reported = ("change",)
-    strategy = toys.ready(Strategy(Buffered(1), GradientAggregator(Uniform()), policy))
+    strategy = toys.ready(Strategy(Buffered(buffer_size=1), GradientAggregator(Uniform()), policy))
     strategy.orders(strategy.begin([0], 0.0).decision.assignments)
     assert reasons(arrive(strategy, toys.make_update(0, vectors=vectors))) == ([] if reason is None else [reason])
 
@@ -110,7 +110,7 @@ def test_a_number_that_measures_nothing_is_rejected(toys, strategy, fields: dict
 
 
 @pytest.mark.parametrize(
-    ("scheduler", "most"), [(Buffered(3), 4), (Compass(q_max=7, first_task="explicit", first_steps=5), 5)]
+    ("scheduler", "most"), [(Buffered(buffer_size=3), 4), (Compass(q_max=7, first_task="explicit", first_steps=5), 5)]
 )
 def test_a_client_cannot_claim_more_steps_than_it_was_asked_for(toys, scheduler, most: int) -> None:
     strategy = Strategy(scheduler, GradientAggregator(Uniform()))
@@ -158,7 +158,7 @@ def test_joining_while_busy_changes_nothing(strategy) -> None:
 
 
 def test_a_scheduler_may_reject_what_it_was_given(toys) -> None:
-    strategy = toys.ready(Strategy(Buffered(1, max_staleness=0), ModelAggregator(Uniform())))
+    strategy = toys.ready(Strategy(Buffered(buffer_size=1, max_staleness=0), ModelAggregator(Uniform())))
     strategy.orders(strategy.begin(range(2), 0.0).decision.assignments)
     arrive(strategy, toys.make_update(0))
     reaction = arrive(strategy, toys.make_update(1))
@@ -168,7 +168,7 @@ def test_a_scheduler_may_reject_what_it_was_given(toys) -> None:
 
 def test_a_queued_update_does_not_change_when_its_client_trains_on(toys) -> None:
     """What is uploaded is the client's to read and nobody's to write: a client trains in a vector of its own."""
-    strategy = toys.ready(Strategy(Buffered(2), GradientAggregator(Uniform())))
+    strategy = toys.ready(Strategy(Buffered(buffer_size=2), GradientAggregator(Uniform())))
     strategy.orders(strategy.begin(range(2), 0.0).decision.assignments)
     start, working = strategy.model.vector, torch.zeros(9)
     uploads = []
@@ -184,7 +184,7 @@ def test_a_queued_update_does_not_change_when_its_client_trains_on(toys) -> None
 def test_the_feedback_bit_that_counts_is_the_one_uploaded_with_the_update(toys) -> None:
     """The client is retyped before its first update is aggregated."""
     weighting = FedQSWeights(Uniform(), phi=0.1)
-    strategy = toys.ready(Strategy(Buffered(3), GradientAggregator(weighting), FedQSPolicy()))
+    strategy = toys.ready(Strategy(Buffered(buffer_size=3), GradientAggregator(weighting), FedQSPolicy()))
     strategy.orders(strategy.begin(range(3), 0.0).decision.assignments)
     arrive(strategy, toys.make_update(0, 0, terms=toys.fedqs_terms(feedback=True, similarity=80.0, client_type="FBC")))
     arrive(strategy, toys.make_update(0, 1, terms=toys.fedqs_terms(similarity=20.0, client_type="FUC")))
@@ -199,7 +199,7 @@ def test_the_feedback_bit_that_counts_is_the_one_uploaded_with_the_update(toys) 
 
 
 def test_a_base_vector_is_kept_while_an_order_or_update_needs_it_and_not_longer(toys) -> None:
-    strategy = toys.ready(Strategy(Buffered(2), ModelAggregator(Uniform())))
+    strategy = toys.ready(Strategy(Buffered(buffer_size=2), ModelAggregator(Uniform())))
 
     def kept() -> list[int]:
         return strategy.state_dict()["bases"]["versions"]
@@ -222,7 +222,7 @@ def test_no_base_vector_is_kept_for_gradient_aggregation(strategy) -> None:
 
 
 def test_orders_carry_model_job_settings_and_a_seed_of_their_own(toys) -> None:
-    strategy = Strategy(Buffered(2), GradientAggregator(Uniform()), Proximal(mu=0.3), NTKMTLSR(w_max=5.0))
+    strategy = Strategy(Buffered(buffer_size=2), GradientAggregator(Uniform()), Proximal(mu=0.3), NTKMTLSR(w_max=5.0))
     settings = TrainSettings(epochs=3, learning_rate=0.05)
     strategy.initialise(toys.start_model(), settings, seed=4)
     orders = strategy.orders(strategy.begin(range(3), 0.0).decision.assignments)
@@ -243,7 +243,7 @@ def test_task_weights_by_name() -> None:
 
 def test_nothing_works_before_there_is_a_model() -> None:
     with pytest.raises(RuntimeError, match="initialise"):
-        _ = Strategy(Buffered(2), GradientAggregator(Uniform())).model
+        _ = Strategy(Buffered(buffer_size=2), GradientAggregator(Uniform())).model
 
 
 def test_a_busy_client_cannot_be_given_another_order(strategy) -> None:

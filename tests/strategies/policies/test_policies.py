@@ -99,7 +99,7 @@ def test_plain_and_proximal_settings(toys) -> None:
 )
 def test_types_and_bits_that_there_are_not_are_turned_down(toys, terms: dict[str, float], fault: str | None) -> None:
     assert FedQSPolicy().fault(toys.make_update(terms=terms)) == fault
-    strategy = toys.ready(Strategy(Buffered(1), GradientAggregator(Uniform()), FedQSPolicy()))
+    strategy = toys.ready(Strategy(Buffered(buffer_size=1), GradientAggregator(Uniform()), FedQSPolicy()))
     strategy.orders(strategy.begin(range(1), 0.0).decision.assignments)
     reaction = strategy.on_event(Arrival(1.0, toys.make_update(terms=terms)))
     assert [rejection.reason for rejection in reaction.rejections] == ([] if fault is None else [fault])

@@ -21,7 +21,7 @@ def test_the_share_rises_to_one_and_stays_there(start: float, versions: int) -> 
 
 def told(toys, order: str, start: float = 0.3, rounds: int = 10) -> PacedSelector:
     """A selector of ten clients, of which client c reported the loss (7 c) mod 10."""
-    selector = PacedSelector(order=order, start=start, rounds=rounds)
+    selector = PacedSelector(client_order=order, start=start, versions=rounds)
     selector.prepare(toys.start_model(), 0)
     selector.free(range(10))
     for client in range(10):

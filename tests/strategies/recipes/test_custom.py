@@ -135,6 +135,21 @@ def test_parts_nest_as_they_do_in_python() -> None:
             },
         ),
         (
+            "oort",
+            {"clients_per_round": 3, "exploration": 0.5, "round_threshold": 50.0},
+            {
+                "scheduler": {
+                    "name": "synchronous",
+                    "clients_per_round": 3,
+                    "over_commit": 1.1,
+                    "selection": {"name": "oort", "exploration": 0.5, "round_threshold": 50.0},
+                },
+                "aggregator": "model",
+                "weighting": "data-size",
+                "policy": "loss-reports",
+            },
+        ),
+        (
             "dfedsam",
             {},
             {
@@ -180,6 +195,15 @@ def test_written_out_options_are_complete_and_say_the_same() -> None:
     assert strategy_options("custom", complete) == complete
 
 
+def test_a_selection_is_written_out_with_its_options_and_chance_as_its_name() -> None:
+    chance = strategy_options("custom", {"scheduler": "synchronous"})
+    assert chance["scheduler"]["selection"] == "random"
+    assert strategy_options("custom", chance) == chance
+    oort = strategy_options("custom", {"scheduler": {"concurrency": 3, "selection": "oort"}})
+    assert oort["scheduler"]["selection"]["exploration"] == 0.9
+    assert strategy_options("custom", oort) == oort
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -207,8 +231,21 @@ def test_written_out_options_are_complete_and_say_the_same() -> None:
         ({"aggregator": "min-norm"}, r"MinNormAggregator .* needs 'task-changes'.*policy = 'tasks-apart'"),
         ({"aggregator": "dual-averaged"}, r"DualAveraged .* needs 'duals'.*policy = 'dual-corrected'"),
         ({"policy": "dual-corrected"}, r"DualCorrected .* needs 'duals-mean'.*aggregator = 'dual-averaged'"),
-        ({"scheduler": {"name": "synchronous", "selection": "curriculum"}}, "'curriculum' .* set clients_per_round"),
-        ({"scheduler": {"name": "buffered", "selection": "curriculum"}}, "'curriculum' .* set concurrency"),
+        ({"scheduler": {"name": "synchronous", "selection": "curriculum"}}, "PacedSelector .* set clients_per_round"),
+        ({"scheduler": {"name": "buffered", "selection": "curriculum"}}, "PacedSelector .* set concurrency"),
+        ({"scheduler": {"name": "buffered", "selection": "oorts"}}, r"selection.name = 'oorts' is .* mean 'oort'"),
+        (
+            {"scheduler": {"name": "buffered", "selection": {"exploration": 0.5}}},
+            r"selection.exploration is not a key of",
+        ),
+        (
+            {"scheduler": {"name": "buffered", "selection": {"name": "oort", "cut_off": 2}}},
+            r"strategy.scheduler.selection.cut_off = 2: should be .* 1",
+        ),
+        (
+            {"scheduler": {"name": "buffered", "selection": 3}},
+            "strategy.scheduler.selection = 3: should be a part's name",
+        ),
         ({"aggregator": "gossip"}, r"Gossip with Buffered .*: it needs 'fresh-updates'"),
         ({"aggregator": "cached-models"}, r"CachedModels with Buffered .*: it needs 'distinct-clients'"),
         *(

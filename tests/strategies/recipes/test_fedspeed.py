@@ -65,7 +65,7 @@ def test_unequal_weights_and_heads_of_owners_follow_the_formula(toys) -> None:
 
 def test_a_scheduler_that_drops_updates_is_refused() -> None:
     with pytest.raises(ConfigError, match="dual variable"):
-        Strategy(Buffered(4, max_staleness=1), DualAveraged(Uniform()))
+        Strategy(Buffered(buffer_size=4, max_staleness=1), DualAveraged(Uniform()))
 
 
 def test_its_state_goes_through_a_checkpoint(toys) -> None:

@@ -12,7 +12,7 @@ from strategies.core.part import parts_within
 from strategies.recipes.catalogue import STRATEGIES, build_strategy, strategy_options, training_options
 from strategies.recipes.fedqs import fedqs
 from strategies.recipes.papers import method_of
-from strategies.schedulers import Swept
+from strategies.schedulers import Buffered
 
 CODE = {
     "weight_base": "data_size",
@@ -39,7 +39,8 @@ def test_ref_brings_back_every_fault_and_leaves_the_rest_alone() -> None:
 
 def test_the_profile_is_also_there_for_who_calls_the_recipe() -> None:
     strategy = fedqs(profile="ref")
-    assert isinstance(strategy.scheduler, Swept)
+    assert isinstance(strategy.scheduler, Buffered)
+    assert strategy.scheduler.tick_order == "client"
     inside = {type(part) for part in parts_within(strategy.aggregator)}
     assert {Overwritten, NewestMeta} <= inside
     assert strategy.policy.constants["similarity"] == "ref_tensors"

@@ -29,7 +29,6 @@ from strategies.schedulers import (
     LagTolerant,
     Pooled,
     Queued,
-    Swept,
     Synchronous,
     Tiered,
 )
@@ -39,38 +38,46 @@ from strategies.weightings import Uniform
 
 SCHEDULERS: dict[str, Callable[[], Scheduler]] = {
     "synchronous": Synchronous,
-    "synchronous, 3 a round": lambda: Synchronous(3),
+    "synchronous, 3 a round": lambda: Synchronous(clients_per_round=3),
     "synchronous, time-out": lambda: Synchronous(timeout=5.0),
     "synchronous, time-out, late kept": lambda: Synchronous(timeout=5.0, late="keep"),
-    "synchronous, hasty, 3 a round": lambda: Synchronous(3, timeout=0.5),
-    "synchronous, 4 asked, 3 a round": lambda: Synchronous(3, over_commit=1.3),
-    "synchronous, 6 asked, 3 a round, late kept": lambda: Synchronous(3, over_commit=2.0, timeout=9.0, late="keep"),
+    "synchronous, hasty, 3 a round": lambda: Synchronous(clients_per_round=3, timeout=0.5),
+    "synchronous, 4 asked, 3 a round": lambda: Synchronous(clients_per_round=3, over_commit=1.3),
+    "synchronous, 6 asked, 3 a round, late kept": lambda: Synchronous(
+        clients_per_round=3, over_commit=2.0, timeout=9.0, late="keep"
+    ),
     "synchronous, steps to fit": lambda: Synchronous(step_budget=4.0),
-    "synchronous, Oort, 3 a round": lambda: Synchronous(3, selector=OortSelector(), over_commit=1.1, timeout=9.0),
-    "synchronous, HeteRo-Select, 3 a round": lambda: Synchronous(3, selector=HeteroSelect()),
+    "synchronous, Oort, 3 a round": lambda: Synchronous(
+        clients_per_round=3, selection=OortSelector(), over_commit=1.1, timeout=9.0
+    ),
+    "synchronous, HeteRo-Select, 3 a round": lambda: Synchronous(clients_per_round=3, selection=HeteroSelect()),
     "synchronous, curriculum, 3 a round": lambda: Synchronous(
-        3, selector=PacedSelector(order="hard_first", start=0.3, rounds=9), timeout=9.0, late="keep"
+        clients_per_round=3, selection=PacedSelector(client_order="hard_first", versions=9), timeout=9.0, late="keep"
     ),
     "asynchronous": Asynchronous,
-    "asynchronous, 3 busy": lambda: Asynchronous(3),
-    "buffered": lambda: Buffered(4),
-    "buffered, 3 busy": lambda: Buffered(4, concurrency=3),
-    "buffered, 3 busy, Oort": lambda: Buffered(4, concurrency=3, selector=OortSelector()),
-    "buffered, 3 busy, HeteRo-Select": lambda: Buffered(4, concurrency=3, selector=HeteroSelect()),
-    "buffered, fresh only": lambda: Buffered(4, max_staleness=2),
-    "buffered, ticks": lambda: Buffered(4, clock="tick"),
-    "buffered, ticks, 3 busy": lambda: Buffered(4, clock="tick", concurrency=3),
-    "buffered, one per tick": lambda: Buffered(4, clock="tick", buffer="one_per_tick"),
-    "swept": lambda: Swept(4, clock="tick"),
-    "swept, one per tick, 3 busy": lambda: Swept(4, clock="tick", buffer="one_per_tick", concurrency=3),
-    "buffered, more than there are": lambda: Buffered(50),
-    "buffered, every task": lambda: Buffered(4, max_size=7),
-    "buffered, every task, ticks": lambda: Buffered(4, max_size=7, clock="tick"),
-    "buffered, hurried": lambda: Buffered(4, patience=1.5),
-    "buffered, hurried, every task, fresh only": lambda: Buffered(4, max_size=7, patience=2.0, max_staleness=2),
-    "buffered, hurried, ticks, 3 busy": lambda: Buffered(4, clock="tick", patience=1.0, concurrency=3),
+    "asynchronous, 3 busy": lambda: Asynchronous(concurrency=3),
+    "buffered": lambda: Buffered(buffer_size=4),
+    "buffered, 3 busy": lambda: Buffered(buffer_size=4, concurrency=3),
+    "buffered, 3 busy, Oort": lambda: Buffered(buffer_size=4, concurrency=3, selection=OortSelector()),
+    "buffered, 3 busy, HeteRo-Select": lambda: Buffered(buffer_size=4, concurrency=3, selection=HeteroSelect()),
+    "buffered, fresh only": lambda: Buffered(buffer_size=4, max_staleness=2),
+    "buffered, ticks": lambda: Buffered(buffer_size=4, clock="tick"),
+    "buffered, ticks, 3 busy": lambda: Buffered(buffer_size=4, clock="tick", concurrency=3),
+    "buffered, one per tick": lambda: Buffered(buffer_size=4, clock="tick", buffer="one_per_tick"),
+    "swept": lambda: Buffered(buffer_size=4, clock="tick", tick_order="client"),
+    "swept, one per tick, 3 busy": lambda: Buffered(
+        buffer_size=4, clock="tick", tick_order="client", buffer="one_per_tick", concurrency=3
+    ),
+    "buffered, more than there are": lambda: Buffered(buffer_size=50),
+    "buffered, every task": lambda: Buffered(buffer_size=4, max_buffer=7),
+    "buffered, every task, ticks": lambda: Buffered(buffer_size=4, max_buffer=7, clock="tick"),
+    "buffered, hurried": lambda: Buffered(buffer_size=4, flush_seconds=1.5),
+    "buffered, hurried, every task, fresh only": lambda: Buffered(
+        buffer_size=4, max_buffer=7, flush_seconds=2.0, max_staleness=2
+    ),
+    "buffered, hurried, ticks, 3 busy": lambda: Buffered(buffer_size=4, clock="tick", flush_seconds=1.0, concurrency=3),
     "buffered, hurried, one per tick": lambda: Buffered(
-        4, clock="tick", buffer="one_per_tick", tick=3.0, max_size=7, patience=0.5
+        buffer_size=4, clock="tick", buffer="one_per_tick", tick=3.0, max_buffer=7, flush_seconds=0.5
     ),
     "compass": Compass,
     "compass, short and early to close": lambda: Compass(q_max=8, q_min=1, latency_factor=1.05, late_test="inclusive"),
@@ -78,17 +85,17 @@ SCHEDULERS: dict[str, Callable[[], Scheduler]] = {
     "compass, from explicit steps, wide to join": lambda: Compass(
         q_max=10, q_min=1, first_task="explicit", first_steps=7, join_bound=1.2, timeout_factor=0.3
     ),
-    "lag-tolerant": lambda: LagTolerant(4),
-    "lag-tolerant, hardly": lambda: LagTolerant(2, lag=1),
-    "lag-tolerant, little lag, time limit": lambda: LagTolerant(4, lag=2, round_limit=3.0),
-    "lag-tolerant, of the unpicked": lambda: LagTolerant(2, lag=1, deprecation="by_not_picked"),
-    "pooled": lambda: Pooled(2),
-    "pooled, slow server, 3 busy": lambda: Pooled(2, concurrency=3, tick=4.0),
-    "queued": lambda: Queued(10.0),
-    "queued, hasty": lambda: Queued(2.0, tolerance=0.0, safety=5.0),
-    "tiered": lambda: Tiered(3),
-    "tiered, one": lambda: Tiered(1),
-    "tiered, 2 a round": lambda: Tiered(2, clients_per_round=2),
+    "lag-tolerant": lambda: LagTolerant(buffer_size=4),
+    "lag-tolerant, hardly": lambda: LagTolerant(buffer_size=2, lag=1),
+    "lag-tolerant, little lag, time limit": lambda: LagTolerant(buffer_size=4, lag=2, round_limit=3.0),
+    "lag-tolerant, of the unpicked": lambda: LagTolerant(buffer_size=2, lag=1, deprecated="by_not_picked"),
+    "pooled": lambda: Pooled(buffer_size=2),
+    "pooled, slow server, 3 busy": lambda: Pooled(buffer_size=2, concurrency=3, tick=4.0),
+    "queued": lambda: Queued(round_seconds=10.0),
+    "queued, hasty": lambda: Queued(round_seconds=2.0, tolerance=0.0, safety=5.0),
+    "tiered": lambda: Tiered(tiers=3),
+    "tiered, one": lambda: Tiered(tiers=1),
+    "tiered, 2 a round": lambda: Tiered(tiers=2, clients_per_round=2),
 }
 ROUNDS = ("synchronous", "lag-tolerant", "tiered", "queued")  # where clients may wait for others
 LIMITS = {name: 3 for name in SCHEDULERS if "3" in name}
@@ -294,7 +301,7 @@ def lines_run(call: Callable[..., object], *arguments: object) -> int:
 
     def trace(frame: FrameType, event: str, argument: object) -> object:
         nonlocal count
-        count += event == "line" and "schedulers" in frame.f_code.co_filename
+        count += event == "line" and "strategies/schedulers/" in frame.f_code.co_filename
         return trace
 
     before = sys.gettrace()

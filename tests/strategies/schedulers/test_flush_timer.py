@@ -16,7 +16,7 @@ from strategies.weightings import Uniform
 
 
 def make_strategy(size: int = 4, **options) -> Strategy:
-    return Strategy(Buffered(size, **options), GradientAggregator(Uniform()))
+    return Strategy(Buffered(buffer_size=size, **options), GradientAggregator(Uniform()))
 
 
 def make_fleet(toys, clients: int, seed: int, *, losses: int = 0):
@@ -44,7 +44,7 @@ def arrivals_of(trace) -> dict:
 def test_nothing_waits_longer_than_the_patience_and_nothing_is_flushed_before(
     toys, clients: int, seed: int, patience: float, losses: int, clock: str, most: int | None
 ) -> None:
-    strategy = make_strategy(4, patience=patience, clock=clock, max_size=most)
+    strategy = make_strategy(4, flush_seconds=patience, clock=clock, max_buffer=most)
     _, trace = toys.run(strategy, make_fleet(toys, clients, seed, losses=losses), events=150)
     arrived = arrivals_of(trace)
     assert trace.aggregations
@@ -59,7 +59,7 @@ def test_nothing_waits_longer_than_the_patience_and_nothing_is_flushed_before(
 def test_an_update_of_the_very_instant_is_on_time(toys) -> None:
     """Client 0 arrives at 1, the others at 3, when its patience ends; all go in, and the next orders come after."""
     fleet = toys.Fleet(3, lambda client, job: 1.0 if (client, job) == (0, 0) else 3.0 if job == 0 else 50.0)
-    _, trace = toys.run(make_strategy(9, patience=2.0), fleet, versions=1)
+    _, trace = toys.run(make_strategy(9, flush_seconds=2.0), fleet, versions=1)
     (step,) = trace.aggregations
     assert (step.time, step.trigger) == (3.0, "deadline")
     assert [update.client for update in step.updates] == [0, 1, 2]
@@ -69,7 +69,7 @@ def test_an_update_of_the_very_instant_is_on_time(toys) -> None:
 
 def test_the_patience_is_that_of_the_first_who_waits(toys) -> None:
     """A full buffer ends the wait of those in it; the next one's begins when it arrives."""
-    scheduler = Buffered(2, patience=5.0)
+    scheduler = Buffered(buffer_size=2, flush_seconds=5.0)
     scheduler.prepare(toys.start_model(), 0)
     scheduler.begin(range(3), 0.0)
     assert scheduler.next_deadline() is None
@@ -87,7 +87,7 @@ def test_the_patience_is_that_of_the_first_who_waits(toys) -> None:
 def test_a_rare_task_is_waited_for_no_longer_than_the_patience(toys) -> None:
     quirks = toys.Quirks(tasks=lambda client: (1,) if client == 0 else (0,))
     fleet = toys.Fleet(3, lambda client, job: 30.0 if client == 0 else 2.0, quirks)
-    _, trace = toys.run(make_strategy(2, max_size=50, patience=5.0), fleet, versions=4)
+    _, trace = toys.run(make_strategy(2, max_buffer=50, flush_seconds=5.0), fleet, versions=4)
     assert [(step.trigger, step.time, len(step.updates)) for step in trace.aggregations] == [
         ("deadline", 7.0, 6),
         ("deadline", 13.0, 6),
@@ -99,7 +99,9 @@ def test_a_rare_task_is_waited_for_no_longer_than_the_patience(toys) -> None:
 @given(seed=st.integers(0, 2**32), clock=st.sampled_from(["event", "tick"]))
 def test_where_it_never_ends_the_patience_changes_no_bit(toys, seed: int, clock: str) -> None:
     (_, plain), (_, patient) = (
-        toys.run(make_strategy(4, clock=clock, patience=patience), make_fleet(toys, 9, seed, losses=100), events=120)
+        toys.run(
+            make_strategy(4, clock=clock, flush_seconds=patience), make_fleet(toys, 9, seed, losses=100), events=120
+        )
         for patience in (None, 1e9)
     )
     assert [step.trigger for step in plain.aggregations] == [step.trigger for step in patient.aggregations]
@@ -108,12 +110,12 @@ def test_where_it_never_ends_the_patience_changes_no_bit(toys, seed: int, clock:
 
 def test_a_state_without_waiting_times_is_still_read(toys) -> None:
     """States that were saved before there was patience."""
-    old = Buffered(4)
+    old = Buffered(buffer_size=4)
     old.prepare(toys.start_model(), 0)
     old.begin(range(3), 0.0)
     old.on_update(toys.make_update(0), 1.0)
     state = {key: value for key, value in old.state_dict().items() if key != "since"}
-    new = Buffered(4)
+    new = Buffered(buffer_size=4)
     new.load_state_dict(state)
     assert new.state_dict() == old.state_dict()
 
@@ -121,7 +123,7 @@ def test_a_state_without_waiting_times_is_still_read(toys) -> None:
 @pytest.mark.parametrize("patience", [0.0, -1.0, float("nan")])
 def test_a_patience_that_is_no_time_is_refused(patience: float) -> None:
     with pytest.raises(ConfigError, match="the limit must be positive"):
-        Buffered(4, patience=patience)
+        Buffered(buffer_size=4, flush_seconds=patience)
 
 
 @pytest.mark.parametrize("name", ["fedbuff", "fedsgd", "fedavg-safl", "fedqs"])

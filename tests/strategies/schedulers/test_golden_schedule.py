@@ -26,7 +26,7 @@ SPEEDS = [int(r) for entry in HISTOGRAM.split() for r, count in [entry.split("x"
 
 
 def run(toys, buffer: str, speeds: list[int]):
-    strategy = Strategy(Buffered(10, buffer=buffer, clock="tick"), GradientAggregator(Uniform()))
+    strategy = Strategy(Buffered(buffer_size=10, buffer=buffer, clock="tick"), GradientAggregator(Uniform()))
     fleet = toys.Fleet(len(speeds), lambda client, job: speeds[client] + 1)
     loop, trace = toys.run(strategy, fleet, versions=400)
     staleness = [tau for aggregation in trace.aggregations for tau in aggregation.staleness]

@@ -12,9 +12,9 @@ from strategies.schedulers import LagTolerant
 class Rounds:
     """A scheduler and the clients it keeps busy."""
 
-    def __init__(self, toys, clients: int, *arguments, **options) -> None:
+    def __init__(self, toys, clients: int, quota: int, **options) -> None:
         self.toys = toys
-        self.scheduler = LagTolerant(*arguments, **options)
+        self.scheduler = LagTolerant(buffer_size=quota, **options)
         self.scheduler.prepare(toys.start_model(), 0)
         self.version = 0
         self.jobs: dict[int, int] = {}
@@ -89,7 +89,7 @@ def test_a_laggard_is_deprecated_and_its_update_rejected(toys) -> None:
 )
 def test_who_was_undrafted_is_given_up_earlier_where_being_picked_counts(toys, deprecation, reason: str) -> None:
     """Client 0, picked for version 1 and then undrafted, trains on version 2: when version 4 comes it is 2 behind."""
-    rounds = Rounds(toys, 6, 2, lag=2, deprecation=deprecation)
+    rounds = Rounds(toys, 6, 2, lag=2, deprecated=deprecation)
     for client in (0, 1, 0, 2, 3, 4, 5, 2, 3):
         decision = rounds.deliver(client)
     assert rounds.version == 4
@@ -121,5 +121,5 @@ def test_a_round_without_updates_takes_no_step(toys) -> None:
 
 
 def test_a_quota_of_nobody_is_refused() -> None:
-    with pytest.raises(ConfigError, match="quota of 0"):
-        LagTolerant(0)
+    with pytest.raises(ConfigError, match="buffer_size = 0"):
+        LagTolerant(buffer_size=0)

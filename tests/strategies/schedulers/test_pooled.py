@@ -12,7 +12,7 @@ from strategies.weightings import Uniform
 
 def make(toys, size: int, waiting: int, seed: int) -> Pooled:
     """A scheduler in whose pool so many updates wait for the instant to be over."""
-    scheduler = Pooled(size)
+    scheduler = Pooled(buffer_size=size)
     scheduler.prepare(toys.start_model(), seed)
     scheduler.begin(range(waiting), 0.0)
     for client in range(waiting):
@@ -38,7 +38,7 @@ def test_what_is_not_drawn_stays_and_is_drawn_in_the_end(toys) -> None:
 
 
 def test_the_server_steps_at_most_once_a_tick(toys) -> None:
-    strategy = Strategy(Pooled(2, tick=3.0), GradientAggregator(Uniform()))
+    strategy = Strategy(Pooled(buffer_size=2, tick=3.0), GradientAggregator(Uniform()))
     _, trace = toys.run(strategy, toys.Fleet(8, lambda client, job: 2.0), versions=12)
     times = [aggregation.time for aggregation in trace.aggregations]
     assert len(set(times)) == len(times)

@@ -10,7 +10,7 @@ from fedmtl.protocol import NOTHING, Assignment, JobKey
 from strategies.aggregators import GradientAggregator
 from strategies.core.strategy import Strategy
 from strategies.schedulers import Synchronous
-from strategies.schedulers.step_budget import StepBudget
+from strategies.schedulers.partial_work import PartialWork
 from strategies.selectors import OortSelector
 from strategies.weightings import Uniform
 
@@ -25,7 +25,7 @@ def clients(decision) -> set[int]:
 
 
 def test_more_are_asked_than_needed_and_the_slowest_are_late(toys) -> None:
-    scheduler = Synchronous(2, over_commit=1.5)
+    scheduler = Synchronous(clients_per_round=2, over_commit=1.5)
     first, second, third = begin(toys, 3, scheduler)
     assert scheduler.on_update(toys.make_update(third), 1.0) is NOTHING
     decision = scheduler.on_update(toys.make_update(first), 2.0)
@@ -40,7 +40,7 @@ def test_more_are_asked_than_needed_and_the_slowest_are_late(toys) -> None:
 
 
 def test_eleven_are_asked_for_ten_answers(toys) -> None:
-    assert len(begin(toys, 30, Synchronous(10, over_commit=1.1))) == 11
+    assert len(begin(toys, 30, Synchronous(clients_per_round=10, over_commit=1.1))) == 11
 
 
 def test_a_round_ends_in_time_with_the_answers_that_are_there(toys) -> None:
@@ -92,7 +92,7 @@ def test_a_late_client_that_is_lost_or_fails_is_free_again(toys) -> None:
 
 def test_a_generous_time_out_changes_no_bit(toys) -> None:
     def run(**options) -> torch.Tensor:
-        strategy = Strategy(Synchronous(4, **options), GradientAggregator(Uniform()))
+        strategy = Strategy(Synchronous(clients_per_round=4, **options), GradientAggregator(Uniform()))
         toys.run(strategy, toys.Fleet(9, lambda client, job: 10.0 - client), versions=12)
         return strategy.model.vector
 
@@ -105,7 +105,7 @@ def update(toys, client: int, steps: int, seconds: float):
 
 
 def test_a_slow_client_is_given_the_steps_that_fit(toys) -> None:
-    budget = StepBudget(6.0)
+    budget = PartialWork(6.0)
     assert budget.steps(0) is None  # nothing is known of it
     budget.learn(update(toys, 0, 10, 20.0))
     assert budget.steps(0) == 3
@@ -118,7 +118,7 @@ def test_a_slow_client_is_given_the_steps_that_fit(toys) -> None:
 
 
 def test_a_jobs_fixed_cost_is_learned_apart(toys) -> None:
-    budget = StepBudget(6.0)
+    budget = PartialWork(6.0)
     budget.learn(update(toys, 0, 10, 4.0 + 10 * 1.0))
     budget.learn(update(toys, 0, 4, 4.0 + 4 * 1.0))
     assert budget.steps(0) == 2
@@ -138,7 +138,7 @@ def test_a_scheduler_learns_from_late_updates_too(toys) -> None:
     ("options", "message"),
     [
         ({"over_commit": 1.1}, "set clients_per_round"),
-        ({"selector": OortSelector()}, "set clients_per_round"),
+        ({"selection": OortSelector()}, "set clients_per_round"),
         ({"clients_per_round": 3, "over_commit": 0.5}, "over_commit = 0.5"),
         ({"timeout": 0.0}, "timeout = 0.0 seconds: must be positive"),
         ({"step_budget": float("nan")}, "step_budget = nan seconds"),
@@ -154,4 +154,4 @@ def test_a_scheduler_says_what_others_can_rely_on() -> None:
     assert Synchronous().provides == {"every-update", "fresh-updates", "distinct-clients"}
     assert Synchronous(timeout=1.0).provides == {"fresh-updates", "distinct-clients"}
     assert Synchronous(timeout=1.0, late="keep").provides == {"every-update", "distinct-clients"}
-    assert Synchronous(3, over_commit=1.1).provides == {"fresh-updates", "distinct-clients"}
+    assert Synchronous(clients_per_round=3, over_commit=1.1).provides == {"fresh-updates", "distinct-clients"}

@@ -65,7 +65,7 @@ def test_a_round_without_answers_takes_no_step(toys) -> None:
 
 def test_the_model_does_not_depend_on_the_speeds(toys) -> None:
     def run(speed) -> torch.Tensor:
-        strategy = Strategy(Synchronous(4), GradientAggregator(Uniform()))
+        strategy = Strategy(Synchronous(clients_per_round=4), GradientAggregator(Uniform()))
         toys.run(strategy, toys.Fleet(9, speed), versions=12)
         return strategy.model.vector
 

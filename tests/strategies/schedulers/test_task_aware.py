@@ -11,13 +11,13 @@ from fedmtl.randomness import derive_seed
 from strategies.aggregators import GradientAggregator
 from strategies.core.loop import Loop
 from strategies.core.strategy import Strategy
-from strategies.schedulers import Buffered, Swept
+from strategies.schedulers import Buffered
 from strategies.schedulers.coverage import TaskCoverage
 from strategies.weightings import Uniform
 
 
 def make_strategy(size: int = 4, most: int = 9, **options) -> Strategy:
-    return Strategy(Buffered(size, max_size=most, **options), GradientAggregator(Uniform()))
+    return Strategy(Buffered(buffer_size=size, max_buffer=most, **options), GradientAggregator(Uniform()))
 
 
 def make_fleet(toys, clients: int, seed: int, rare: int, *, losses: int = 0):
@@ -39,7 +39,7 @@ def make_fleet(toys, clients: int, seed: int, rare: int, *, losses: int = 0):
 
 def test_a_sweep_takes_the_tasks_along_with_its_updates(toys) -> None:
     """Clients 4, 3 and 2 with the first task and 1 with the second arrive at once; 1, 2 and 3 are taken."""
-    scheduler = Swept(1, clock="tick", max_size=3)
+    scheduler = Buffered(buffer_size=1, clock="tick", tick_order="client", max_buffer=3)
     scheduler.prepare(toys.start_model(), 0)
     scheduler.begin(range(5), 0.0)
     for client in (4, 3, 2, 1):
@@ -105,7 +105,7 @@ def test_where_all_own_all_it_is_the_plain_buffer(toys) -> None:
         fleet = toys.Fleet(9, lambda client, job: 1.0 + client % 4)
         return toys.run(strategy, fleet, versions=20)[1]
 
-    plain = run(Strategy(Buffered(4), GradientAggregator(Uniform())))
+    plain = run(Strategy(Buffered(buffer_size=4), GradientAggregator(Uniform())))
     aware = run(make_strategy(4, 9))
     assert all(one.equal(other) for one, other in zip(plain.vectors, aware.vectors, strict=True))
 
@@ -140,5 +140,5 @@ def test_coverage_follows_owners_and_waiting_updates() -> None:
 
 
 def test_a_most_below_the_size_is_refused() -> None:
-    with pytest.raises(ConfigError, match="at most 3 updates in a buffer of 4"):
-        Buffered(4, max_size=3)
+    with pytest.raises(ConfigError, match="max_buffer = 3 is below buffer_size = 4"):
+        Buffered(buffer_size=4, max_buffer=3)

@@ -12,7 +12,7 @@ from strategies.weightings import Uniform
 
 
 def run(toys, tiers: int, clients: int, duration, *, versions: int = 12, **options):
-    scheduler = Tiered(tiers, **options)
+    scheduler = Tiered(tiers=tiers, **options)
     _, trace = toys.run(
         Strategy(scheduler, GradientAggregator(Uniform())), toys.Fleet(clients, duration), versions=versions
     )
@@ -48,5 +48,5 @@ def test_a_tiers_round_may_be_of_some_of_its_clients(toys) -> None:
 
 
 def test_no_tiers_are_refused() -> None:
-    with pytest.raises(ConfigError, match="0 tiers"):
-        Tiered(0)
+    with pytest.raises(ConfigError, match="tiers = 0"):
+        Tiered(tiers=0)

@@ -28,7 +28,7 @@ SELECTORS = {
     "Oort, blacklist": lambda: OortSelector(blacklist_rounds=1, pacer_rounds=2),
     "Oort, exploiting": lambda: OortSelector(exploration=0.0, exploration_min=0.0),
     "HeteRo-Select": HeteroSelect,
-    "curriculum": lambda: PacedSelector(order="easy_first", start=0.3, rounds=20),
+    "curriculum": lambda: PacedSelector(versions=20),
 }
 every_selector = pytest.mark.parametrize("name", SELECTORS)
 
@@ -190,7 +190,7 @@ def exploiting(toys, utilities: list[float], seconds: list[float] | None = None,
 
 
 def test_oorts_score_is_the_papers(toys) -> None:
-    selector = exploiting(toys, [1.0, 3.0, 5.0], [1.0, 1.0, 4.0], threshold=30.0, clip=100.0)
+    selector = exploiting(toys, [1.0, 3.0, 5.0], [1.0, 1.0, 4.0], round_threshold=30.0, clip=100.0)
     assert selector.preferred_duration == 1.0
     uncertainty = math.sqrt(0.1 * math.log(2))
     expected = [uncertainty, 0.5 + uncertainty, (1.0 + uncertainty) * (1.0 / 4.0) ** 2]
@@ -332,7 +332,7 @@ def test_heteroselects_scores_may_set_learning_rates(toys) -> None:
     strategy = toys.ready(build_strategy("heteroselect", {"clients_per_round": 2, "score_rate": True}))
     scheduler = strategy.scheduler
     strategy.begin(range(6), 0.0)
-    scheduler.selector.candidates["score"][:] = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    scheduler.selection.candidates["score"][:] = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
     told = [strategy.policy.instruct(c, TrainSettings(), toys.start_model(), Ledger()) for c in range(6)]
     rates = [instruction.settings.learning_rate for instruction in told]
     assert rates == pytest.approx([0.1, 0.12, 0.14, 0.15, 0.15, 0.15])

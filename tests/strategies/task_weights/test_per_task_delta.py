@@ -166,7 +166,7 @@ def test_other_misfits_are_refused() -> None:
         FedNTKTrace(extra="per_task_delta")
     for aggregator in (ModelAggregator(Uniform()), Robust("median", Uniform())):
         with pytest.raises(ConfigError, match=f"{type(aggregator).__name__}: it has no place"):
-            Strategy(Buffered(2), Optimized(aggregator, SGD(1.0, 0.5)), task_weights=PerTaskDeltas())
+            Strategy(Buffered(buffer_size=2), Optimized(aggregator, SGD(1.0, 0.5)), task_weights=PerTaskDeltas())
     with pytest.raises(ConfigError, match="exact-updates"):
         build_strategy("fedbuff", {}, PerTaskDeltas()).compress(SharedRandomness())
 

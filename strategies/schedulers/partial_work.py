@@ -9,7 +9,7 @@ from fedmtl.protocol import Update
 from strategies.schedulers.speeds import Affine, SpeedModel
 
 
-class StepBudget:
+class PartialWork:
     """Fits the steps of orders to a time, by the speed that each client's updates showed so far.
 
     A client that never reported, or that is fast enough, is given its usual work; the others as many steps as fit, at
