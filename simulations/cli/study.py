@@ -24,9 +24,11 @@ from fedmtl.records.summary import SUMMARY
 from simulations.cli.console import is_live, new_console
 from simulations.cli.progress import duration
 from simulations.studies.baselines import StudyBaselines
+from simulations.studies.file import load_study
 from simulations.studies.plots import draw
 from simulations.studies.results import collect, write_table
-from simulations.studies.run import Cell, Study, run_directory, run_study
+from simulations.studies.run import run_directory, run_study
+from simulations.studies.study import Cell, Study
 
 SECONDS = 5.0
 """Between two lines of a log."""
@@ -37,7 +39,7 @@ def start_study(path: Path, out: Path | None, workers: int | None) -> bool:
 
     An interrupted study goes on with the same command: finished experiments are not done again.
     """
-    study = Study.load(path)
+    study = load_study(path)
     directory = Path("studies") / study.name if out is None else out
     console = new_console()
     try:

@@ -12,7 +12,7 @@ from fedmtl.errors import ConfigError, DataError
 from fedmtl.protocol import Aggregation, Event
 from simulations import Experiment, run
 from simulations.runner import simulated_fleet
-from simulations.studies.run import Study
+from simulations.studies.file import load_study
 from strategies.core.loop import Loop, Observer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -203,7 +203,7 @@ def test_without_batch_norm_the_rule_of_its_statistics_has_no_effect(rule: str) 
 
 
 def test_the_study_of_each_fault_is_made_of_experiments_that_differ() -> None:
-    cells = Study.load(ROOT / "simulations/studies/fedqs-reference.toml").cells()
+    cells = load_study(ROOT / "simulations/studies/fedqs-reference.toml").cells()
     experiments = [Experiment.load(None, tables=cell.tables) for cell in cells if cell.seed == 0]
     assert len(experiments) == len({experiment.digest for experiment in experiments}) == 24
 
