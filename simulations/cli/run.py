@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from rich.table import Table
 from fedmtl.errors import RunDirectoryError
 from fedmtl.records.single_task import SINGLE_TASK, delta_m_words, percent
 from fedmtl.records.summary import SUMMARY
-from simulations.baselines import FOLDER, Baseline
+from simulations.baselines import FOLDER, Baseline, single_task_values
 from simulations.cli.console import new_console
 from simulations.cli.experiments import load_experiment
 from simulations.cli.progress import new_display
@@ -73,7 +74,7 @@ def _run(experiment: Experiment, directory: Path, *, resume: bool, overwrite: bo
                 resume=resume,
                 overwrite=overwrite,
                 observers=(display,),
-                watch_baseline=watch,
+                single_task=functools.partial(single_task_values, watch=watch),
             )
     except KeyboardInterrupt:
         # A second signal, or one outside the loop: what the last checkpoint has is kept.

@@ -43,8 +43,8 @@ def _add_changes(study: Study, out: Path, rows: Sequence[Row]) -> None:
         mine = by_run.get((*cell.labels.values(), cell.seed))
         if mine is None or (values := known.values(cell)) is None:
             continue
-        singles = {task: {"value": value} for task, value in values.items()}
-        found = against_single_task(read_summary(run_directory(out, cell)), singles)
+        single_task = {task: {"value": value} for task, value in values.items()}
+        found = against_single_task(read_summary(run_directory(out, cell)), single_task)
         for row in mine:
             row["single_task"] = values[row["task"]]
             row["change"] = found["tasks"][row["task"]]["change"]
