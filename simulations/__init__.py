@@ -1,7 +1,7 @@
 """The world: devices, virtual time, workers, experiments.
 
-``from simulations import Experiment, run`` is the way in from Python. What is here is imported when it is asked for: the
-in-process simulation below it needs only torch and NumPy, and it needs the libraries of records and configuration.
+``from simulations import Experiment, run`` is the way in from Python. The two are imported when they are asked for: the
+in-process simulation below them needs only torch and NumPy, and they need the libraries of records and configuration.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from simulations import Experiment, run
 from simulations.baselines import (
     FOLDER,
     Baseline,
+    WatchBaseline,
     baselines,
     fingerprint,
     is_there,
@@ -27,6 +28,7 @@ from simulations.baselines import (
     single_task_values,
     train,
 )
+from simulations.runner import SingleTaskProvider
 from simulations.runner import run as bare_run
 from strategies.core.loop import Loop, Observer
 
@@ -59,6 +61,11 @@ class Watcher:
     def __call__(self, baseline: Baseline, place: int, of: int) -> Iterator[Observer]:
         self.trained.append(baseline.task)
         yield Observer()
+
+
+def shown_by(watch: WatchBaseline) -> SingleTaskProvider:
+    """Provides baselines, and has their training shown."""
+    return functools.partial(single_task_values, watch=watch)
 
 
 class Interruption(Observer):
@@ -108,9 +115,7 @@ def test_what_is_there_is_not_trained_again_whatever_the_balancing(runs: Path) -
     before = {path: path.stat().st_mtime_ns for path in (runs / FOLDER).rglob("*")}
     watcher = Watcher()
     again = small("records.baselines=true", "balancing.name=equal", "name=again", "records.checkpoint_every=3")
-    result = run(
-        again, runs / "again", pictures=False, single_task=functools.partial(single_task_values, watch=watcher)
-    )
+    result = run(again, runs / "again", pictures=False, single_task=shown_by(watcher))
     assert watcher.trained == []
     assert {path: path.stat().st_mtime_ns for path in (runs / FOLDER).rglob("*")} == before
     assert set(result.summary[SINGLE_TASK]["tasks"]) == set(NAMES)
@@ -192,15 +197,11 @@ def test_an_interruption_among_the_baselines_begins_no_run_and_the_next_try_goes
         told.append((baseline.task, place, of))
         yield Interruption() if place == 2 else Observer()
 
-    assert run(
-        experiment, tmp_path / "run", pictures=False, single_task=functools.partial(single_task_values, watch=cut)
-    ).interrupted
+    assert run(experiment, tmp_path / "run", pictures=False, single_task=shown_by(cut)).interrupted
     assert told == [("digit", 1, 4), ("parity", 2, 4)]
     assert not (tmp_path / "run").exists()
     watcher = Watcher()
-    assert run(
-        experiment, tmp_path / "run", pictures=False, single_task=functools.partial(single_task_values, watch=watcher)
-    ).ended
+    assert run(experiment, tmp_path / "run", pictures=False, single_task=shown_by(watcher)).ended
     assert watcher.trained == ["parity", "ink", "asymmetry"]
 
 
