@@ -24,7 +24,7 @@ from fedmtl.records.summary import SUMMARY
 from simulations.cli.console import is_live, new_console
 from simulations.cli.progress import duration
 from simulations.studies.baselines import StudyBaselines
-from simulations.studies.file import load_study
+from simulations.studies.file import load_study, study_file
 from simulations.studies.plots import draw
 from simulations.studies.results import collect, write_table
 from simulations.studies.run import run_directory, run_study
@@ -37,9 +37,10 @@ SECONDS = 5.0
 def start_study(path: Path, out: Path | None, workers: int | None) -> bool:
     """Run what is missing of a study, and write its results; whether every experiment ended.
 
-    An interrupted study goes on with the same command: finished experiments are not done again.
+    The study is a file, or the name of one that ships with FedMTL. An interrupted study goes on with the same command:
+    finished experiments are not done again.
     """
-    study = load_study(path)
+    study = load_study(study_file(path))
     directory = Path("studies") / study.name if out is None else out
     console = new_console()
     try:

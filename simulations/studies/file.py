@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from fedmtl.components import did_you_mean
 from fedmtl.config import read_toml
 from fedmtl.errors import ConfigError
 from simulations.experiment import Experiment
@@ -17,6 +18,26 @@ from simulations.studies.study import Cell, Study
 from simulations.studies.tuning import Tuning
 
 _KEYS = ("name", "seeds", "base", "axes", "targets", "highlight", "tune", "baselines")
+
+
+_SHIPPED = Path(__file__).parent
+
+
+def study_file(named: Path) -> Path:
+    """The file that is named by its path, or a study that ships with FedMTL by its name, such as ``quick``.
+
+    Raises
+    ------
+    ConfigError
+        If it is neither; names the nearest study, and all that there are.
+    """
+    shipped = {file.stem: file for file in sorted(_SHIPPED.glob("*.toml"))}
+    if named.exists() or named.suffix or named.parent != Path():
+        return named
+    if str(named) not in shipped:
+        hint = f"{did_you_mean(str(named), shipped)}; those that ship with FedMTL: {', '.join(shipped)}"
+        raise ConfigError(f"there is no file {named}, and no study of that name{hint}")
+    return shipped[str(named)]
 
 
 def load_study(path: Path) -> Study:
