@@ -13,14 +13,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from fedmtl.errors import RunDirectoryError
 from fedmtl.records.single_task import SINGLE_TASK, delta_m_words, percent
 from fedmtl.records.summary import SUMMARY
 from simulations.baselines import FOLDER, Baseline, single_task_values
 from simulations.cli.console import new_console
 from simulations.cli.experiments import Wanted
 from simulations.cli.progress import new_display
-from simulations.directory import EXPERIMENT
+from simulations.directory import EXPERIMENT, RunDirectory
 from simulations.experiment import Experiment
 from simulations.runner import default_directory, run
 from strategies.core.loop import Observer
@@ -40,11 +39,12 @@ def resume_run(directory: Path) -> bool:
     ------
     RunDirectoryError
         If there is no unfinished run in the directory.
+    CheckpointError
+        If it cannot go on from what it saved.
     """
-    path = directory / EXPERIMENT
-    if not path.is_file():
-        raise RunDirectoryError(f"{directory} holds no run to resume ({EXPERIMENT} is not there)")
-    return _run(Wanted(path).load(), directory, resume=True, overwrite=False)
+    # Before its experiment is read: one of another version may have keys that this one does not know.
+    RunDirectory(directory).check(resume=True, overwrite=False)
+    return _run(Wanted(directory / EXPERIMENT).load(), directory, resume=True, overwrite=False)
 
 
 def _run(experiment: Experiment, directory: Path, *, resume: bool, overwrite: bool) -> bool:
