@@ -16,6 +16,7 @@ from fedmtl.components import choose, options_of, summary_of
 from fedmtl.errors import UserError
 from simulations.cli.console import new_console
 from simulations.cli.experiments import Wanted
+from simulations.devices import describe
 from simulations.presets import preset_file, presets
 from strategies.recipes.catalogue import STRATEGIES, Recipe
 from strategies.recipes.custom import KINDS, custom, inner_parts
@@ -131,6 +132,7 @@ def show_partition(wanted: Wanted, clients: int, out: Path) -> None:
     """
     import pyarrow as pa
 
+    # Here, for matplotlib takes a second to import, and the other commands draw nothing.
     from fedmtl.plots import RunTables
     from fedmtl.plots.partition import draw
     from fedmtl.plots.style import save
@@ -205,8 +207,6 @@ def _skew(counts: np.ndarray) -> tuple[str, str]:
 
 def show_devices(wanted: Wanted) -> None:
     """How long the devices take for an order of a median client."""
-    from simulations.devices import describe
-
     experiment = wanted.load()
     settings, sizes = experiment.settings, experiment.data.shards.sizes
     steps = int(np.median([settings.epochs * settings.batches(size) for size in sizes.tolist()]))

@@ -84,18 +84,14 @@ def test_a_preset_and_a_study_run_from_nothing_but_the_archive(unpacked: Path, t
     places = do([sys.executable, "-c", TREE], tmp_path, **here).split()
     assert {Path(place).parent for place in places} == {unpacked}
     fedmtl = [sys.executable, "-m", "fedmtl"]
-    few = ["--set", "stop.versions=2", "--set", "model.name=linear"]
-    do([*fedmtl, "run", "--preset", "fedqs-reference", *few], tmp_path, **here)
+    short = ["--set", "stop.versions=2", "--set", "model.name=linear"]
+    do([*fedmtl, "run", "--preset", "fedqs-reference", *short], tmp_path, **here)
     assert (tmp_path / "runs/fedqs-reference/summary.json").is_file()
     quick = unpacked / "simulations/studies/quick.toml"
     text = quick.read_text()
-    for long, short in (
-        ("seeds = 2", "seeds = 1"),
-        ("updates = 1500", "updates = 20"),
-        ("clients = 30", "clients = 9"),
-    ):
-        assert long in text
-        text = text.replace(long, short)
+    for key, usual, few in (("seeds", 2, 1), ("updates", 1500, 20), ("clients", 30, 9)):
+        assert f"{key} = {usual}\n" in text
+        text = text.replace(f"{key} = {usual}\n", f"{key} = {few}\n")
     quick.write_text(text)  # in the unpacked copy: the study is found there by its name
     do([*fedmtl, "study", "quick", "--workers", "2"], tmp_path, **here)
     assert len(list((tmp_path / "studies/quick/runs").glob("*/summary.json"))) == 6
