@@ -34,6 +34,7 @@ from strategies.aggregators.dual import DualAveraged
 from strategies.aggregators.server_optimizers import SGD, Adam
 from strategies.core.kinds import Aggregator, Step
 from strategies.core.ledger import Ledger
+from strategies.core.part import prepare
 from strategies.weightings import DataSize, Uniform
 
 
@@ -154,7 +155,7 @@ def print_rules(updates: Sequence[int], parameters: Sequence[int], windows: int,
         for count, size in cells:
             data = Data(count, size, cold=True, stale="stale" in name, tasks=2 if "task" in name else 1)
             rule = make()
-            rule.prepare(data.model, 0)
+            prepare([rule], data.model, 0)
             print(f" {ratio(data, rule.aggregate, windows)[0]:12.2f}", end="", flush=True)
         print()
 

@@ -19,8 +19,8 @@ from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import Arrival, Deadline, Event, JobKey, Joined, Lost, TrainOrder, Update
 from fedmtl.state import order_from_state, order_state
 from simulations.devices.profile import Devices
+from simulations.workers.at_once import AtOnce
 from simulations.workers.base import Job, Workers
-from simulations.workers.foreseen import Foreseen
 from strategies.core.fleet import Fleet
 
 # Kinds of heap entries, in the order in which events of one instant happen. Deadlines come after all of them.
@@ -68,9 +68,9 @@ class SimulatedFleet(Fleet):
         """Virtual seconds since the start."""
         return self._now
 
-    def foresee(self, tell: Callable[[Update], None]) -> None:
-        """Train every job when it begins, and tell of its update."""
-        self._workers = Foreseen(self._workers, tell)
+    def train_at_once(self, on_outcome_known: Callable[[Update], None]) -> None:
+        """Train every job when it begins, and show its update."""
+        self._workers = AtOnce(self._workers, on_outcome_known)
 
     def send(self, orders: Sequence[TrainOrder]) -> None:
         """Schedule the updates of these orders, and hand the orders to the workers."""

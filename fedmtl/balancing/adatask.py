@@ -28,7 +28,18 @@ from fedmtl.components import Param
 
 
 class AdaTask(JacobianMethod):
-    """Adam with moments for each task; heads have Adam, too."""
+    """Adam with moments for each task; heads have Adam, too.
+
+    Examples
+    --------
+    In a job's first step every coordinate of every task counts alike, whatever its size:
+
+    >>> from fedmtl.balancing import balance_gradients
+    >>> from fedmtl.balancing.adatask import AdaTask
+    >>> step = balance_gradients(AdaTask(), [[100.0, 1.0], [0.01, 2.0]])
+    >>> step.shared[0].round(decimals=2)
+    tensor([2., 2.])
+    """
 
     def __init__(
         self,

@@ -23,7 +23,18 @@ from fedmtl.components import Param
 
 
 class AlignedMTL(GramWeighting):
-    """The mean of gradients whose principal components were made equally long."""
+    """The mean of gradients whose principal components were made equally long.
+
+    Examples
+    --------
+    Orthogonal gradients are their own principal components, and become as long as the shortest:
+
+    >>> from fedmtl.balancing import balance_gradients
+    >>> from fedmtl.balancing.aligned_mtl import AlignedMTL
+    >>> step = balance_gradients(AlignedMTL(), [[10.0, 0.0], [0.0, 1.0]])
+    >>> step.weights, step.shared[0]
+    (tensor([0.0500, 0.5000]), tensor([0.5000, 0.5000]))
+    """
 
     def __init__(
         self,

@@ -30,6 +30,18 @@ class StepGradients:
         The NTK statistic measured for each task, shape [tasks]; None if none was.
     sketches
         A sketch of each task's gradient, shape [tasks, m]; None if none was made.
+
+    Examples
+    --------
+    NTKMTL on two tasks whose gradients have the squared norms 100 and 1; the shared gradient is the weighted sum.
+
+    >>> from fedmtl.balancing import balance_gradients
+    >>> from fedmtl.balancing.ntkmtl import NTKMTL
+    >>> step = balance_gradients(NTKMTL(), gradients=[[10.0, 0.0], [0.0, 1.0]], losses=[0.5, 2.0])
+    >>> step.losses, step.statistics
+    (tensor([0.5000, 2.0000]), tensor([100.,   1.]))
+    >>> step.weights, step.shared[0]
+    (tensor([0.7106, 7.1063]), tensor([7.1063, 7.1063]))
     """
 
     shared: Sequence[Tensor]
@@ -49,6 +61,20 @@ class Balancer(ABC):
         Whether the server needs the statistics, so that sending them up is part of the traffic.
     least_batch
         Examples that a batch must have for the method to be what it claims to be; only an epoch's last may have fewer.
+
+    Examples
+    --------
+    The smallest balancer: the backbone serves the task with the greatest loss alone, and each head its own task.
+
+    >>> from fedmtl.balancing import Balancer, StepGradients, balance_gradients
+    >>> class WorstTask(Balancer):
+    ...     def gradients(self, network, inputs, targets, task_weights):
+    ...         representation, pullback = network.represent(inputs)
+    ...         heads = network.head_pass(representation, targets)
+    ...         shared = pullback(network.task_gradients(heads.slopes)[heads.losses.argmax()])
+    ...         return StepGradients(shared, network.by_head(heads.gradients), heads.losses)
+    >>> balance_gradients(WorstTask(), gradients=[[1.0, 0.0], [0.0, 2.0]], losses=[0.3, 0.7]).shared[0]
+    tensor([0., 2.])
     """
 
     reports: bool = False

@@ -23,7 +23,22 @@ from fedmtl.components import Param
 
 
 class CAGrad(GramWeighting):
-    """Near the mean gradient, the direction that serves the worst-served task best."""
+    """Near the mean gradient, the direction that serves the worst-served task best.
+
+    Examples
+    --------
+    Along the mean of these gradients (``c = 0``) the second loss would rise:
+
+    >>> import torch
+    >>> from fedmtl.balancing import balance_gradients
+    >>> from fedmtl.balancing.cagrad import CAGrad
+    >>> gradients = torch.tensor([[10.0, 0.0], [-0.6, 0.8]])
+    >>> for c in (0.0, 0.4, 0.8):
+    ...     c, (gradients @ balance_gradients(CAGrad(c=c), gradients).shared[0]).round(decimals=1)
+    (0.0, tensor([47.0000, -2.5000]))
+    (0.4, tensor([30.8000, -0.5000]))
+    (0.8, tensor([14.9000,  0.8000]))
+    """
 
     def __init__(
         self,

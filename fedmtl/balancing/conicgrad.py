@@ -31,7 +31,22 @@ _LEAST = 1e-8  # norms below this, beside gradients of size 1, count as 0
 
 
 class ConicGrad(GramWeighting):
-    """In a cone around the mean gradient, the direction that serves the worst-served task best."""
+    """In a cone around the mean gradient, the direction that serves the worst-served task best.
+
+    Examples
+    --------
+    The mean of these gradients would raise the second loss. The direction goes as far from it as c allows, 60 degrees:
+
+    >>> import torch
+    >>> from fedmtl.balancing import balance_gradients
+    >>> from fedmtl.balancing.conicgrad import ConicGrad
+    >>> gradients = torch.tensor([[10.0, 0.0], [-0.6, 0.8]])
+    >>> direction = balance_gradients(ConicGrad(c=0.5), gradients).shared[0]
+    >>> torch.cosine_similarity(direction, gradients.mean(0), dim=0)
+    tensor(0.5000)
+    >>> (gradients @ direction).round(decimals=2)
+    tensor([20.0400,  2.2100])
+    """
 
     def __init__(
         self,

@@ -24,7 +24,21 @@ _LEAST = 1e-12  # a mean loss of 0 would make the next ratio undefined
 
 
 class DWA(LossWeighting):
-    """Weights by how slowly each loss fell lately; a job's first two windows have equal weights."""
+    """Weights by how slowly each loss fell lately; a job's first two windows have equal weights.
+
+    Examples
+    --------
+    The first loss fell by a tenth, the second by half; the slower one counts more:
+
+    >>> import torch
+    >>> from fedmtl.balancing.dwa import DWA
+    >>> balancer = DWA(window=1)
+    >>> for losses in ([1.0, 1.0], [0.9, 0.5], [0.8, 0.4]):
+    ...     balancer.weigh(torch.tensor(losses))
+    tensor([1., 1.])
+    tensor([1., 1.])
+    tensor([1.0997, 0.9003])
+    """
 
     def __init__(
         self,

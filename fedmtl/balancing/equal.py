@@ -15,7 +15,20 @@ from fedmtl.components import Param
 
 
 class Equal(Balancer):
-    """Equal weights (linear scalarisation): every task's loss counts as it is."""
+    """Equal weights (linear scalarisation): every task's loss counts as it is.
+
+    Examples
+    --------
+    The sum of the gradients, or the sum by the server's factors:
+
+    >>> from fedmtl.balancing import balance_gradients
+    >>> from fedmtl.balancing.equal import Equal
+    >>> gradients = [[10.0, 0.0], [0.0, 1.0]]
+    >>> balance_gradients(Equal(), gradients).shared[0]
+    tensor([10.,  1.])
+    >>> balance_gradients(Equal(), gradients, task_weights=[0.5, 2.0]).shared[0]
+    tensor([5., 2.])
+    """
 
     def __init__(
         self,

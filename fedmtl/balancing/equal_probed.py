@@ -42,7 +42,18 @@ HeadStep = Literal["gradient", "newton"]
 
 
 class EqualProbed(Balancer):
-    """Equal weights, with every task's kernel measured at the model that the client was sent."""
+    """Equal weights, with every task's kernel measured at the model that the client was sent.
+
+    Examples
+    --------
+    The step is that of equal weights, and the server gets to know the kernels' sizes 100 and 1:
+
+    >>> from fedmtl.balancing import balance_gradients
+    >>> from fedmtl.balancing.equal_probed import EqualProbed
+    >>> step = balance_gradients(EqualProbed(), [[10.0, 0.0], [0.0, 1.0]])
+    >>> step.shared[0], step.statistics
+    (tensor([10.,  1.]), tensor([100.,   1.]))
+    """
 
     reports = True
 

@@ -24,7 +24,22 @@ from fedmtl.components import Param
 
 
 class FairGrad(GramWeighting):
-    """Decreases of the losses that are alpha-fair."""
+    """Decreases of the losses that are alpha-fair.
+
+    Examples
+    --------
+    How fast each loss falls: the larger alpha, the more alike.
+
+    >>> import torch
+    >>> from fedmtl.balancing import balance_gradients
+    >>> from fedmtl.balancing.fairgrad import FairGrad
+    >>> gradients = torch.tensor([[10.0, 0.0], [-0.6, 0.8]])
+    >>> for alpha in (1.0, 2.0, 10.0):
+    ...     alpha, (gradients @ balance_gradients(FairGrad(alpha=alpha), gradients).shared[0]).round(decimals=2)
+    (1.0, tensor([6.3200, 0.6300]))
+    (2.0, tensor([2.8800, 0.8100]))
+    (10.0, tensor([1.2500, 0.9500]))
+    """
 
     def __init__(
         self,

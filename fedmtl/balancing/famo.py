@@ -31,7 +31,21 @@ _LEAST = 1e-8  # a loss at its bound has no logarithm
 
 
 class FAMO(LossWeighting):
-    """Weights that make all losses fall at one pace; one further forward pass a step."""
+    """Weights that make all losses fall at one pace; one further forward pass a step.
+
+    Examples
+    --------
+    The first loss falls by a tenth in every step and the second stands still, so z moves to the second:
+
+    >>> from fedmtl.balancing import balance_gradients
+    >>> from fedmtl.balancing.famo import FAMO
+    >>> balancer = FAMO(rate=0.1)
+    >>> for k in range(10):
+    ...     step = balance_gradients(balancer, gradients=[[1.0, 0.0], [0.0, 1.0]], losses=[0.9**k, 1.0])
+    >>> z = step.weights * step.losses
+    >>> (z / z.sum()).round(decimals=2)
+    tensor([0.1500, 0.8500])
+    """
 
     def __init__(
         self,

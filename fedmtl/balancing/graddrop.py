@@ -25,7 +25,19 @@ from fedmtl.components import Param
 
 
 class GradDrop(JacobianMethod):
-    """In every coordinate only the gradients of one, randomly picked sign."""
+    """In every coordinate only the gradients of one, randomly picked sign.
+
+    Examples
+    --------
+    The tasks agree on the first coordinate; of the second, 2 or -3 is kept:
+
+    >>> from fedmtl.balancing import balance_gradients
+    >>> from fedmtl.balancing.graddrop import GradDrop
+    >>> balancer = GradDrop()
+    >>> steps = [balance_gradients(balancer, [[1.0, 2.0], [1.0, -3.0]]) for _ in range(50)]
+    >>> sorted({tuple(step.shared[0].tolist()) for step in steps})
+    [(2.0, -3.0), (2.0, 2.0)]
+    """
 
     def __init__(
         self,

@@ -26,7 +26,19 @@ _LEAST = 1e-8  # a loss that starts at 0 has no pace
 
 
 class GradNorm(GramWeighting):
-    """Learned weights that give slow tasks the longer gradients; they start at 1 in every job."""
+    """Learned weights that give slow tasks the longer gradients; they start at 1 in every job.
+
+    Examples
+    --------
+    While the losses fall at one pace, the weighted gradients become equally long, here ``w_1 * 10 = w_2 * 1``:
+
+    >>> from fedmtl.balancing import balance_gradients
+    >>> from fedmtl.balancing.gradnorm import GradNorm
+    >>> balancer = GradNorm()
+    >>> steps = [balance_gradients(balancer, [[10.0, 0.0], [0.0, 1.0]]) for _ in range(100)]
+    >>> steps[0].weights, steps[-1].weights.round(decimals=1)
+    (tensor([1., 1.]), tensor([0.2000, 1.8000]))
+    """
 
     def __init__(
         self,

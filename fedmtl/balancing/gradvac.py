@@ -26,7 +26,20 @@ from fedmtl.components import Param
 
 
 class GradVac(GramWeighting):
-    """Gradients turned towards each other, up to the cosine they had of late."""
+    """Gradients turned towards each other, up to the cosine they had of late.
+
+    Examples
+    --------
+    Gradients with the cosine 0.8 stay as they are; then orthogonal ones are turned towards each other.
+
+    >>> from fedmtl.balancing import balance_gradients
+    >>> from fedmtl.balancing.gradvac import GradVac
+    >>> balancer = GradVac()
+    >>> balance_gradients(balancer, [[1.0, 0.0], [0.8, 0.6]]).weights
+    tensor([1., 1.])
+    >>> balance_gradients(balancer, [[1.0, 0.0], [0.0, 1.0]]).weights
+    tensor([1.4364, 1.4364])
+    """
 
     def __init__(
         self,

@@ -15,6 +15,19 @@ class GramWeighting(JacobianMethod):
 
     A task without a gradient (zero to the last bit) has nothing to be weighed by: the method sees the others only, and
     its weight is 1.
+
+    Examples
+    --------
+    A method that makes all gradients equally long:
+
+    >>> from fedmtl.balancing import balance_gradients
+    >>> from fedmtl.balancing.gram_weighting import GramWeighting
+    >>> class UnitLength(GramWeighting):
+    ...     def weigh(self, gram, losses, tasks):
+    ...         return gram.diagonal().rsqrt()
+    >>> balancer = UnitLength(head_weight="unweighted", clip=0.0)
+    >>> balance_gradients(balancer, [[3.0, 4.0], [0.0, 0.1]]).weights
+    tensor([ 0.2000, 10.0000])
     """
 
     @abstractmethod

@@ -62,6 +62,20 @@ class HeadMetric:
     ----------
     sound
         Whether the representation was finite; if not, all steps are 0.
+
+    Examples
+    --------
+    With little damping, one step from a head of zeros solves a least-squares problem, here ``y = 2 z + 1``:
+
+    >>> import torch
+    >>> from fedmtl.balancing.heads import HeadMetric, reach
+    >>> from fedmtl.tasks import Task
+    >>> z = torch.tensor([[0.0], [1.0], [2.0]])
+    >>> loss, slope = Task("y", "regression").loss_and_slope(torch.zeros(3, 1), 2 * z[:, 0] + 1)
+    >>> metric = HeadMetric(z, damping=1e-4)
+    >>> step = metric.step([slope.T @ z, slope.sum(0)], reach(Task("y", "regression"), loss.item()))
+    >>> [-part.round(decimals=2) for part in step]
+    [tensor([[2.]]), tensor([1.])]
     """
 
     def __init__(self, representation: Tensor, damping: float) -> None:

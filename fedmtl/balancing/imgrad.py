@@ -30,7 +30,20 @@ _LEAST = 1e-8  # norms below this, beside gradients of size 1, count as 0
 
 
 class IMGrad(GramWeighting):
-    """Between CAGrad and MGDA, by how much the mean gradient and MGDA's vector agree."""
+    """Between CAGrad and MGDA, by how much the mean gradient and MGDA's vector agree.
+
+    Examples
+    --------
+    Where the mean gradient and MGDA's vector agree in part, the long gradient counts for more than in CAGrad:
+
+    >>> from fedmtl.balancing import balance_gradients
+    >>> from fedmtl.balancing.cagrad import CAGrad
+    >>> from fedmtl.balancing.imgrad import IMGrad
+    >>> for balancer in (CAGrad(c=0.8), IMGrad(c=0.8)):
+    ...     balance_gradients(balancer, [[4.0, 1.0], [-1.0, 1.0]]).weights.round(decimals=2)
+    tensor([0.3000, 0.9300])
+    tensor([0.4000, 1.0200])
+    """
 
     def __init__(
         self,

@@ -20,7 +20,22 @@ from fedmtl.balancing.options import Clip, OwnHeads
 
 
 class IMTLG(GramWeighting):
-    """Equal projections of the direction on all unit gradients."""
+    """Equal projections of the direction on all unit gradients.
+
+    Examples
+    --------
+    The direction goes equally far along a gradient of length 5 and one of length 1:
+
+    >>> import torch
+    >>> from fedmtl.balancing import balance_gradients
+    >>> from fedmtl.balancing.imtl_g import IMTLG
+    >>> gradients = torch.tensor([[3.0, 4.0], [1.0, 0.0]])
+    >>> step = balance_gradients(IMTLG(), gradients)
+    >>> step.weights
+    tensor([0.1667, 0.8333])
+    >>> gradients @ step.shared[0] / gradients.norm(dim=1)
+    tensor([1.3333, 1.3333])
+    """
 
     def __init__(self, *, head_weight: OwnHeads = "unweighted", clip: Clip = 0.0) -> None:
         super().__init__(head_weight, clip)

@@ -22,7 +22,19 @@ from fedmtl.components import Param
 
 
 class IMTLL(LossWeighting):
-    """Learned weights that bring the weighted losses to one size; they start at 1 in every job."""
+    """Learned weights that bring the weighted losses to one size; they start at 1 in every job.
+
+    Examples
+    --------
+    The weights start at 1 and tend to one over the losses:
+
+    >>> import torch
+    >>> from fedmtl.balancing.imtl_l import IMTLL
+    >>> balancer = IMTLL(rate=0.1)
+    >>> weights = [balancer.weigh(torch.tensor([0.5, 4.0])) for _ in range(200)]
+    >>> weights[0], weights[-1].round(decimals=2)
+    (tensor([1., 1.]), tensor([2.0000, 0.2500]))
+    """
 
     def __init__(
         self,

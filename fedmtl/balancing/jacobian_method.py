@@ -20,6 +20,19 @@ class JacobianMethod(SeveralTasks):
 
     A task whose loss or gradient is not finite is left out of the step: its row is zero and its weight is 0. The
     statistic that is reported for a task is its squared gradient norm, the NTK's trace for one chunk.
+
+    Examples
+    --------
+    A method in which the tasks vote on the sign of every coordinate:
+
+    >>> from fedmtl.balancing import balance_gradients
+    >>> from fedmtl.balancing.jacobian_method import JacobianMethod
+    >>> class SignVote(JacobianMethod):
+    ...     def combine(self, rows, losses, sound, factors):
+    ...         return (factors @ rows.sign()).sign(), factors * sound
+    >>> balancer = SignVote(head_weight="unweighted", clip=0.0)
+    >>> balance_gradients(balancer, [[1.0, 2.0], [0.1, -0.2], [-9.0, -0.2]]).shared[0]
+    tensor([ 1., -1.])
     """
 
     @abstractmethod

@@ -18,6 +18,20 @@ class LossWeighting(SeveralTasks):
     """Weights that depend on the losses of this step and of those before it.
 
     A task whose loss is not finite has weight 0 in that step; the method sees a loss of 1 in its place.
+
+    Examples
+    --------
+    A method in which a task counts by how large its loss is:
+
+    >>> from fedmtl.balancing import balance_gradients
+    >>> from fedmtl.balancing.loss_weighting import LossWeighting
+    >>> class ByLoss(LossWeighting):
+    ...     def weigh(self, losses):
+    ...         return losses / losses.mean()
+    >>> balancer = ByLoss(head_weight="unweighted", clip=0.0)
+    >>> step = balance_gradients(balancer, gradients=[[1.0, 0.0], [0.0, 1.0]], losses=[1.0, 3.0])
+    >>> step.weights, step.shared[0]
+    (tensor([0.5000, 1.5000]), tensor([0.5000, 1.5000]))
     """
 
     @abstractmethod

@@ -24,7 +24,22 @@ Normalisation = Literal["none", "l2", "loss", "loss+"]
 
 
 class MGDA(GramWeighting):
-    """The shortest vector in the convex hull of the gradients."""
+    """The shortest vector in the convex hull of the gradients.
+
+    Examples
+    --------
+    Two gradients in conflict: the direction has the same product with both, so both losses fall alike.
+
+    >>> import torch
+    >>> from fedmtl.balancing import balance_gradients
+    >>> from fedmtl.balancing.mgda import MGDA
+    >>> gradients = torch.tensor([[1.0, 0.0], [-1.0, 1.0]])
+    >>> step = balance_gradients(MGDA(), gradients)
+    >>> step.weights, step.shared[0]
+    (tensor([0.6000, 0.4000]), tensor([0.2000, 0.4000]))
+    >>> gradients @ step.shared[0]
+    tensor([0.2000, 0.2000])
+    """
 
     def __init__(
         self,

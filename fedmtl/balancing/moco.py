@@ -23,7 +23,19 @@ from fedmtl.components import Param
 
 
 class MoCo(JacobianMethod):
-    """Steps towards the shortest vector in the convex hull of gradients that are averaged over steps."""
+    """Steps towards the shortest vector in the convex hull of gradients that are averaged over steps.
+
+    Examples
+    --------
+    From equal weights towards MGDA's, which are 0.6 and 0.4 here:
+
+    >>> from fedmtl.balancing import balance_gradients
+    >>> from fedmtl.balancing.moco import MoCo
+    >>> balancer = MoCo()
+    >>> steps = [balance_gradients(balancer, [[1.0, 0.0], [-1.0, 1.0]]) for _ in range(30)]
+    >>> steps[0].weights.round(decimals=2), steps[-1].weights.round(decimals=2)
+    (tensor([0.5200, 0.4700]), tensor([0.5900, 0.4000]))
+    """
 
     def __init__(
         self,

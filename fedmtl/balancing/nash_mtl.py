@@ -21,7 +21,22 @@ from fedmtl.balancing.options import Clip, OwnHeads
 
 
 class NashMTL(GramWeighting):
-    """Nash's bargaining solution: every task's weighted gradient gains the same."""
+    """Nash's bargaining solution: every task's weighted gradient gains the same.
+
+    Examples
+    --------
+    A gradient of length 5 and one of length 1 gain the same, once weighted:
+
+    >>> import torch
+    >>> from fedmtl.balancing import balance_gradients
+    >>> from fedmtl.balancing.nash_mtl import NashMTL
+    >>> gradients = torch.tensor([[3.0, 4.0], [1.0, 0.0]])
+    >>> step = balance_gradients(NashMTL(), gradients)
+    >>> step.weights
+    tensor([0.1581, 0.7906])
+    >>> (step.weights * (gradients @ step.shared[0])).round(decimals=2)
+    tensor([1., 1.])
+    """
 
     def __init__(self, *, head_weight: OwnHeads = "weighted", clip: Clip = 0.0) -> None:
         super().__init__(head_weight, clip)

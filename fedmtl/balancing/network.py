@@ -36,6 +36,24 @@ class HeadPass:
         For each task the derivative of its mean loss with respect to its head's output, shape [batch, outputs].
     gradients
         The gradients of the heads' parameters, each of its own task's loss: weight and bias of the first, and so on.
+
+    Examples
+    --------
+    One regression with a head of zeros: each slope is the error times 2 over the batch.
+
+    >>> import torch
+    >>> from fedmtl.balancing import TaskNetwork
+    >>> from fedmtl.models import build_model
+    >>> from fedmtl.tasks import Task
+    >>> task = Task("height", "regression")
+    >>> network = TaskNetwork(build_model("linear", {}, (2,), [task], seed=0), [task])
+    >>> for value in network.values:
+    ...     _ = value.zero_()
+    >>> heads = network.head_pass(torch.eye(2), targets=[torch.tensor([1.0, -3.0])])
+    >>> heads.losses, heads.slopes[0].T
+    (tensor([5.]), tensor([[-1.,  3.]]))
+    >>> heads.gradients
+    [tensor([[-1.,  3.]]), tensor([2.])]
     """
 
     losses: Tensor
@@ -65,6 +83,29 @@ class TaskNetwork:
         Units of each head.
     values
         All these parameters, shared first, as tensors that share their memory and know nothing of gradients.
+
+    Examples
+    --------
+    Descent with a balancer, in a plain loop:
+
+    >>> from itertools import chain
+    >>> import torch
+    >>> from fedmtl.balancing import TaskNetwork
+    >>> from fedmtl.balancing.ntkmtl import NTKMTL
+    >>> from fedmtl.models import build_model
+    >>> from fedmtl.tasks import Task
+    >>> tasks = [Task("sum", "regression"), Task("positive", "binary")]
+    >>> network = TaskNetwork(build_model("mlp", {}, (4,), tasks, seed=0), tasks)
+    >>> inputs = torch.linspace(-1, 1, 80).view(20, 4)
+    >>> targets = [inputs.sum(1), (inputs[:, 0] > 0).float()]
+    >>> balancer, losses = NTKMTL(), []
+    >>> for _ in range(50):
+    ...     step = balancer.gradients(network, inputs, targets, task_weights=None)
+    ...     losses.append(step.losses)
+    ...     for value, gradient in zip(network.values, chain(step.shared, *step.heads)):
+    ...         _ = value.sub_(0.05 * gradient)
+    >>> losses[0].round(decimals=1), losses[-1].round(decimals=1)
+    (tensor([5.4000, 0.7000]), tensor([0.0000, 0.2000]))
     """
 
     def __init__(self, model: MultiTaskModel, tasks: Sequence[Task]) -> None:

@@ -25,7 +25,20 @@ from fedmtl.errors import ConfigError
 
 
 class NTKMTL(Balancer):
-    """NTKMTL: weights from the kernels of full gradients; costs a backward pass for each task and chunk."""
+    """NTKMTL: weights from the kernels of full gradients; costs a backward pass for each task and chunk.
+
+    Examples
+    --------
+    Kernels that differ a hundredfold give weights that differ tenfold, so the weighted gradients are equally long:
+
+    >>> from fedmtl.balancing import balance_gradients
+    >>> from fedmtl.balancing.ntkmtl import NTKMTL
+    >>> step = balance_gradients(NTKMTL(), [[10.0, 0.0], [0.0, 1.0]])
+    >>> step.statistics, step.weights
+    (tensor([100.,   1.]), tensor([0.7106, 7.1063]))
+    >>> step.shared[0]
+    tensor([7.1063, 7.1063])
+    """
 
     def __init__(
         self,

@@ -23,7 +23,23 @@ from fedmtl.components import Param
 
 
 class NTKMTLSR(Balancer):
-    """NTKMTL-SR: weights from the kernels of the shared representation; costs about as much as equal weights."""
+    """NTKMTL-SR: weights from the kernels of the shared representation; costs about as much as equal weights.
+
+    Examples
+    --------
+    With p = 0 the weights are equal, with 1/2 the weighted gradients are equally long, with 1 all losses fall alike:
+
+    >>> import torch
+    >>> from fedmtl.balancing import balance_gradients
+    >>> from fedmtl.balancing.ntkmtl_sr import NTKMTLSR
+    >>> gradients = torch.tensor([[3.0, 0.0], [0.0, 1.0]])
+    >>> for p in (0.0, 0.5, 1.0):
+    ...     direction = balance_gradients(NTKMTLSR(exponent=p), gradients).shared[0]
+    ...     p, direction.round(decimals=2), (gradients @ direction).round(decimals=2)
+    (0.0, tensor([3., 1.]), tensor([9., 1.]))
+    (0.5, tensor([2.2400, 2.2400]), tensor([6.7100, 2.2400]))
+    (1.0, tensor([1.6700, 5.0000]), tensor([5., 5.]))
+    """
 
     def __init__(
         self,

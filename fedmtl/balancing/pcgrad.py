@@ -23,7 +23,22 @@ from fedmtl.components import Param
 
 
 class PCGrad(GramWeighting):
-    """Each gradient without its components against the others."""
+    """Each gradient without its components against the others.
+
+    Examples
+    --------
+    Each of the two loses its component against the other, and no loss rises:
+
+    >>> import torch
+    >>> from fedmtl.balancing import balance_gradients
+    >>> from fedmtl.balancing.pcgrad import PCGrad
+    >>> gradients = torch.tensor([[1.0, 0.0], [-1.0, 1.0]])
+    >>> step = balance_gradients(PCGrad(), gradients)
+    >>> step.weights, step.shared[0]
+    (tensor([2.0000, 1.5000]), tensor([0.5000, 1.5000]))
+    >>> gradients @ step.shared[0]
+    tensor([0.5000, 1.0000])
+    """
 
     def __init__(
         self,

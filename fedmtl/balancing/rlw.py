@@ -19,7 +19,20 @@ from fedmtl.balancing.options import Clip, OwnHeads
 
 
 class RLW(LossWeighting):
-    """Random weights that sum to 1, drawn anew in every step."""
+    """Random weights that sum to 1, drawn anew in every step.
+
+    Examples
+    --------
+    Other weights in every step; they depend on nothing but the job's generator:
+
+    >>> import torch
+    >>> from fedmtl.balancing.rlw import RLW
+    >>> balancer = RLW()
+    >>> balancer.start_job(torch.Generator().manual_seed(0))
+    >>> one, other = (balancer.weigh(torch.tensor([0.5, 4.0])) for _ in range(2))
+    >>> bool((one != other).all()), torch.stack([one, other]).sum(1).round(decimals=2)
+    (True, tensor([1., 1.]))
+    """
 
     def __init__(self, *, head_weight: OwnHeads = "weighted", clip: Clip = 0.0) -> None:
         super().__init__(head_weight, clip)

@@ -30,7 +30,21 @@ from fedmtl.components import Param
 
 
 class SDMGrad(SeveralTasks):
-    """Towards the shortest vector in the gradients' hull, held near the mean gradient; unbiased by three batches."""
+    """Towards the shortest vector in the gradients' hull, held near the mean gradient; unbiased by three batches.
+
+    Examples
+    --------
+    A strong pull towards the mean gradient, with which the second loss would rise, and the default:
+
+    >>> import torch
+    >>> from fedmtl.balancing import balance_gradients
+    >>> from fedmtl.balancing.sdmgrad import SDMGrad
+    >>> gradients = torch.tensor([[10.0, 0.0], [-0.6, 0.8]])
+    >>> for lam in (10.0, 0.3):
+    ...     lam, (gradients @ balance_gradients(SDMGrad(lam=lam), gradients).shared[0]).round(decimals=1)
+    (10.0, tensor([42.2000, -2.2000]))
+    (0.3, tensor([6.2000, 0.2000]))
+    """
 
     least_batch = 3
 

@@ -20,6 +20,17 @@ class SeveralTasks(Balancer):
     ----------
     head_weight, clip
         See :class:`fedmtl.balancing.equal.Equal`.
+
+    Examples
+    --------
+    UW begins with weights of 1/2, but not where a client owns a single task:
+
+    >>> from fedmtl.balancing import balance_gradients
+    >>> from fedmtl.balancing.uw import UW
+    >>> balance_gradients(UW(), [[3.0, 4.0], [1.0, 0.0]]).weights
+    tensor([0.5000, 0.5000])
+    >>> balance_gradients(UW(), [[3.0, 4.0]]).shared[0]
+    tensor([3., 4.])
     """
 
     def __init__(self, head_weight: HeadWeight, clip: float) -> None:

@@ -19,7 +19,17 @@ from fedmtl.components import Param
 
 
 class SI(LossWeighting):
-    """Scale-invariant weights: each task's weight is one over its loss."""
+    """Scale-invariant weights: each task's weight is one over its loss.
+
+    Examples
+    --------
+    The weighted losses are equal:
+
+    >>> import torch
+    >>> from fedmtl.balancing.si import SI
+    >>> SI().weigh(torch.tensor([0.5, 4.0]))
+    tensor([2.0000, 0.2500])
+    """
 
     def __init__(
         self,

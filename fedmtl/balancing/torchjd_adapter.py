@@ -109,7 +109,21 @@ def imtl_g() -> GramMethod:
 
 
 class GradVac:
-    """Gradients turned towards each other until they meet a running mean of their cosine; their sum."""
+    """Gradients turned towards each other until they meet a running mean of their cosine; their sum.
+
+    Examples
+    --------
+    Gradients with the cosine 0.8 stay as they are; then orthogonal ones are turned to the mean of the cosines so far.
+
+    >>> import torch
+    >>> from fedmtl.balancing.torchjd_adapter import GradVac
+    >>> weigh = GradVac(beta=0.5)
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> weigh(torch.tensor([[1.0, 0.8], [0.8, 1.0]]), generator)
+    tensor([1., 1.])
+    >>> weigh(torch.eye(2), generator)
+    tensor([1.4364, 1.4364])
+    """
 
     def __init__(self, beta: float) -> None:
         self._weighting = _make("aggregation", "GradVacWeighting", beta=beta)
@@ -149,7 +163,19 @@ def upgrad(eps: float) -> GramMethod:
 
 
 class SDMGrad:
-    """Weights from the product of two batches' Jacobians, carried on from step to step."""
+    """Weights from the product of two batches' Jacobians, carried on from step to step.
+
+    Examples
+    --------
+    A long gradient in conflict with a short one, the same in both batches:
+
+    >>> import torch
+    >>> from fedmtl.balancing.torchjd_adapter import SDMGrad
+    >>> rows = torch.tensor([[10.0, 0.0], [-0.6, 0.8]], dtype=torch.float64)
+    >>> weigh = SDMGrad(lam=0.3, rate=10.0, momentum=0.5, iterations=20)
+    >>> weigh(rows @ rows.T).round(decimals=2)
+    tensor([0.1200, 0.8800], dtype=torch.float64)
+    """
 
     def __init__(self, lam: float, rate: float, momentum: float, iterations: int) -> None:
         self._weighting = _make(
@@ -169,7 +195,20 @@ class SDMGrad:
 
 
 class MoDo:
-    """``w <- proj(w - gamma M w)`` on the simplex, carried on from step to step."""
+    """``w <- proj(w - gamma M w)`` on the simplex, carried on from step to step.
+
+    Examples
+    --------
+    Step by step towards MGDA's weights:
+
+    >>> import torch
+    >>> from fedmtl.balancing.torchjd_adapter import MoDo
+    >>> rows = torch.tensor([[1.0, 0.0], [-1.0, 1.0]])
+    >>> weigh = MoDo(gamma=0.1)
+    >>> weights = [weigh(rows @ rows.T).round(decimals=3) for _ in range(100)]
+    >>> weights[0], weights[-1]
+    (tensor([0.5250, 0.4750]), tensor([0.6000, 0.4000]))
+    """
 
     def __init__(self, gamma: float) -> None:
         self._weighting = _make("aggregation", "MoDoWeighting", gamma=gamma, rho=0.0)
@@ -204,6 +243,18 @@ class Scalarized:
         One of torchjd's.
     rate
         Of Adam on the scalariser's own parameters, which descend the same scalar.
+
+    Examples
+    --------
+    IMTL-L learns weights that bring all losses to 1:
+
+    >>> import torch
+    >>> from torchjd.scalarization import IMTLL
+    >>> from fedmtl.balancing.torchjd_adapter import Scalarized
+    >>> weigh = Scalarized(IMTLL(2), rate=0.1)
+    >>> weights = [weigh(torch.tensor([0.5, 4.0])).round(decimals=2) for _ in range(200)]
+    >>> weights[0], weights[-1]
+    (tensor([1., 1.]), tensor([2.0000, 0.2500]))
     """
 
     def __init__(self, scalarizer: Any, rate: float = 0.0) -> None:

@@ -24,7 +24,21 @@ from fedmtl.components import Param
 
 
 class UPGrad(GramWeighting):
-    """The mean of the gradients' projections on the cone without conflict."""
+    """The mean of the gradients' projections on the cone without conflict.
+
+    Examples
+    --------
+    Along the mean of these gradients the second loss would rise; along this direction none does:
+
+    >>> import torch
+    >>> from fedmtl.balancing import balance_gradients
+    >>> from fedmtl.balancing.upgrad import UPGrad
+    >>> gradients = torch.tensor([[10.0, 0.0], [-0.6, 0.8]])
+    >>> gradients @ gradients.mean(0)
+    tensor([47.0000, -2.5000])
+    >>> (gradients @ balance_gradients(UPGrad(), gradients).shared[0]).round(decimals=1)
+    tensor([32.0000,  0.3000])
+    """
 
     def __init__(
         self,

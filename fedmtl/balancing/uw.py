@@ -23,7 +23,19 @@ from fedmtl.components import Param
 
 
 class UW(LossWeighting):
-    """Weights from learned log variances, which start anew in every job."""
+    """Weights from learned log variances, which start anew in every job.
+
+    Examples
+    --------
+    The weights start at 1/2 and tend to half of one over the losses:
+
+    >>> import torch
+    >>> from fedmtl.balancing.uw import UW
+    >>> balancer = UW(rate=0.1)
+    >>> weights = [balancer.weigh(torch.tensor([0.5, 2.0])) for _ in range(200)]
+    >>> weights[0], weights[-1].round(decimals=2)
+    (tensor([0.5000, 0.5000]), tensor([1.0000, 0.2500]))
+    """
 
     def __init__(
         self,

@@ -16,7 +16,7 @@ from fedmtl.data.synthetic import synthetic
 from fedmtl.data.synthetic_tasks import synthetic_tasks
 from fedmtl.data.two_digits import two_digits
 
-SOURCES: Mapping[str, Callable[..., Pool]] = {
+SOURCES: dict[str, Callable[..., Pool]] = {
     "digits": digits,
     "two-digits": two_digits,
     "synthetic": synthetic,

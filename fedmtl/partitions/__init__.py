@@ -6,7 +6,7 @@ of its training examples (int64, ascending). No example is given to two clients,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from fedmtl.partitions.pathological import pathological
 from fedmtl.partitions.quantity import quantity
 from fedmtl.partitions.task_disjoint import task_disjoint
 
-PARTITIONS: Mapping[str, Callable[..., list[np.ndarray]]] = {
+PARTITIONS: dict[str, Callable[..., list[np.ndarray]]] = {
     "iid": iid,
     "dirichlet": dirichlet,
     "pathological": pathological,

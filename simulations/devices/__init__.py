@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -18,7 +17,7 @@ from simulations.devices.trace import trace
 if TYPE_CHECKING:
     from fedmtl.config import DevicesSection
 
-DEVICES: Mapping[str, Builder] = {
+DEVICES: dict[str, Builder] = {
     "homogeneous": kind(homogeneous),
     "uniform": kind(uniform),
     "normal": kind(normal, jitter=0.05),

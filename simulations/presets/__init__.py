@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fedmtl.components import did_you_mean
 from fedmtl.config import read_toml
+from fedmtl.config_errors import did_you_mean
 from fedmtl.errors import ConfigError
 
 _FOLDER = Path(__file__).parent

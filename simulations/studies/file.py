@@ -9,8 +9,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from fedmtl.components import did_you_mean
 from fedmtl.config import read_toml
+from fedmtl.config_errors import did_you_mean
 from fedmtl.errors import ConfigError
 from simulations.experiment import Experiment
 from simulations.studies.columns import COMPARISONS, Outcome

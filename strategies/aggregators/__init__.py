@@ -4,11 +4,11 @@ from strategies.aggregators.cached_models import CachedModels
 from strategies.aggregators.calibrated import CalibratedAggregator
 from strategies.aggregators.gradient import GradientAggregator
 from strategies.aggregators.head_models import HeadModels
+from strategies.aggregators.lone_reports import LoneReports
 from strategies.aggregators.model import ModelAggregator
 from strategies.aggregators.optimized import Optimized
-from strategies.aggregators.reference_faults import GlobalArrays, Overwritten
+from strategies.aggregators.reference_faults import NewestMeta, Overwritten
 from strategies.aggregators.robust import Robust
-from strategies.aggregators.singles import SinglesApart
 from strategies.aggregators.statistics import Statistics
 from strategies.aggregators.tier_models import TierModels
 from strategies.aggregators.wkafl import WKAFLAggregator
@@ -16,14 +16,14 @@ from strategies.aggregators.wkafl import WKAFLAggregator
 __all__ = [
     "CachedModels",
     "CalibratedAggregator",
-    "GlobalArrays",
     "GradientAggregator",
     "HeadModels",
+    "LoneReports",
     "ModelAggregator",
+    "NewestMeta",
     "Optimized",
     "Overwritten",
     "Robust",
-    "SinglesApart",
     "Statistics",
     "TierModels",
     "WKAFLAggregator",

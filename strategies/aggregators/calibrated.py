@@ -34,7 +34,6 @@ class CalibratedAggregator(Aggregator):
 
     def __init__(self, weighting: Weighting, server_rate: float = 1.0, storage: StorageName = "single") -> None:
         self.weighting = weighting
-        self.needs_bases = weighting.needs_bases
         self.server_rate = server_rate
         self.storage: StorageName = storage
         self._last: ClientVectors | None = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any
 
 from torch import Tensor
 
@@ -25,16 +24,11 @@ class ChangedUpdates(Aggregator):
 
     def __init__(self, base: Aggregator) -> None:
         self.base = base
-        self.needs_bases = base.needs_bases
         self.averages_models = base.averages_models
 
     @abstractmethod
     def changed(self, update: Update, step: Step) -> Update:
         """What the base is given in place of an update, which itself stays as it is."""
-
-    def prepare(self, model: GlobalModel, seed: int) -> None:
-        """Prepare the base."""
-        self.base.prepare(model, seed)
 
     def aggregate(self, step: Step) -> tuple[Tensor, tuple[float, ...]]:
         """The base's step from the changed updates."""
@@ -52,11 +46,3 @@ class ChangedUpdates(Aggregator):
     def own_models(self) -> Mapping[int, Tensor]:
         """As the base has it."""
         return self.base.own_models()
-
-    def state_dict(self) -> dict[str, Any]:
-        """The base's state."""
-        return self.base.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore a state that `state_dict` returned."""
-        self.base.load_state_dict(state)

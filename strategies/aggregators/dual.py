@@ -39,7 +39,6 @@ class DualAveraged(Aggregator):
 
     def __init__(self, weighting: Weighting) -> None:
         self.weighting = weighting
-        self.needs_bases = weighting.needs_bases
         self._dual: Tensor | None = None
 
     def prepare(self, model: GlobalModel, seed: int) -> None:

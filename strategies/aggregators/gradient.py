@@ -25,7 +25,6 @@ class GradientAggregator(Aggregator):
 
     def __init__(self, weighting: Weighting, server_rate: float = 1.0) -> None:
         self.weighting = weighting
-        self.needs_bases = weighting.needs_bases
         self.server_rate = server_rate
 
     def aggregate(self, step: Step) -> tuple[Tensor, tuple[float, ...]]:

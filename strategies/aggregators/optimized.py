@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from fedmtl.protocol import GlobalModel, Update
+from fedmtl.protocol import Update
 from strategies.aggregators.server_optimizers import ServerOptimizer
 from strategies.core.kinds import Aggregator, Step
 
@@ -34,13 +33,7 @@ class Optimized(Aggregator):
         self.base = base
         self.optimizer = optimizer
         self.rate = rate
-        self.needs_bases = base.needs_bases
         self.averages_models = base.averages_models
-
-    def prepare(self, model: GlobalModel, seed: int) -> None:
-        """Prepare both."""
-        self.base.prepare(model, seed)
-        self.optimizer.prepare(model, seed)
 
     def aggregate(self, step: Step) -> tuple[Tensor, tuple[float, ...]]:
         """Take the step; the weights are those of the proposal."""
@@ -49,12 +42,3 @@ class Optimized(Aggregator):
         rate = None if self.rate is None else self.rate(step.updates, step.model.version)
         self.optimizer.step(step.model.vector[trainable], vector[trainable], rate)
         return vector, weights
-
-    def state_dict(self) -> dict[str, Any]:
-        """Both parts' states."""
-        return {"base": self.base.state_dict(), "optimizer": self.optimizer.state_dict()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore a state that `state_dict` returned."""
-        self.base.load_state_dict(state["base"])
-        self.optimizer.load_state_dict(state["optimizer"])

@@ -40,7 +40,6 @@ class PerTaskAggregator(Aggregator):
 
     def __init__(self, weighting: Weighting, server_rate: float, weigh: Weigh) -> None:
         self.weighting = weighting
-        self.needs_bases = weighting.needs_bases
         self.server_rate = server_rate
         self.needs = {"exact-updates": "what the other tasks leave of an update is the first task's change"}
         self._weigh = weigh

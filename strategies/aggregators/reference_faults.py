@@ -19,6 +19,7 @@ from fedmtl.state import update_from_state, update_state
 from strategies.aggregators.changed import ChangedUpdates
 from strategies.core.kinds import Aggregator, Step
 from strategies.core.ledger import Ledger
+from strategies.core.part import parts_within
 
 
 class Reread(ChangedUpdates):
@@ -31,8 +32,8 @@ class Reread(ChangedUpdates):
     """
 
     @abstractmethod
-    def foresee(self, update: Update, ledger: Ledger) -> None:
-        """A client began a job, and this is how it will end (:mod:`strategies.core.foresight`)."""
+    def on_outcome_known(self, update: Update, ledger: Ledger) -> None:
+        """A client began a job that will end with this update (:mod:`strategies.core.outcomes`)."""
 
 
 class Overwritten(Reread):
@@ -51,9 +52,10 @@ class Overwritten(Reread):
 
     def __init__(self, base: Aggregator) -> None:
         super().__init__(base)
+        self._reads_bases = any(part.needs_bases for part in parts_within(base))
         self._files: dict[int, Update] = {}
 
-    def foresee(self, update: Update, ledger: Ledger) -> None:
+    def on_outcome_known(self, update: Update, ledger: Ledger) -> None:
         """Write the client's file."""
         if update.failure is None and torch.isfinite(update.delta).all():
             self._files[update.client] = update
@@ -62,7 +64,7 @@ class Overwritten(Reread):
         """The update with what its client's file holds."""
         file = self._files.get(update.client, update)
         known = file.base_version == step.model.version or file.base_version in step.bases
-        if file.job == update.job or (self.needs_bases and not known):
+        if file.job == update.job or (self._reads_bases and not known):
             return update
         return dataclasses.replace(update, delta=file.delta, base_version=file.base_version)
 
@@ -75,17 +77,16 @@ class Overwritten(Reread):
         return result
 
     def state_dict(self) -> dict[str, Any]:
-        """The base's state, and the files."""
-        return {"base": self.base.state_dict(), "files": [update_state(file) for file in self._files.values()]}
+        """The files."""
+        return {"files": [update_state(file) for file in self._files.values()]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state that `state_dict` returned."""
-        self.base.load_state_dict(state["base"])
         files = [update_from_state(entry) for entry in state["files"]]
         self._files = {file.client: file for file in files}
 
 
-class Said(NamedTuple):
+class Meta(NamedTuple):
     """What a client's newest job says: its number, the version it began with, the feedback bit and the similarity."""
 
     job: int
@@ -94,7 +95,7 @@ class Said(NamedTuple):
     similarity: float | None
 
 
-class GlobalArrays(Reread):
+class NewestMeta(Reread):
     """What is read is the feedback bit and the similarity of the client's newest job, finished or not.
 
     The authors' code writes both into one array for all clients when a job begins, and every server step clears all the
@@ -107,26 +108,25 @@ class GlobalArrays(Reread):
 
     def __init__(self, base: Aggregator) -> None:
         super().__init__(base)
-        self._newest: dict[int, Said] = {}
+        self._newest: dict[int, Meta] = {}
 
-    def foresee(self, update: Update, ledger: Ledger) -> None:
+    def on_outcome_known(self, update: Update, ledger: Ledger) -> None:
         """Write the arrays."""
         known = self._newest.get(update.client)
         if known is None or known.job != update.job:
-            self._newest[update.client] = Said(update.job, update.base_version, update.feedback, update.similarity)
+            self._newest[update.client] = Meta(update.job, update.base_version, update.feedback, update.similarity)
             ledger.received(update)
 
     def changed(self, update: Update, step: Step) -> Update:
         """The update with what the arrays say."""
-        said = self._newest[update.client]
-        live = said.feedback and said.version == step.model.version
-        return dataclasses.replace(update, feedback=live, similarity=said.similarity)
+        meta = self._newest[update.client]
+        live = meta.feedback and meta.version == step.model.version
+        return dataclasses.replace(update, feedback=live, similarity=meta.similarity)
 
     def state_dict(self) -> dict[str, Any]:
-        """The base's state, and the arrays."""
-        return {"base": self.base.state_dict(), "newest": [[client, *said] for client, said in self._newest.items()]}
+        """The arrays."""
+        return {"newest": [[client, *meta] for client, meta in self._newest.items()]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state that `state_dict` returned."""
-        self.base.load_state_dict(state["base"])
-        self._newest = {int(client): Said(*said) for client, *said in state["newest"]}
+        self._newest = {int(client): Meta(*meta) for client, *meta in state["newest"]}

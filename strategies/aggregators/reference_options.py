@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from fedmtl.components import Param
-from strategies.aggregators import GlobalArrays, Overwritten, Statistics
+from strategies.aggregators import NewestMeta, Overwritten, Statistics
 from strategies.core.kinds import Aggregator
 from strategies.schedulers import Buffered, Swept
 
@@ -37,7 +37,7 @@ def waiting_updates(aggregator: Aggregator, updates: Updates) -> Aggregator:
 
 def carried_meta(aggregator: Aggregator, carry_meta: CarryMeta) -> Aggregator:
     """The aggregator, given what the option says."""
-    return GlobalArrays(aggregator) if carry_meta == "global_arrays" else aggregator
+    return NewestMeta(aggregator) if carry_meta == "global_arrays" else aggregator
 
 
 def buffers_apart(aggregator: Aggregator, rule: BatchNormBuffers) -> Aggregator:

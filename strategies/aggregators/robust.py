@@ -110,7 +110,6 @@ class Robust(Aggregator):
                 f"aggregator = {rule!r} needs weight_base = 'uniform': its noise is that of a mean in which all clients"
                 " count the same"
             )
-        self.needs_bases = self.weighting.needs_bases
         if malicious > 0:
             self.needs = {"distinct-clients": "a malicious client that is twice in a step counts twice among f"}
         self.malicious = malicious

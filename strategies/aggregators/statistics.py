@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor
 
 from fedmtl.parameters import weighted_sum
-from fedmtl.protocol import GlobalModel
 from strategies.core.kinds import Aggregator, Step
 
 StatisticsRule = Literal["weighted_mean", "group_mean", "replace_single"]
@@ -41,12 +39,8 @@ class Statistics(Aggregator):
         self.rule = rule
         if rule == "replace_single":
             self.needs = {"groups": "no report would be a lone one, or each would be"}
-        self.needs_bases = base.needs_bases or rule != "keep_server"
+        self.needs_bases = rule != "keep_server"
         self.averages_models = base.averages_models
-
-    def prepare(self, model: GlobalModel, seed: int) -> None:
-        """Prepare the base."""
-        self.base.prepare(model, seed)
 
     def aggregate(self, step: Step) -> tuple[Tensor, tuple[float, ...]]:
         """The base's step, with other buffers."""
@@ -73,11 +67,3 @@ class Statistics(Aggregator):
     @staticmethod
     def _base_of(step: Step, version: int) -> Tensor:
         return step.model.vector if version == step.model.version else step.bases[version]
-
-    def state_dict(self) -> dict[str, Any]:
-        """The base's state."""
-        return self.base.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore a state that `state_dict` returned."""
-        self.base.load_state_dict(state)

@@ -10,13 +10,13 @@ from fedmtl.errors import ConfigError
 from strategies.aggregators import (
     CachedModels,
     CalibratedAggregator,
-    GlobalArrays,
     GradientAggregator,
+    LoneReports,
     ModelAggregator,
+    NewestMeta,
     Optimized,
     Overwritten,
     Robust,
-    SinglesApart,
     Statistics,
     TierModels,
     WKAFLAggregator,
@@ -114,14 +114,14 @@ def wkafl(
     )
 
 
-def singles_apart(single: Aggregator, group: Aggregator) -> Aggregator:
+def lone_reports(single: Aggregator, group: Aggregator) -> Aggregator:
     """A client's lone report goes to one aggregator, a group's step to another."""
-    return SinglesApart(single, group)
+    return LoneReports(single, group)
 
 
 def global_arrays(base: Aggregator) -> Aggregator:
     """Feedback bits and similarities are those of the clients' newest jobs (a fault of FedQS's authors' code)."""
-    return GlobalArrays(base)
+    return NewestMeta(base)
 
 
 def overwritten(base: Aggregator) -> Aggregator:
@@ -185,7 +185,7 @@ AGGREGATORS: Mapping[str, Callable[..., Aggregator]] = {
     "gradient": gradient,
     "model": model,
     "optimised": optimised,
-    "singles-apart": singles_apart,
+    "singles-apart": lone_reports,
     "statistics": statistics,
     "overwritten": overwritten,
     "global-arrays": global_arrays,

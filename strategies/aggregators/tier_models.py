@@ -43,7 +43,6 @@ class TierModels(Aggregator):
     def prepare(self, model: GlobalModel, seed: int) -> None:
         """No tier has reported."""
         self._models, self._rounds = {}, {}
-        self.inside.prepare(model, seed)
 
     def aggregate(self, step: Step) -> tuple[Tensor, tuple[float, ...]]:
         """Average inside the tiers that report, then across all; an update's weight is the product of both."""

@@ -18,7 +18,7 @@ def refuse_misfits(parts: Iterable[Part], given: Iterable[Trait] = USUAL) -> Non
         If a need of one is provided by none, or an aggregator hides the clients' own models that one inside it has;
         the message says whose, what and why.
     """
-    every = [inner for part in parts for inner in parts_within(part)]
+    every = parts_within(*parts)
     for part in every:
         _refuse_models_that_nobody_is_sent(part)
     provided = frozenset(given).union(trait for part in every for trait in part.provides)
@@ -34,7 +34,7 @@ def refuse_misfits(parts: Iterable[Part], given: Iterable[Trait] = USUAL) -> Non
 def _refuse_models_that_nobody_is_sent(holder: Part) -> None:
     if not isinstance(holder, Aggregator) or type(holder).model_for is not Aggregator.model_for:
         return
-    for inner in vars(holder).values():
+    for _, inner in holder.held_parts():
         if isinstance(inner, Aggregator) and type(inner).model_for is not Aggregator.model_for:
             raise ConfigError(
                 f"{type(holder).__name__} holds {type(inner).__name__}, which has a model for each client, but clients "

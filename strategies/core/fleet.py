@@ -54,15 +54,17 @@ class Fleet(ABC):
         """
         return None
 
-    def foresee(self, tell: Callable[[Update], None]) -> None:
-        """Tell of every update when its order is sent, before anything else happens; and again after a restore.
+    def train_at_once(self, on_outcome_known: Callable[[Update], None]) -> None:
+        """Train every job when its order is sent, and show its update before anything else happens.
+
+        After a restore the updates of the jobs in flight are shown once more.
 
         Raises
         ------
         ConfigError
             If the fleet cannot know: clients that are real train when they train.
         """
-        raise ConfigError(f"{type(self).__name__} cannot tell of updates before they arrive: take simulated clients")
+        raise ConfigError(f"{type(self).__name__} cannot show updates before they arrive: take simulated clients")
 
     def state_dict(self) -> dict[str, Any] | None:
         """The world's state, or None if it cannot be saved."""

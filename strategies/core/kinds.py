@@ -86,15 +86,11 @@ class Aggregator(Part, ABC):
 
     Attributes
     ----------
-    needs_bases
-        Whether :attr:`Step.bases` is needed. The strategy then keeps a base vector while an order or a received
-        update that started from it exists, and not longer.
     averages_models
         Whether models are averaged, so that a stale update pulls the model back to where it started from, or updates
         are added.
     """
 
-    needs_bases: bool = False
     averages_models: bool = False
 
     @abstractmethod
@@ -115,15 +111,7 @@ class Aggregator(Part, ABC):
 
 
 class Weighting(Part, ABC):
-    """Decides the weight of each update in an aggregation.
-
-    Attributes
-    ----------
-    needs_bases
-        Whether `look` needs :attr:`Step.bases`.
-    """
-
-    needs_bases: bool = False
+    """Decides the weight of each update in an aggregation."""
 
     def look(self, step: Step) -> None:
         """See a whole server step before being asked for its weights, which happens once or several times.

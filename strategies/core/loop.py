@@ -8,7 +8,7 @@ from typing import Any
 from fedmtl.errors import UserError
 from fedmtl.protocol import Aggregation, Arrival, Event, Rejection
 from strategies.core.fleet import Fleet, Interrupted
-from strategies.core.foresight import foresight
+from strategies.core.outcomes import outcome_listener
 from strategies.core.strategy import Reaction, Strategy
 
 
@@ -54,8 +54,8 @@ class Loop:
         self.begun = False
         self._interrupted = False
         self._rejected_in_a_row = 0
-        if (tell := foresight(strategy)) is not None:
-            fleet.foresee(tell)
+        if (listener := outcome_listener(strategy)) is not None:
+            fleet.train_at_once(listener)
 
     def run(self, stop: Callable[[Loop], str | None]) -> None:
         """Run until `stop(loop)` returns a reason, or nothing can happen any more, or `interrupt` was called.

@@ -13,7 +13,7 @@ new word in :data:`Trait`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -69,7 +69,11 @@ USUAL: frozenset[Trait] = frozenset({"exact-updates", "local-steps"})
 
 
 class Part:
-    """What every part has: a state that can be saved and restored. Parts without state inherit these as they are.
+    """What every part of a strategy has: a state, and other parts that it may hold.
+
+    `prepare`, `examine`, `state_dict` and `load_state_dict` are about a part alone. Nobody hands them on: a strategy
+    calls them for every part that is held by one of its own, at any depth (:func:`every_part`), so that a part with a
+    state works wherever it is put. Parts without a state inherit these methods as they are.
 
     Attributes
     ----------
@@ -77,13 +81,26 @@ class Part:
         What other parts can rely on.
     needs
         What the part relies on, each with the reason, as a clause that stands after a semicolon.
+    needs_bases
+        Whether the part looks at :attr:`strategies.core.kinds.Step.bases`. The strategy then keeps a base vector while
+        an order or a received update that started from it exists, and not longer.
     only_simulated
         Why real clients cannot do what the part asks of them; empty if they can.
     """
 
     provides: frozenset[Trait] = frozenset()
     needs: Mapping[Trait, str] = MappingProxyType({})
+    needs_bases: bool = False
     only_simulated: str = ""
+
+    def held_parts(self) -> Iterator[tuple[str, Part]]:
+        """The parts in this one's attributes, also those in lists, tuples and dictionaries there, each with its place.
+
+        A part that makes parts later, or prepares them otherwise than the strategy would, hides them here, and then has
+        their states in its own.
+        """
+        for name, value in vars(self).items():
+            yield from _parts_in(name, value)
 
     def prepare(self, model: GlobalModel, seed: int) -> None:
         """Before anything else: the model that the run starts from, and the run's seed for the part's random draws."""
@@ -100,7 +117,7 @@ class Part:
         return None
 
     def state_dict(self) -> dict[str, Any]:
-        """The part's state."""
+        """The part's own state, without those of the parts that it holds."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -109,9 +126,74 @@ class Part:
             raise ValueError(f"{type(self).__name__} keeps no state, but was given {sorted(state)}")
 
 
-def parts_within(part: Part) -> Iterator[Part]:
-    """The part and the parts that it holds, at any depth."""
-    yield part
-    for value in vars(part).values():
-        if isinstance(value, Part):
-            yield from parts_within(value)
+def every_part(roots: Mapping[str, Part]) -> dict[str, Part]:
+    """These parts and all that they hold, at any depth, by their places, such as ``"aggregator.base.weighting"``.
+
+    Each part occurs once, however often it is held, at the first place where it is met; a holder comes before what it
+    holds.
+    """
+    found: dict[str, Part] = {}
+    met: set[int] = set()
+
+    def visit(place: str, part: Part) -> None:
+        if id(part) not in met:
+            met.add(id(part))
+            found[place] = part
+            for name, inner in part.held_parts():
+                visit(f"{place}.{name}", inner)
+
+    for place, part in roots.items():
+        visit(place, part)
+    return found
+
+
+def parts_within(*parts: Part) -> Iterable[Part]:
+    """These parts and all that they hold, each once, holders first."""
+    return every_part({str(place): part for place, part in enumerate(parts)}).values()
+
+
+def prepare(parts: Iterable[Part], model: GlobalModel, seed: int) -> None:
+    """Prepare these parts and all that they hold, each once, and what a part holds before the part itself."""
+    met: set[int] = set()
+
+    def visit(part: Part) -> None:
+        if id(part) not in met:
+            met.add(id(part))
+            for _, inner in part.held_parts():
+                visit(inner)
+            part.prepare(model, seed)
+
+    for part in parts:
+        visit(part)
+
+
+def states_of(roots: Mapping[str, Part]) -> dict[str, dict[str, Any]]:
+    """The states of these parts and of all that they hold, by their places; parts without one are left out."""
+    states = {place: part.state_dict() for place, part in every_part(roots).items()}
+    return {place: state for place, state in states.items() if state}
+
+
+def restore(roots: Mapping[str, Part], states: Mapping[str, Mapping[str, Any]]) -> None:
+    """Restore what `states_of` returned of parts like these.
+
+    Raises
+    ------
+    ValueError
+        If a state belongs to no part: the parts are others than those whose states these are.
+    """
+    parts = every_part(roots)
+    if strangers := sorted(states.keys() - parts.keys()):
+        raise ValueError(f"there is no part for the state of {strangers[0]!r}; there are {', '.join(parts)}")
+    for place, state in states.items():
+        parts[place].load_state_dict(state)
+
+
+def _parts_in(name: str, value: Any) -> Iterator[tuple[str, Part]]:
+    if isinstance(value, Part):
+        yield name, value
+    elif isinstance(value, list | tuple):
+        for place, entry in enumerate(value):
+            yield from _parts_in(f"{name}.{place}", entry)
+    elif isinstance(value, dict):
+        for key, entry in value.items():
+            yield from _parts_in(f"{name}.{key}", entry)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,7 @@ from strategies.core.compatibility import refuse_misfits
 from strategies.core.jobs import Jobs
 from strategies.core.kinds import Aggregator, ClientPolicy, Scheduler, Step, TaskWeights
 from strategies.core.ledger import Ledger
-from strategies.core.part import USUAL, Part, parts_within
+from strategies.core.part import USUAL, Part, parts_within, prepare, restore, states_of
 from strategies.core.update_checks import Asked, content_fault
 
 
@@ -83,7 +83,7 @@ class Strategy:
         self.settings = TrainSettings()
         self.seed = 0
         self._model: GlobalModel | None = None
-        self._jobs = Jobs(self.aggregator.needs_bases)
+        self._jobs = Jobs(any(part.needs_bases for part in self.every_part))
 
     def initialise(self, model: GlobalModel, settings: TrainSettings | None = None, seed: int = 0) -> None:
         """Give the strategy the model to start from, and what every order has in common.
@@ -98,8 +98,7 @@ class Strategy:
         self.train_with(settings or TrainSettings())
         self._model = model = self.policy.initial(model, seed)
         self.seed = seed
-        for part in self._parts.values():
-            part.prepare(model, seed)
+        prepare(self._parts.values(), model, seed)
 
     def examine(self, model: MultiTaskModel, features: Tensor) -> None:
         """Have every part look at the model and the examples' features, shape [n, ...], before a run.
@@ -109,13 +108,13 @@ class Strategy:
         ConfigError
             If a part cannot work with them; with the reason.
         """
-        for part in self._every_part:
+        for part in self.every_part:
             part.examine(model, features)
 
     @property
     def only_simulated(self) -> str:
         """Why real clients cannot do what the strategy asks of them; empty if they can."""
-        return next((part.only_simulated for part in self._every_part if part.only_simulated), "")
+        return next((part.only_simulated for part in self.every_part if part.only_simulated), "")
 
     def train_with(self, settings: TrainSettings) -> None:
         """Take how clients train.
@@ -166,8 +165,9 @@ class Strategy:
         }
 
     @property
-    def _every_part(self) -> Iterator[Part]:
-        return (inner for part in self._parts.values() for inner in parts_within(part))
+    def every_part(self) -> Iterable[Part]:
+        """Its parts and all that these hold, each once, holders first."""
+        return parts_within(*self._parts.values())
 
     @property
     def model(self) -> GlobalModel:
@@ -296,7 +296,7 @@ class Strategy:
             "model": {"version": self.model.version, "vector": self.model.vector},
             **self._jobs.state_dict(),
             "ledger": self.ledger.state_dict(),
-            "parts": {name: part.state_dict() for name, part in self._parts.items()},
+            "parts": states_of(self._parts),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -304,5 +304,4 @@ class Strategy:
         self._model = GlobalModel(int(state["model"]["version"]), state["model"]["vector"], self.model.layout)
         self._jobs.load_state_dict(state)
         self.ledger.load_state_dict(state["ledger"])
-        for name, part in self._parts.items():
-            part.load_state_dict(state["parts"][name])
+        restore(self._parts, state["parts"])

@@ -29,7 +29,7 @@ from typing import Annotated, Literal
 
 from fedmtl.components import Param
 from fedmtl.errors import ConfigError
-from strategies.aggregators import GradientAggregator, ModelAggregator, Optimized, SinglesApart, Statistics
+from strategies.aggregators import GradientAggregator, LoneReports, ModelAggregator, Optimized, Statistics
 from strategies.aggregators.server_optimizers import SGD
 from strategies.aggregators.statistics import StatisticsRule
 from strategies.core.kinds import Aggregator, TaskWeights, Weighting
@@ -125,7 +125,7 @@ def fedcompass(
     share = ShareOfAll(q, "clients" if weights == "equal" else "examples")
     aggregator = _aggregator(aggregation, Discounted(share, fall, alpha, at=staleness_at))
     if variant == "momentum":
-        aggregator = SinglesApart(aggregator, Optimized(aggregator, SGD(momentum=server_momentum)))
+        aggregator = LoneReports(aggregator, Optimized(aggregator, SGD(momentum=server_momentum)))
     if statistics != "weighted_mean":
         aggregator = Statistics(aggregator, statistics)
     policy = Plain() if client_rate == "constant" else DecayedRate(0.995, q_max)

@@ -101,8 +101,6 @@ class Buffered(Scheduler):
         self._roster.seed = seed
         if self._coverage is not None:
             self._coverage = TaskCoverage(len(model.layout.heads))
-        if self.selector is not None:
-            self.selector.prepare(model, seed)
 
     def begin(self, clients: Sequence[int], now: float) -> Decision:
         """The first orders."""
@@ -209,9 +207,8 @@ class Buffered(Scheduler):
         return taken
 
     def state_dict(self) -> dict[str, Any]:
-        """The roster, the buffer, the version, the ticks and the selector."""
+        """The roster, the buffer, the version and the ticks."""
         return {
-            "selector": None if self.selector is None else self.selector.state_dict(),
             "roster": self._roster.state_dict(),
             "buffer": [list(key) for key in self._buffer],
             "since": list(self._since),
@@ -229,7 +226,5 @@ class Buffered(Scheduler):
         self._version = int(state["version"])
         self._due = state["due"]
         self._stepped_at = state["stepped_at"]
-        if self.selector is not None:
-            self.selector.load_state_dict(state["selector"])
         if self._coverage is not None:
             self._coverage.load_state_dict(state["coverage"])

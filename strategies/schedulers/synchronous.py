@@ -92,8 +92,6 @@ class Synchronous(Scheduler):
     def prepare(self, model: GlobalModel, seed: int) -> None:
         """Take the seed of the draws."""
         self._roster.seed = seed
-        if self.selector is not None:
-            self.selector.prepare(model, seed)
 
     def begin(self, clients: Sequence[int], now: float) -> Decision:
         """The first round."""
@@ -181,7 +179,7 @@ class Synchronous(Scheduler):
         return None if self._budget is None else self._budget.steps(client)
 
     def state_dict(self) -> dict[str, Any]:
-        """The roster, the round, those who are late, and the parts."""
+        """The roster, the round, those who are late, and the budget."""
         return {
             "roster": self._roster.state_dict(),
             "round": list(self._round),
@@ -193,7 +191,6 @@ class Synchronous(Scheduler):
             "ends": self._ends,
             "overtime": self._overtime,
             "budget": None if self._budget is None else self._budget.state_dict(),
-            "selector": None if self.selector is None else self.selector.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -208,8 +205,6 @@ class Synchronous(Scheduler):
         self._ends, self._overtime = state["ends"], bool(state["overtime"])
         if self._budget is not None:
             self._budget.load_state_dict(state["budget"])
-        if self.selector is not None:
-            self.selector.load_state_dict(state["selector"])
 
 
 def _check(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fedmtl.errors import ConfigError
 from fedmtl.protocol import Decision, GlobalModel, Update
 from fedmtl.randomness import derive_seed
 from strategies.core.kinds import Scheduler
+from strategies.core.part import Part
 from strategies.schedulers.synchronous import Synchronous
 
 
@@ -44,6 +45,10 @@ class Tiered(Scheduler):
         self._tier_of: dict[int, int] = {}
         self._seconds: dict[int, float] = {}  # measured in the first round
         self._start: tuple[GlobalModel, int] | None = None
+
+    def held_parts(self) -> Iterator[tuple[str, Part]]:
+        """None: the tiers' schedulers are made when their members are known, and each draws from a seed of its own."""
+        return iter(())
 
     def prepare(self, model: GlobalModel, seed: int) -> None:
         """Take the seed of the draws."""

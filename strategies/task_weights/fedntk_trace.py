@@ -137,7 +137,6 @@ class FedNTKTrace(TaskWeights):
         self._average, self._seen, self._share = [0.0] * tasks, [0] * tasks, [1.0] * tasks
         self._omega = (1.0,) * tasks
         if self._sketch is not None:
-            self._sketch.prepare(model, seed)
             self._balancing = Balancing("equal-probed", {**self._balancing.options, **self._sketch.probe})
 
     def fit(self, aggregator: Aggregator, policy: ClientPolicy) -> tuple[Aggregator, ClientPolicy]:
@@ -218,14 +217,13 @@ class FedNTKTrace(TaskWeights):
         return tuple(min(max(weight, 1.0 / self.w_max), self.w_max) for weight in omega)
 
     def state_dict(self) -> dict[str, Any]:
-        """The averages with their counts, the shares, the omega, and the sketches if there are any."""
-        state: dict[str, Any] = {
+        """The averages with their counts, the shares, and the omega."""
+        return {
             "average": list(self._average),
             "seen": list(self._seen),
             "share": list(self._share),
             "omega": list(self._omega),
         }
-        return state if self._sketch is None else state | {"sketch": self._sketch.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state that `state_dict` returned."""
@@ -233,8 +231,6 @@ class FedNTKTrace(TaskWeights):
         self._seen = [int(value) for value in state["seen"]]
         self._share = [float(value) for value in state["share"]]
         self._omega = tuple(float(value) for value in state["omega"])
-        if self._sketch is not None:
-            self._sketch.load_state_dict(state["sketch"])
 
 
 def _trace(update: Update, task: int) -> float | None:

@@ -48,7 +48,6 @@ class FedQSWeights(Weighting):
         frequency_cap: float = 9.0,
     ) -> None:
         self.base = base
-        self.needs_bases = base.needs_bases
         if feedback:
             self.needs = {"feedback": "without the bits every weight would be the base's: take FedQSPolicy"}
         self.phi = phi

@@ -33,7 +33,6 @@ class Normalised(Weighting):
 
     def __init__(self, base: Weighting, mu: float = 0.0) -> None:
         self.base = base
-        self.needs_bases = base.needs_bases
         self.mu = mu
 
     def look(self, step: Step) -> None:

@@ -29,7 +29,6 @@ class ShareOfAll(Weighting):
 
     def __init__(self, base: Weighting, by: Literal["clients", "examples"] = "clients") -> None:
         self.base = base
-        self.needs_bases = base.needs_bases
         self.by = by
 
     def look(self, step: Step) -> None:
@@ -55,7 +54,6 @@ class Capped(Weighting):
 
     def __init__(self, base: Weighting) -> None:
         self.base = base
-        self.needs_bases = base.needs_bases
 
     def look(self, step: Step) -> None:
         """Let the base look."""

@@ -62,7 +62,6 @@ class Discounted(Weighting):
         at: Literal["apply", "arrival"] = "apply",
     ) -> None:
         self.base = base
-        self.needs_bases = base.needs_bases
         self.staleness = staleness
         self.factor = factor
         self.relative = relative

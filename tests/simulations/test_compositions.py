@@ -29,7 +29,7 @@ PARTNERS: dict[str, dict[str, dict[str, Any]]] = {
 """What a part that stands by itself nowhere asks for, by the kind and name of the part."""
 
 REFUSED = {
-    ("SinglesApart", "groups"),
+    ("LoneReports", "groups"),
     ("TierModels", "tiers"),
     ("ScaledRate", "step-budgets"),
     ("NeighbourModels", "neighbours"),

@@ -78,7 +78,7 @@ def test_the_packages_hold_all_that_the_sources_do(unpacked: Path, sources: Path
     assert not missing
 
 
-@pytest.mark.slow
+@pytest.mark.slow("ray")
 def test_a_preset_and_a_study_run_from_nothing_but_the_archive(unpacked: Path, tmp_path: Path) -> None:
     here = {"PYTHONPATH": str(unpacked)}
     places = do([sys.executable, "-c", TREE], tmp_path, **here).split()

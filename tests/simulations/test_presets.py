@@ -13,7 +13,7 @@ from simulations import Experiment
 from simulations.presets import preset_file, preset_tables, presets
 from simulations.runner import simulated_fleet
 from simulations.studies.file import load_study, study_file
-from strategies.aggregators import GlobalArrays, Overwritten
+from strategies.aggregators import NewestMeta, Overwritten
 from strategies.core.loop import Loop
 from strategies.core.part import parts_within
 from strategies.recipes.catalogue import build_strategy, strategy_options
@@ -52,7 +52,7 @@ def test_the_reference_is_made_of_the_parts_with_the_faults() -> None:
     strategy = build_strategy("fedqs", THEIRS)
     assert isinstance(strategy.scheduler, Swept)
     inside = {type(part) for part in parts_within(strategy.aggregator)}
-    assert {Overwritten, GlobalArrays} <= inside
+    assert {Overwritten, NewestMeta} <= inside
     assert strategy.policy.constants["similarity"] == "ref_tensors"
     assert not strategy.policy.constants["adapt_momentum"]
 

@@ -88,7 +88,7 @@ class ToyFleet(Fleet):
         self.states: dict[int, dict[str, Any]] = {}
         self.extra: list[list[int]] = []  # updates that nobody asked for, to be sent next
         self.away: set[int] = set()
-        self.tell: Callable[[Update], None] | None = None
+        self.on_outcome_known: Callable[[Update], None] | None = None
         self.made: dict[JobKey, Update] = {}  # updates of jobs in flight that were told of
         for client, time in enumerate(self.quirks.newcomers, start=count):
             self.away.add(client)
@@ -100,8 +100,8 @@ class ToyFleet(Fleet):
     def now(self) -> float:
         return self.time
 
-    def foresee(self, tell: Callable[[Update], None]) -> None:
-        self.tell = tell
+    def train_at_once(self, on_outcome_known: Callable[[Update], None]) -> None:
+        self.on_outcome_known = on_outcome_known
 
     def send(self, orders: Sequence[TrainOrder]) -> None:
         for order in orders:
@@ -113,7 +113,7 @@ class ToyFleet(Fleet):
             self.pending[order.key] = (order, observed, self.time)
             steps = order.steps or 2
             self._push(self.time + self.duration(client, job) * steps / 2, _ARRIVAL, client, job)
-            self._foretell(order.key)
+            self._show_outcome(order.key)
 
     def next_event(self, until: float | None) -> Event | None:
         if self.extra:
@@ -146,10 +146,10 @@ class ToyFleet(Fleet):
             self._push(self.time + plan[0] + plan[1], _JOINED, client, job)
         return True
 
-    def _foretell(self, key: JobKey) -> None:
-        if self.tell is not None:
+    def _show_outcome(self, key: JobKey) -> None:
+        if self.on_outcome_known is not None:
             self.made[key] = self._make(key)
-            self.tell(self.made[key])
+            self.on_outcome_known(self.made[key])
 
     def _train(self, key: JobKey) -> Update:
         update = self.made.pop(key) if key in self.made else self._make(key)
@@ -231,7 +231,7 @@ class ToyFleet(Fleet):
         orders = [(order_from_state(o, LAYOUT), observed, at) for o, observed, at in state["pending"]]
         self.pending = {order.key: (order, observed, at) for order, observed, at in orders}
         for key in self.pending:
-            self._foretell(key)
+            self._show_outcome(key)
         self.states = {client: dict(own) for client, own in state["states"]}
         self.extra = [list(entry) for entry in state["extra"]]
         self.away = set(state["away"])

@@ -83,10 +83,10 @@ MakeStep = Callable[..., DigitsStep]
 
 @pytest.fixture
 def make_step() -> MakeStep:
-    """Makes a step of a model (by its key in SETTINGS) on a batch of digits."""
+    """Makes a step of a model (by its key in SETTINGS, or with its defaults on rows) on a batch of digits."""
 
     def make(model: str = "mlp", tasks: Sequence[int] = (0, 1, 2, 3), batch: int = 50) -> DigitsStep:
-        name, options, shape = SETTINGS[model]
+        name, options, shape = SETTINGS.get(model, (model, {}, (64,)))
         return DigitsStep(name, options, shape, tasks, batch)
 
     return make

@@ -17,14 +17,15 @@ from strategies.aggregators import (
     CalibratedAggregator,
     GradientAggregator,
     HeadModels,
+    LoneReports,
     ModelAggregator,
     Optimized,
-    SinglesApart,
 )
 from strategies.aggregators.dual import DualAveraged
 from strategies.aggregators.server_optimizers import SGD
 from strategies.core.kinds import Aggregator, Step
 from strategies.core.ledger import Ledger
+from strategies.core.part import prepare
 from strategies.core.strategy import Strategy
 from strategies.policies.table import dual_corrected
 from strategies.schedulers import Buffered, Synchronous
@@ -63,7 +64,7 @@ def test_heads_are_those_of_model_aggregation_and_the_rest_that_of_the_base(toys
 def test_without_staleness_it_is_the_base_to_the_bit(toys) -> None:
     step = make_step(toys, [toys.make_update(c, version=VERSION) for c in range(4)])
     for base in (GradientAggregator(DataSize()), Optimized(GradientAggregator(Uniform()), SGD())):
-        base.prepare(step.model, 0)
+        prepare([base], step.model, 0)
         found, _ = HeadModels(base).aggregate(step)
         assert torch.equal(found, base.aggregate(step)[0])
 
@@ -108,10 +109,10 @@ def test_fedntk_trace_leaves_alone_what_averages_models(toys) -> None:
     for aggregator, wrapped in [
         (adds, True),
         (Optimized(adds, SGD()), True),
-        (SinglesApart(adds, Optimized(adds, SGD())), True),
+        (LoneReports(adds, Optimized(adds, SGD())), True),
         (averages, False),
         (Optimized(averages, SGD()), False),
-        (SinglesApart(averages, adds), False),
+        (LoneReports(averages, adds), False),
     ]:
         found, _ = FedNTKTrace().fit(aggregator, None)  # type: ignore[arg-type]
         assert isinstance(found, HeadModels) == wrapped

@@ -12,7 +12,7 @@ import torch
 
 from fedmtl.errors import ConfigError
 from simulations.presets import preset_tables
-from strategies.aggregators import GlobalArrays, GradientAggregator, ModelAggregator, Overwritten
+from strategies.aggregators import GradientAggregator, ModelAggregator, NewestMeta, Overwritten
 from strategies.core.kinds import Aggregator, Step
 from strategies.core.ledger import Ledger
 from strategies.core.strategy import Strategy
@@ -82,7 +82,7 @@ class Spy(Aggregator):
         self.kept: list[torch.Tensor] = []  # so that no two contents have one address
         self.steps: list[list[Entry]] = []
 
-    def foresee(self, update, ledger: Ledger) -> None:
+    def on_outcome_known(self, update, ledger: Ledger) -> None:
         self.jobs[id(update.delta)] = (update.job, False)
         self.newest[update.client] = (update.base_version, update.client in ledger.aggregated)
         self.kept.append(update.delta)
@@ -175,7 +175,7 @@ def test_overwritten_updates_are_read_from_where_their_content_started(toys) -> 
         toys.make_update(1, 2, version=1),
     )
     for told in (waited, own, content):
-        overwritten.foresee(told, Ledger())
+        overwritten.on_outcome_known(told, Ledger())
     step = Step(model, [waited, own], {1: old, 3: newer}, "full", frozenset(), Ledger())
     vector, weights = overwritten.aggregate(step)
     expected = weights[0] * (newer + content.delta) + weights[1] * (old + own.delta)
@@ -191,7 +191,7 @@ def test_what_is_not_finite_is_not_written(toys, spoilt: str) -> None:
     else:
         next_one.failure = "the loss is nan"
     for told in (waited, next_one):
-        overwritten.foresee(told, Ledger())
+        overwritten.on_outcome_known(told, Ledger())
     model = toys.start_model()
     vector, _ = overwritten.aggregate(Step(model, [waited], {}, "full", frozenset(), Ledger()))
     torch.testing.assert_close(vector, model.vector + waited.delta)
@@ -208,12 +208,12 @@ class Shown(Uniform):
 def test_bits_and_similarities_are_those_of_the_newest_job(toys) -> None:
     """A bit counts only while no step was taken since the job began; a similarity counts, and enters the mean."""
     shown, ledger = Shown(), Ledger()
-    arrays = GlobalArrays(GradientAggregator(shown))
+    arrays = NewestMeta(GradientAggregator(shown))
     waits = toys.make_update(0, 3, version=6, feedback=True, similarity=50.0)
     began = toys.make_update(0, 4, version=7, feedback=False, similarity=90.0)
     other = toys.make_update(1, 2, version=7, feedback=True, similarity=30.0)
     for told in (waits, began, other):
-        arrays.foresee(told, ledger)
+        arrays.on_outcome_known(told, ledger)
     assert ledger.mean_similarity == pytest.approx((90.0 + 30.0) / 2)
     for version, bit in ((7, True), (8, False)):
         arrays.aggregate(Step(toys.start_model(version), [waits, other], {}, "full", frozenset(), ledger))
@@ -221,26 +221,26 @@ def test_bits_and_similarities_are_those_of_the_newest_job(toys) -> None:
 
 
 def test_being_told_a_second_time_changes_nothing(toys) -> None:
-    ledger, arrays = Ledger(), GlobalArrays(GradientAggregator(Uniform()))
+    ledger, arrays = Ledger(), NewestMeta(GradientAggregator(Uniform()))
     told = toys.make_update(0, 3, similarity=float("nan"))
-    arrays.foresee(told, ledger)
-    arrays.foresee(told, ledger)
+    arrays.on_outcome_known(told, ledger)
+    arrays.on_outcome_known(told, ledger)
     assert ledger.non_finite == 1
 
 
 @pytest.mark.parametrize("options", [{"updates": "ref_overwrite"}, {"carry_meta": "global_arrays"}, THEIRS])
 def test_real_clients_cannot_be_foreseen(options: dict) -> None:
     assert build_strategy("fedqs", options).only_simulated
-    with pytest.raises(ConfigError, match="GridFleet cannot tell of updates before they arrive"):
-        GridFleet.foresee(object.__new__(GridFleet), print)
+    with pytest.raises(ConfigError, match="GridFleet cannot show updates before they arrive"):
+        GridFleet.train_at_once(object.__new__(GridFleet), print)
 
 
 def test_without_these_options_nobody_asks_to_foresee() -> None:
     assert not build_strategy("fedqs", {}).only_simulated
-    from strategies.core.foresight import foresight
+    from strategies.core.outcomes import outcome_listener
 
-    assert foresight(build_strategy("fedqs", {})) is None
-    assert foresight(build_strategy("fedqs", {"updates": "ref_overwrite"})) is not None
+    assert outcome_listener(build_strategy("fedqs", {})) is None
+    assert outcome_listener(build_strategy("fedqs", {"updates": "ref_overwrite"})) is not None
 
 
 def test_compressed_updates_cannot_be_overwritten() -> None:

@@ -12,6 +12,7 @@ from strategies.aggregators import GradientAggregator, Optimized
 from strategies.aggregators.server_optimizers import SGD, Adam, AMSGrad, ServerOptimizer, Yogi
 from strategies.core.kinds import Step
 from strategies.core.ledger import Ledger
+from strategies.core.part import prepare
 from strategies.weightings import Uniform
 
 OPTIMIZERS: dict[str, Callable[[], ServerOptimizer]] = {
@@ -152,7 +153,7 @@ def step_of(toys, deltas: list[float]) -> Step:
 
 def test_the_buffers_are_averaged_and_never_optimised(toys) -> None:
     aggregator = Optimized(GradientAggregator(Uniform()), Adam(0.01, v0=0.0, bias_correction=True))
-    aggregator.prepare(toys.start_model(), 0)
+    prepare([aggregator], toys.start_model(), 0)
     step = step_of(toys, [1.0, 3.0])
     vector, weights = aggregator.aggregate(step)
     change = vector - step.model.vector
@@ -165,6 +166,6 @@ def test_the_buffers_are_averaged_and_never_optimised(toys) -> None:
 
 def test_a_rate_may_depend_on_the_updates(toys) -> None:
     aggregator = Optimized(GradientAggregator(Uniform()), SGD(), rate=lambda updates, version: 0.5 * len(updates))
-    aggregator.prepare(toys.start_model(), 0)
+    prepare([aggregator], toys.start_model(), 0)
     step = step_of(toys, [1.0])
     assert (aggregator.aggregate(step)[0] - step.model.vector)[:8].tolist() == pytest.approx([0.5] * 8)

@@ -9,6 +9,7 @@ from fedmtl.protocol import GlobalModel
 from strategies.aggregators import GradientAggregator, Overwritten, Statistics
 from strategies.core.kinds import Step
 from strategies.core.ledger import Ledger
+from strategies.core.part import parts_within
 from strategies.weightings import DataSize, Uniform
 
 
@@ -34,7 +35,7 @@ def test_an_average_is_one_of_models_by_the_weights_also_where_updates_are_added
 def test_kept_statistics_need_no_bases_and_stay(toys) -> None:
     step, kept = make_step(toys), Statistics(GradientAggregator(Uniform()), "keep_server")
     vector, _ = kept.aggregate(step)
-    assert not kept.needs_bases
+    assert not any(part.needs_bases for part in parts_within(kept))
     assert torch.equal(vector[toys.LAYOUT.buffers], step.model.vector[toys.LAYOUT.buffers])
     assert not torch.equal(vector, step.model.vector)
 
@@ -45,7 +46,7 @@ def test_averaged_statistics_are_those_of_the_content_that_is_read(toys, told: b
     overwritten = Overwritten(Statistics(GradientAggregator(Uniform()), "average"))
     newer = toys.make_update(1, job=1, version=3)
     for update in (*step.updates, *([newer] if told else [])):
-        overwritten.foresee(update, Ledger())
+        overwritten.on_outcome_known(update, Ledger())
     vector, _ = overwritten.aggregate(step)
     second = step.model.vector + newer.delta if told else step.bases[1] + step.updates[1].delta
     expected = (step.model.vector + step.updates[0].delta + second) / 2

@@ -51,7 +51,7 @@ def test_parts_nest_as_they_do_in_python() -> None:
     )
     weights = "Discounted(ShareOfAll(FedQSWeights(Uniform)))"
     assert composition(strategy) == (
-        f"Compass x SinglesApart(Gradient({weights}), Optimized(Model(Capped({weights})), SGD)) x FedQSPolicy"
+        f"Compass x LoneReports(Gradient({weights}), Optimized(Model(Capped({weights})), SGD)) x FedQSPolicy"
     )
 
 
@@ -201,7 +201,7 @@ def test_written_out_options_are_complete_and_say_the_same() -> None:
         ({"schedular": "compass"}, r"strategy.schedular is not a key of 'custom' \(did you mean 'scheduler'\?\)"),
         ({"aggregator": "wkafl", "weighting": "uniform"}, r"'wkafl' weighs updates by itself"),
         ({"weighting": "fedqs"}, r"FedQSWeights .* needs 'feedback'.*take FedQSPolicy"),
-        ({"aggregator": "singles-apart"}, r"SinglesApart .* needs 'groups'"),
+        ({"aggregator": "singles-apart"}, r"LoneReports .* needs 'groups'"),
         ({"aggregator": "tier-models"}, r"TierModels with Buffered: it needs 'tiers'.*scheduler.name = 'tiered'"),
         ({"policy": "scaled-rate"}, r"ScaledRate with Buffered: it needs 'step-budgets'.*'queued'"),
         ({"aggregator": "min-norm"}, r"MinNormAggregator .* needs 'task-changes'.*policy = 'tasks-apart'"),

@@ -291,5 +291,5 @@ def test_momentum_without_groups_is_refused(toys) -> None:
     from strategies.core.strategy import Strategy
     from strategies.schedulers import Asynchronous
 
-    with pytest.raises(ConfigError, match=r"SinglesApart .* needs 'groups'"):
+    with pytest.raises(ConfigError, match=r"LoneReports .* needs 'groups'"):
         Strategy(Asynchronous(), build_strategy("fedcompass", {"variant": "momentum"}).aggregator)

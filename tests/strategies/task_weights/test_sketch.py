@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from fedmtl.errors import ConfigError
 from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import Arrival, GlobalModel, Update
+from strategies.core.part import prepare, restore, states_of
 from strategies.recipes.catalogue import build_strategy
 from strategies.task_weights import FedNTKTrace, build_task_weights
 
@@ -32,7 +33,7 @@ def layout(tasks: int) -> ParameterLayout:
 
 def make(tasks: int, rule: str = "nash-mtl", **options) -> FedNTKTrace:
     part = FedNTKTrace(extra="sketch", sketch_size=SIZE, sketch_weighting=rule, w_max=1e9, **options)  # type: ignore[arg-type]
-    part.prepare(GlobalModel(0, None, layout(tasks)), 3)  # type: ignore[arg-type]
+    prepare([part], GlobalModel(0, None, layout(tasks)), 3)  # type: ignore[arg-type]
     return part
 
 
@@ -179,17 +180,19 @@ def test_a_state_goes_on_to_the_same_bits(toys) -> None:
     for updates in steps[:2]:
         step(cut, updates, [1.0])
     rest = make(2)
-    rest.load_state_dict(toys.through_json(cut.state_dict()))
+    restore({"weights": rest}, toys.through_json(states_of({"weights": cut})))
     for updates in steps[2:]:
         step(rest, updates, [1.0])
     assert rest.weights() == whole.weights()
-    assert torch.equal(rest.state_dict()["sketch"]["average"], whole.state_dict()["sketch"]["average"])
+    sketch = "weights._sketch"
+    resumed, uncut = (states_of({"weights": part})[sketch]["average"] for part in (rest, whole))
+    assert torch.equal(resumed, uncut)
 
 
 def test_clients_are_told_the_size_and_one_seed_for_the_whole_run() -> None:
     part, same, other = (FedNTKTrace(extra="sketch") for _ in range(3))
     for one, seed in ((part, 1), (same, 1), (other, 2)):
-        one.prepare(GlobalModel(0, None, layout(2)), seed)  # type: ignore[arg-type]
+        prepare([one], GlobalModel(0, None, layout(2)), seed)  # type: ignore[arg-type]
     assert part.balancing.options["sketch"] == 256
     assert part.balancing.options["sketch_seed"] == same.balancing.options["sketch_seed"]
     assert part.balancing.options["sketch_seed"] != other.balancing.options["sketch_seed"]

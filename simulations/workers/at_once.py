@@ -8,29 +8,29 @@ from fedmtl.protocol import JobKey, Update
 from simulations.workers.base import Job, Workers
 
 
-class Foreseen(Workers):
-    """Has other workers train every job at once, and tells of its outcome when it is submitted.
+class AtOnce(Workers):
+    """Has other workers train every job when it is submitted, and shows its outcome at once.
 
     Parameters
     ----------
     workers
         Train.
-    tell
+    on_outcome_known
         Is called with every update, in the order of the jobs; `result` gives the same.
     """
 
-    def __init__(self, workers: Workers, tell: Callable[[Update], None]) -> None:
+    def __init__(self, workers: Workers, on_outcome_known: Callable[[Update], None]) -> None:
         self._workers = workers
-        self._tell = tell
+        self._on_outcome_known = on_outcome_known
         self._made: dict[JobKey, Update] = {}
 
     def submit(self, jobs: Sequence[Job]) -> None:
-        """Train the jobs, and tell."""
+        """Train the jobs, and show their outcomes."""
         self._workers.submit(jobs)
         for job in jobs:
             key = job.order.key
             self._made[key] = self._workers.result(key)
-            self._tell(self._made[key])
+            self._on_outcome_known(self._made[key])
 
     def result(self, key: JobKey) -> Update:
         """The update of a submitted job."""
