@@ -21,10 +21,14 @@ def __getattr__(name: str) -> Any:
         from simulations.experiment import Experiment
 
         return Experiment
-    if name in ("run", "RunResult"):
-        from simulations import baselines, runner
+    if name == "RunResult":
+        from simulations.runner import RunResult
 
-        # The runner alone trains no single-task models: `baselines` does, by running them.
-        run = functools.partial(runner.run, single_task=baselines.single_task_values)
-        return functools.update_wrapper(run, runner.run) if name == "run" else runner.RunResult
+        return RunResult
+    if name == "run":
+        from simulations.baselines import single_task_values
+        from simulations.runner import run
+
+        # The runner alone trains no single-task models; what does so runs them with it.
+        return functools.update_wrapper(functools.partial(run, single_task=single_task_values), run)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -30,7 +30,7 @@ class Watch:
     directory
         Where its tables and checkpoints are written.
     simulated
-        Whether the clients are: real ones tell no speeds, and come and go.
+        Whether the clients are: real ones have no known speeds, and come and go.
     """
 
     def __init__(self, experiment: Experiment, directory: RunDirectory, *, simulated: bool) -> None:

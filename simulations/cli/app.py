@@ -99,7 +99,7 @@ def run(
         raise typer.Exit(INTERRUPTED)
 
 
-@app.command(help="List the strategies, or show what one can be told.")
+@app.command(help="List the strategies, or the options of one.")
 def strategies(name: Annotated[str | None, typer.Argument(help="A strategy.")] = None) -> None:
     """List the strategies, or the options of one."""
     from simulations.cli.show import show_strategies, show_strategy

@@ -45,11 +45,11 @@ def show_strategies() -> None:
             )
     console = new_console()
     console.print(table)
-    console.print("fedmtl strategies NAME shows what a strategy can be told.", markup=False)
+    console.print("fedmtl strategies NAME shows the options of a strategy.", markup=False)
 
 
 def _main_defaults(recipe: Recipe) -> str:
-    """The first few numbers that a method is told: recipes name the important ones first."""
+    """The first few numbers among the options: recipes name the important ones first."""
     numbers = [
         f"{option.name} {option.default:g}"
         for option in options_of(recipe)

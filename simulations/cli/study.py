@@ -47,14 +47,14 @@ def start_study(path: Path, out: Path | None, workers: int | None) -> bool:
         done, total = _count(study, directory)
         with Progress(*_columns(), console=console, disable=not is_live(console)) as bar:
             task = bar.add_task(study.name, total=total, completed=done)
-            tell = _lines(console, study.name, done, total)
+            log = _lines(console, study.name, done, total)
 
             def progress(cell: Cell, fault: Exception | None) -> None:
                 bar.advance(task)
                 if fault is not None:
                     console.print(f"failed: {cell.name}: {fault}", markup=False, soft_wrap=True)
                 if bar.disable:
-                    tell()
+                    log()
 
             failed = run_study(study, directory, workers=workers or os.cpu_count() or 1, progress=progress)
         results = collect(study, directory)
@@ -89,7 +89,7 @@ def _lines(console: Console, name: str, done: int, total: int) -> Callable[[], N
     began = last = time.perf_counter()
     start = done
 
-    def tell() -> None:
+    def log() -> None:
         nonlocal done, last
         done += 1
         now = time.perf_counter()
@@ -98,4 +98,4 @@ def _lines(console: Console, name: str, done: int, total: int) -> Callable[[], N
             left = duration((now - began) / (done - start) * (total - done))
             console.print(f"{name}   {done:,} of {total:,}   {left} left", markup=False, soft_wrap=True)
 
-    return tell
+    return log
