@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
 
-from strategies.core.kinds import ClientPolicy
 from strategies.core.part import Part
 from strategies.core.strategy import Strategy
 
@@ -77,5 +76,4 @@ def composition(strategy: Strategy) -> str:
 
 def _named(part: Part) -> str:
     inner = ", ".join(_named(value) for value in vars(part).values() if isinstance(value, Part))
-    name = "Plain" if type(part) is ClientPolicy else type(part).__name__.removesuffix("Aggregator")
-    return name + (f"({inner})" if inner else "")
+    return type(part).__name__.removesuffix("Aggregator") + (f"({inner})" if inner else "")

@@ -48,4 +48,4 @@ def scaffold(
         clients_per_round, over_commit=over_commit, timeout=timeout, late=late, step_budget=step_budget
     )
     aggregator = GradientAggregator(base_weighting(weight_base), server_rate)
-    return FlowerStrategy(scheduler, aggregator, ControlVariates("clients"), task_weights, name="scaffold")
+    return FlowerStrategy(scheduler, aggregator, ControlVariates(share="clients"), task_weights, name="scaffold")

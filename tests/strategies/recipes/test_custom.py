@@ -206,7 +206,7 @@ def test_written_out_options_are_complete_and_say_the_same() -> None:
         ({"policy": "scaled-rate"}, r"ScaledRate with Buffered: it needs 'step-budgets'.*'queued'"),
         ({"aggregator": "min-norm"}, r"MinNormAggregator .* needs 'task-changes'.*policy = 'tasks-apart'"),
         ({"aggregator": "dual-averaged"}, r"DualAveraged .* needs 'duals'.*policy = 'dual-corrected'"),
-        ({"policy": "dual-corrected"}, r"LocalTechnique .* needs 'duals-mean'.*aggregator = 'dual-averaged'"),
+        ({"policy": "dual-corrected"}, r"DualCorrected .* needs 'duals-mean'.*aggregator = 'dual-averaged'"),
         ({"scheduler": {"name": "synchronous", "selection": "curriculum"}}, "'curriculum' .* set clients_per_round"),
         ({"scheduler": {"name": "buffered", "selection": "curriculum"}}, "'curriculum' .* set concurrency"),
         ({"aggregator": "gossip"}, r"Gossip with Buffered .*: it needs 'fresh-updates'"),
@@ -228,7 +228,7 @@ def test_written_out_options_are_complete_and_say_the_same() -> None:
         ),
         (
             {"scheduler": "synchronous", "policy": "merging"},
-            r"NeighbourModels with GradientAggregator: it needs 'neigh",
+            r"Merging with GradientAggregator: it needs 'neigh",
         ),
         (
             {"scheduler": {"name": "buffered", "max_staleness": 2}, "policy": "control-variates"},
