@@ -1,5 +1,6 @@
 """What all tests share: the quick ones run first, and on several workers some never run at the same time."""
 
+import functools
 import importlib.util
 import os
 from collections.abc import Iterator
@@ -51,6 +52,16 @@ def chain(item: pytest.Item) -> str | None:
     """What a test may not run at the same time as others: the word that its mark `slow` has, if any."""
     marker = item.get_closest_marker("slow")
     return marker.args[0] if marker is not None and marker.args else None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _images_are_read_once() -> Iterator[None]:
+    """Keep the handwritten digits, which most small runs take longer to read than to train on."""
+    from fedmtl.data import digits
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(digits, "load_images", functools.cache(digits.load_images))
+        yield
 
 
 @pytest.fixture(scope="session")
