@@ -235,6 +235,7 @@ def steps_are_in_bounds(name: str, orders: Sequence[TrainOrder]) -> None:
         assert order.steps is None or low <= order.steps <= high
 
 
+@pytest.mark.slow
 @every_scheduler
 @settings(max_examples=FLEETS, deadline=None)
 @given(world=worlds())
