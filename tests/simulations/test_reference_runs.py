@@ -215,7 +215,7 @@ def test_the_study_of_each_fault_is_made_of_experiments_that_differ() -> None:
     assert len(experiments) == len({experiment.digest for experiment in experiments}) == 24
 
 
-@pytest.mark.slow
+@pytest.mark.slow("ray")
 def test_on_ray_overwritten_updates_are_those_of_an_inline_run() -> None:
     ray = ["engine.workers=ray", "engine.count=1"]
     assert torch.equal(vector(*REF, *ray), vector(*REF))

@@ -277,7 +277,7 @@ def test_bad_data_leave_no_directory_behind(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.slow("ray")
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_run_on_ray_gives_the_bits_of_an_inline_run_also_when_it_is_interrupted_and_resumed(
     uncut: Path, tmp_path: Path, count: int

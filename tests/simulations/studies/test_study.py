@@ -93,7 +93,6 @@ def test_a_mistake_is_named_with_its_place_before_anything_runs(
         load_study(write(tmp_path, TINY.replace(old, new)))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("text", ["axes = 3", "targets = 3\n[axes.a.b.data]\nalpha = 1.0", "base = []\n[axes.a.b.c]"])
 def test_what_should_be_a_table_and_is_not_is_named(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match=r"a study needs|targets = 3|base = \[\]"):
@@ -107,6 +106,7 @@ def test_a_target_of_a_task_that_no_experiment_has_is_refused_before_anything_is
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow("ray")
 def test_a_study_runs_in_parallel_goes_on_where_it_was_and_leaves_table_and_plots(tmp_path: Path) -> None:
     study, out, told = load_study(write(tmp_path)), tmp_path / "out", []
     assert run_study(study, out, workers=2, progress=lambda cell, fault: told.append((cell.name, fault))) == []
@@ -130,7 +130,7 @@ def test_a_study_runs_in_parallel_goes_on_where_it_was_and_leaves_table_and_plot
         run_study(load_study(write(tmp_path, TINY.replace("ratio = 9", "ratio = 8"))), out, workers=1, progress=print)
 
 
-@pytest.mark.slow
+@pytest.mark.slow("ray")
 def test_an_experiment_that_fails_is_told_and_the_others_go_on(tmp_path: Path) -> None:
     text = TINY.replace('[axes.speed."1:9".devices]\nratio = 9', '[axes.speed."1:9".data]\nclients = 5000')
     study, out = load_study(write(tmp_path, text.replace("seeds = 2", "seeds = [3]"))), tmp_path / "out"
@@ -208,7 +208,7 @@ at = { speed = "1:9" }
 """
 
 
-@pytest.mark.slow
+@pytest.mark.slow("ray")
 def test_a_setting_is_chosen_for_each_label_on_seeds_of_its_own_and_then_used(tmp_path: Path) -> None:
     study, out = load_study(write(tmp_path, TINY.replace("seeds = 2", "seeds = [0]") + TUNE)), tmp_path / "out"
     trials = study.trials()

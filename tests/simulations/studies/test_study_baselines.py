@@ -211,7 +211,7 @@ def test_one_task_needs_no_table_of_all_tasks(finished: tuple[Study, Path]) -> N
     assert task_tables(study, one) == []
 
 
-@pytest.mark.slow
+@pytest.mark.slow("ray")
 def test_a_study_trains_its_baselines_once_and_goes_on_where_it_was(load: Load, tmp_path: Path) -> None:
     two = {**SMALL["base"], "tasks": {"names": ["digit", "ink"]}}
     axes = {"balancing": SMALL["axes"]["balancing"]}
