@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from fedmtl.components import Param
 from strategies.core.kinds import ClientPolicy
 from strategies.policies.fedqs import Adaptivity, FedQSPolicy, GlobalStepName, MeasureName
-from strategies.weightings.fedqs_options import FrequencyCap
+from strategies.weightings.fedqs import FrequencyCap
 
 _CODE = "authors' code"
 

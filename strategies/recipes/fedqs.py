@@ -81,14 +81,14 @@ from strategies.schedulers.options import (
     Tick,
     TickOrder,
 )
-from strategies.weightings.fedqs_options import (
+from strategies.weightings import FedQSWeights
+from strategies.weightings.fedqs import (
     Feedback,
     FeedbackSimilarity,
     FeedbackSpeed,
     FrequencyCap,
     Phi,
     SimilarityCap,
-    fedqs_weights,
 )
 from strategies.weightings.options import WeightBase, base_weighting
 
@@ -156,7 +156,7 @@ def fedqs(
     flush_seconds: FlushSeconds = None,
 ) -> FlowerStrategy:
     """FedQS: semi-asynchronous, clients typed by speed and similarity."""
-    weighting = fedqs_weights(
+    weighting = FedQSWeights(
         base_weighting(weight_base),
         phi=phi,
         feedback=feedback,

@@ -99,7 +99,7 @@ class Mean(Aggregator):
 
 def own(task_weights=None):
     weighting = Growing()  # held twice
-    optimized = Optimized(GradientAggregator(Discounted(weighting, polynomial(0.5))), Shrinking())
+    optimized = Optimized(GradientAggregator(Discounted(weighting, a=0.5)), Shrinking())
     return FlowerStrategy(
         Passing(Passing(Buffered(4, concurrency=8, selector=InTurn()))),
         Mean(Statistics(optimized, "average"), ModelAggregator(weighting)),
