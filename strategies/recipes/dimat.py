@@ -26,11 +26,11 @@ A model without hidden layers has nothing to match, and is averaged.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fedmtl.components import Param
-from strategies.aggregators.gossip import Gossip
-from strategies.aggregators.topologies import Degree, Topology, TopologyOption
+from strategies.aggregators.gossip import Gossip, Start
+from strategies.aggregators.topologies import Degree, TopologyOption
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
 from strategies.policies.merging import Match, NeighbourModels, NormData
@@ -51,12 +51,12 @@ def dimat(
     bn_data: Annotated[
         NormData, Param("whose examples statistics of batch norm are measured on after a merge (their code: shared)")
     ] = "private",
-    start: Annotated[Literal["one", "own"], Param("all start from one model, or each from one of its own")] = "one",
+    start: Start = "one",
     topology: TopologyOption = "ring",
     degree: Degree = 4,
 ) -> FlowerStrategy:
     """DIMAT: clients merge with neighbours unit by matching unit, then train."""
-    gossip = Gossip(Topology(topology, degree), steps=0, start=start)
+    gossip = Gossip(steps=0, topology=topology, degree=degree, start=start)
     return FlowerStrategy(
         Synchronous(), gossip, NeighbourModels(gossip, match, examples, bn_data), task_weights, name="dimat"
     )

@@ -66,7 +66,7 @@ def fedbuff(
     )
     base = base_weighting(weight_base)
     weighting = Discounted(base, function=staleness, a=a, b=b, relative=normalise == "average")
-    aggregator: Aggregator = GradientAggregator(weighting, server_rate)
+    aggregator: Aggregator = GradientAggregator(weighting, server_rate=server_rate)
     if server_momentum:
         aggregator = Optimized(GradientAggregator(weighting), SGD(server_rate, server_momentum))
     return FlowerStrategy(scheduler, aggregator, task_weights=task_weights, name="fedbuff")

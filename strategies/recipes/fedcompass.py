@@ -29,9 +29,9 @@ from typing import Annotated, Literal
 
 from fedmtl.components import Param
 from fedmtl.errors import ConfigError
-from strategies.aggregators import GradientAggregator, LoneReports, ModelAggregator, Optimized, Statistics
+from strategies.aggregators import GradientAggregator, LoneReports, ModelAggregator, Optimized
+from strategies.aggregators.batch_norm import GroupRule, batch_norm_apart
 from strategies.aggregators.server_optimizers import SGD
-from strategies.aggregators.statistics import StatisticsRule
 from strategies.core.kinds import Aggregator, TaskWeights, Weighting
 from strategies.flower.strategy import FlowerStrategy
 from strategies.policies import DecayedRate, Plain
@@ -51,7 +51,7 @@ from strategies.schedulers.options import (
     TimeoutFactor,
     TimeoutSeconds,
 )
-from strategies.weightings import Capped, DataSize, Discounted, Normalised, ShareOfAll, Uniform
+from strategies.weightings import DataSize, Discounted, Normalised, ShareOfAll, Uniform
 from strategies.weightings.staleness import StalenessAt, StalenessFunction
 
 _CODE = "authors' code"
@@ -99,7 +99,7 @@ def fedcompass(
     client_rate: Annotated[
         Literal["constant", "decay"], Param("decay: learning rate times 0.995 per q_max steps (legacy code)")
     ] = "constant",
-    statistics: Annotated[StatisticsRule, Param("batch-norm statistics; the code: group_mean")] = "weighted_mean",
+    statistics: GroupRule = "weighted_mean",
 ) -> FlowerStrategy:
     """FedCompass: local steps fitted to speed, so that clients arrive in groups; each group is a server step."""
     scheduler = Compass(
@@ -124,14 +124,11 @@ def fedcompass(
     share = ShareOfAll(q, by="clients" if weights == "equal" else "examples")
     a = a if staleness_sign == "down" else -a
     weighting = Discounted(share, function=staleness, a=a, b=b, factor=alpha, at=staleness_at)
-    aggregator = _aggregator(aggregation, weighting)
+    aggregator: Aggregator = GradientAggregator(weighting)
+    if aggregation == "model":
+        aggregator = ModelAggregator(weighting)
     if variant == "momentum":
         aggregator = LoneReports(aggregator, Optimized(aggregator, SGD(momentum=server_momentum)))
-    if statistics != "weighted_mean":
-        aggregator = Statistics(aggregator, statistics)
+    aggregator = batch_norm_apart(aggregator, statistics)
     policy = Plain() if client_rate == "constant" else DecayedRate(0.995, q_max)
     return FlowerStrategy(scheduler, aggregator, policy, task_weights, name="fedcompass")
-
-
-def _aggregator(aggregation: str, weighting: Weighting) -> Aggregator:
-    return GradientAggregator(weighting) if aggregation == "gradient" else ModelAggregator(Capped(weighting))

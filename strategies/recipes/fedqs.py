@@ -42,15 +42,9 @@ from typing import Annotated, Literal
 
 from fedmtl.components import Param
 from strategies.aggregators import GradientAggregator, ModelAggregator
-from strategies.aggregators.reference_options import (
-    BUFFERS,
-    BatchNormBuffers,
-    CarryMeta,
-    Updates,
-    buffers_apart,
-    carried_meta,
-    waiting_updates,
-)
+from strategies.aggregators.batch_norm import BatchNormBuffers, batch_norm_apart
+from strategies.aggregators.reference_faults import CarryMeta, Updates, with_faults
+from strategies.aggregators.reference_options import BUFFERS
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
 from strategies.policies.fedqs_options import (
@@ -182,7 +176,7 @@ def fedqs(
         sbc_data=sbc_data,
     )
     plain = GradientAggregator(weighting) if aggregation == "gradient" else ModelAggregator(weighting)
-    aggregator = waiting_updates(carried_meta(buffers_apart(plain, bn_buffers), carry_meta), updates)
+    aggregator = with_faults(batch_norm_apart(plain, bn_buffers), updates=updates, carry_meta=carry_meta)
     return FlowerStrategy(
         BUFFERS[tick_order](
             buffer_size,

@@ -13,7 +13,8 @@ takes theirs, one per tick; ``tick_order = "client"`` has their order within a t
 from __future__ import annotations
 
 from strategies.aggregators import GradientAggregator
-from strategies.aggregators.reference_options import BUFFERS, Updates, waiting_updates
+from strategies.aggregators.reference_faults import Updates, with_faults
+from strategies.aggregators.reference_options import BUFFERS
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
 from strategies.recipes.papers import method
@@ -59,5 +60,5 @@ def fedsgd(
         max_size=max_buffer,
         patience=flush_seconds,
     )
-    aggregator = waiting_updates(GradientAggregator(base_weighting(weight_base)), updates)
+    aggregator = with_faults(GradientAggregator(base_weighting(weight_base)), updates=updates)
     return FlowerStrategy(scheduler, aggregator, task_weights=task_weights, name="fedsgd")

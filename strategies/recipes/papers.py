@@ -8,7 +8,7 @@ The parts are not written down: they are read off the strategy that the recipe c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
 
@@ -72,10 +72,13 @@ def composition(strategy: Strategy) -> str:
     For example ``"Buffered x Gradient(Discounted(Uniform)) x Plain"``. Task weights are left out, for an experiment
     chooses them apart.
     """
-    return " x ".join(_named(part) for part in (strategy.scheduler, strategy.aggregator, strategy.policy))
+    parts = (strategy.scheduler, strategy.aggregator, strategy.policy)
+    return " x ".join(_named(part, parts) for part in parts)
 
 
-def _named(part: Part) -> str:
-    inner = ", ".join(_named(value) for value in vars(part).values() if isinstance(value, Part))
+def _named(part: Part, beside: Sequence[Part]) -> str:
+    """The part's name and those of what it holds, but for the strategy's own parts, which only stand beside it."""
+    held = [value for value in vars(part).values() if isinstance(value, Part) and value not in beside]
+    inner = ", ".join(_named(value, beside) for value in held)
     name = "Plain" if type(part) is ClientPolicy else type(part).__name__.removesuffix("Aggregator")
     return name + (f"({inner})" if inner else "")

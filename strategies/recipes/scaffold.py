@@ -47,5 +47,5 @@ def scaffold(
     scheduler = Synchronous(
         clients_per_round, over_commit=over_commit, timeout=timeout, late=late, step_budget=step_budget
     )
-    aggregator = GradientAggregator(base_weighting(weight_base), server_rate)
+    aggregator = GradientAggregator(base_weighting(weight_base), server_rate=server_rate)
     return FlowerStrategy(scheduler, aggregator, ControlVariates("clients"), task_weights, name="scaffold")

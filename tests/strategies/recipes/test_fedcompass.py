@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fedmtl.errors import ConfigError
 from fedmtl.protocol import GlobalModel
-from strategies.aggregators import GradientAggregator, Statistics
+from strategies.aggregators import BatchNormStatistics, GradientAggregator
 from strategies.core.kinds import Step
 from strategies.core.ledger import Ledger
 from strategies.recipes.catalogue import build_strategy
@@ -260,7 +260,7 @@ def test_statistics_follow_their_rule(toys, rule, trigger: str, replaced: bool) 
         updates.append(toys.make_update(1, version=1))
     step = Step(model, updates, {1: older}, trigger, frozenset(), Ledger())
     inner = GradientAggregator(Discounted(Uniform(), a=0.5, factor=0.5))
-    vector, weights = Statistics(inner, rule).aggregate(step)
+    vector, weights = BatchNormStatistics(inner, rule=rule).aggregate(step)
     plain, same_weights = inner.aggregate(step)
     assert weights == same_weights
     buffers, rest = toys.LAYOUT.buffers, toys.LAYOUT.trainable
