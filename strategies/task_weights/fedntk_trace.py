@@ -46,7 +46,7 @@ import torch
 from fedmtl.balancing import build_balancer
 from fedmtl.balancing.equal_probed import HeadStep, ProbePoint
 from fedmtl.balancing.options import HeadWeight
-from fedmtl.balancing.weights import Statistic, balanced_weights
+from fedmtl.balancing.weights import KernelSize, balanced_weights
 from fedmtl.components import Param
 from fedmtl.errors import ConfigError
 from fedmtl.parameters import ParameterLayout
@@ -65,7 +65,7 @@ class FedNTKTrace(TaskWeights):
         self,
         *,
         statistic: Annotated[
-            Statistic, Param("size of a kernel; only the trace adds over clients; denoised needs 2 batches")
+            KernelSize, Param("size of a kernel; only the trace adds over clients; denoised needs 2 batches")
         ] = "trace",
         probe: Annotated[
             ProbePoint, Param("kernels of the backbone's parameters, or (cheaper) of the representation")
