@@ -49,6 +49,6 @@ def fedcmoo(
         Synchronous(clients_per_round),
         GradientAggregator(base_weighting(weight_base), server_rate=server_rate),
         CompressedJacobian(rank),
-        FedCMOOWeights(rank, weight_rate, weight_steps),
+        FedCMOOWeights(rank=rank, weight_rate=weight_rate, weight_steps=weight_steps),
         name="fedcmoo",
     )
