@@ -59,9 +59,8 @@ class KAFLWeights(VectorWeighting):
 
 def reversed_shares(counts: Sequence[int]) -> list[float]:
     """For each count the one at its reversed rank, divided by their sum; equal counts share the mean of theirs."""
-    ascending = sorted(counts)
-    total = sum(ascending)
-    mirrored: dict[int, list[int]] = {}
-    for count, opposite in zip(ascending, reversed(ascending), strict=True):
-        mirrored.setdefault(count, []).append(opposite)
-    return [sum(mirrored[count]) / (len(mirrored[count]) * total) for count in counts]
+    from scipy.stats import rankdata
+
+    first, last = (rankdata(counts, method=method).astype(int).tolist() for method in ("min", "max"))
+    falling, total = sorted(counts, reverse=True), sum(counts)
+    return [sum(falling[a - 1 : b]) / ((b - a + 1) * total) for a, b in zip(first, last, strict=True)]
