@@ -35,6 +35,7 @@ from strategies.aggregators.server_optimizers import SGD, Adam
 from strategies.core.kinds import Aggregator, Step
 from strategies.core.ledger import Ledger
 from strategies.core.part import prepare
+from strategies.schedulers import LagTolerant, Tiered
 from strategies.weightings import DataSize, Uniform
 
 
@@ -53,6 +54,19 @@ class Twice(Aggregator):
         return vector, ()
 
 
+class Thirds(Tiered):
+    """Three tiers that are there from the start."""
+
+    @property
+    def tiers(self) -> int:
+        """Three."""
+        return 3
+
+    def tier_of(self, client: int) -> int:
+        """By the client's number."""
+        return client % 3
+
+
 RULES: dict[str, Callable[[], Aggregator]] = {
     "gradient (FedBuff, FedSGD)": lambda: GradientAggregator(Uniform()),
     "gradient, a task for each client": lambda: GradientAggregator(Uniform()),
@@ -60,11 +74,11 @@ RULES: dict[str, Callable[[], Aggregator]] = {
     "model, five stale versions": lambda: ModelAggregator(DataSize()),
     "server momentum (FedAvgM)": lambda: Optimized(ModelAggregator(DataSize()), SGD(momentum=0.9)),
     "server Adam (FedAdam, FADAS)": lambda: Optimized(ModelAggregator(DataSize()), Adam()),
-    "tiers (FedAT)": lambda: TierModels(DataSize(), lambda client: client % 3, lambda: 3),
+    "tiers (FedAT)": lambda: TierModels(DataSize(), Thirds()),
     "dual variables (FedSpeed)": lambda: DualAveraged(Uniform()),
     "updates and as many caches, added up": Twice,
     "caches of updates (CA2FL)": lambda: CalibratedAggregator(Uniform()),
-    "caches of models (SAFA)": CachedModels,
+    "caches of models (SAFA)": lambda: CachedModels(LagTolerant()),
 }
 _CACHE = 96 << 20  # bytes; more than the caches hold
 _VERSION = 5

@@ -94,7 +94,7 @@ class LocalTrainer:
             tasks=tasks,
             task_losses=losses,
             mean_task_weights=_means(trace.weights) or factors,
-            task_traces=_means(trace.statistics),
+            task_traces=_means(trace.kernel_sizes),
             task_sketches=torch.stack(trace.sketches).mean(0).cpu() if trace.sketches else None,
             learning_rate=plan.settings.learning_rate,
             momentum=plan.settings.momentum,
@@ -138,8 +138,8 @@ class LocalTrainer:
             trace.losses.append(step.losses)
             if step.weights is not None:
                 trace.weights.append(step.weights)
-            if step.statistics is not None:
-                trace.statistics.append(step.statistics)
+            if step.kernel_sizes is not None:
+                trace.kernel_sizes.append(step.kernel_sizes)
             if step.sketches is not None:
                 trace.sketches.append(step.sketches)
         if rule is not None:
@@ -238,7 +238,7 @@ class _Trace(NamedTuple):
 
     losses: list[Tensor]
     weights: list[Tensor]
-    statistics: list[Tensor]
+    kernel_sizes: list[Tensor]
     sketches: list[Tensor]
 
 

@@ -93,6 +93,8 @@ def mean_ranks(
     ValueError
         If a method has another number of values than there are metrics, or there are none.
     """
+    from scipy.stats import rankdata
+
     for method, row in values.items():
         if len(row) != len(metrics):
             raise ValueError(f"{method} has {len(row)} values for {len(metrics)} metrics")
@@ -101,14 +103,5 @@ def mean_ranks(
     table = np.array(list(values.values()), dtype=np.float64)
     table[:, [metric.higher_is_better for metric in metrics]] *= -1
     table[np.isnan(table)] = np.inf
-    ranks = [_ranks(column, ties) for column in table.T]
-    return dict(zip(values, np.mean(ranks, axis=0).tolist(), strict=True))
-
-
-def _ranks(column: np.ndarray, ties: Ties) -> np.ndarray:
-    """Ranks of some numbers, 1 for the least, shape [methods]."""
-    _, place, counts = np.unique(column, return_inverse=True, return_counts=True)
-    if ties == "dense":
-        return np.asarray(place + 1.0)
-    last = np.cumsum(counts)
-    return np.asarray((last - (counts - 1) / 2)[place])
+    ranks = rankdata(table, method=ties, axis=0)
+    return dict(zip(values, ranks.mean(axis=1).tolist(), strict=True))

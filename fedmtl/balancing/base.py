@@ -26,8 +26,8 @@ class StepGradients:
         Each task's mean loss, detached, shape [tasks].
     weights
         The weight each task had in the shared gradient, shape [tasks]; None for ones.
-    statistics
-        The NTK statistic measured for each task, shape [tasks]; None if none was.
+    kernel_sizes
+        The size of each task's kernel, shape [tasks]; None if none was measured.
     sketches
         A sketch of each task's gradient, shape [tasks, m]; None if none was made.
 
@@ -38,7 +38,7 @@ class StepGradients:
     >>> from fedmtl.balancing import balance_gradients
     >>> from fedmtl.balancing.ntkmtl import NTKMTL
     >>> step = balance_gradients(NTKMTL(), gradients=[[10.0, 0.0], [0.0, 1.0]], losses=[0.5, 2.0])
-    >>> step.losses, step.statistics
+    >>> step.losses, step.kernel_sizes
     (tensor([0.5000, 2.0000]), tensor([100.,   1.]))
     >>> step.weights, step.shared[0]
     (tensor([0.7106, 7.1063]), tensor([7.1063, 7.1063]))
@@ -48,7 +48,7 @@ class StepGradients:
     heads: Sequence[Sequence[Tensor]]
     losses: Tensor
     weights: Tensor | None = None
-    statistics: Tensor | None = None
+    kernel_sizes: Tensor | None = None
     sketches: Tensor | None = None
 
 
@@ -58,7 +58,7 @@ class Balancer(ABC):
     Attributes
     ----------
     reports
-        Whether the server needs the statistics, so that sending them up is part of the traffic.
+        Whether the server needs the kernel sizes, so that sending them up is part of the traffic.
     least_batch
         Examples that a batch must have for the method to be what it claims to be; only an epoch's last may have fewer.
 

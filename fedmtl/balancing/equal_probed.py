@@ -30,7 +30,7 @@ from fedmtl.balancing.heads import HeadMetric, align_heads, reach
 from fedmtl.balancing.network import TaskNetwork
 from fedmtl.balancing.options import HeadWeight
 from fedmtl.balancing.sketch import Projection
-from fedmtl.balancing.weights import Statistic, gram, kernel_statistic
+from fedmtl.balancing.weights import KernelSize, gram, kernel_size
 from fedmtl.components import Param
 from fedmtl.errors import ConfigError
 
@@ -51,7 +51,7 @@ class EqualProbed(Balancer):
     >>> from fedmtl.balancing import balance_gradients
     >>> from fedmtl.balancing.equal_probed import EqualProbed
     >>> step = balance_gradients(EqualProbed(), [[10.0, 0.0], [0.0, 1.0]])
-    >>> step.shared[0], step.statistics
+    >>> step.shared[0], step.kernel_sizes
     (tensor([10.,  1.]), tensor([100.,   1.]))
     """
 
@@ -61,7 +61,7 @@ class EqualProbed(Balancer):
         self,
         *,
         statistic: Annotated[
-            Statistic, Param("size of a kernel; denoised needs 2 batches and the full probe")
+            KernelSize, Param("size of a kernel; denoised needs 2 batches and the full probe")
         ] = "trace",
         probe: Annotated[ProbePoint, Param("kernels of the backbone's parameters, or of the representation")] = "full",
         batches: Annotated[int, Param("m, batches that a job probes", ge=1)] = 2,
@@ -103,7 +103,7 @@ class EqualProbed(Balancer):
         self._probed = 0
         self._base: list[Tensor] = []
         self._rows: list[Tensor] = []  # gradients of the batches so far, shape [tasks, shared parameters] each
-        self._size: Tensor | None = None  # the statistic of the batches so far, shape [tasks]
+        self._size: Tensor | None = None  # the kernels' size over the batches so far, shape [tasks]
 
     def start_job(self, generator: torch.Generator) -> None:
         """Nothing is aligned or probed yet."""
@@ -121,10 +121,10 @@ class EqualProbed(Balancer):
         self, network: TaskNetwork, inputs: Tensor, targets: Sequence[Tensor], task_weights: Sequence[float] | None
     ) -> StepGradients:
         """Gradients of one step; the first m steps of a job probe, too."""
-        statistics = self._probe(network, inputs, targets) if self._probed < self.batches else None
+        kernel_sizes = self._probe(network, inputs, targets) if self._probed < self.batches else None
         step = self._equal.gradients(network, inputs, targets, task_weights)
-        step.statistics = statistics
-        step.sketches = None if statistics is None else self._sketches
+        step.kernel_sizes = kernel_sizes
+        step.sketches = None if kernel_sizes is None else self._sketches
         if self.head_step == "newton":
             step.heads = self._newton(network, step)
         if self.head_clip:
@@ -139,7 +139,7 @@ class EqualProbed(Balancer):
         return [self._metric.step(head, far) for head, far in zip(step.heads, reaches, strict=True)]
 
     def _probe(self, network: TaskNetwork, inputs: Tensor, targets: Sequence[Tensor]) -> Tensor:
-        """A number for each task; the mean of these numbers is the statistic of all batches so far, shape [tasks]."""
+        """A number for each task; the mean of these numbers is the size over all batches so far, shape [tasks]."""
         drifted: list[Tensor] = []
         if self._probed:
             drifted = [value.clone() for value in network.values]
@@ -154,7 +154,7 @@ class EqualProbed(Balancer):
         return size if before is None else (n + 1) * size - n * before
 
     def _measure(self, network: TaskNetwork, inputs: Tensor, targets: Sequence[Tensor]) -> Tensor:
-        """The statistic of this batch and those before it, shape [tasks]."""
+        """The kernels' size over this batch and those before it, shape [tasks]."""
         representation, pullback = network.represent(inputs)
         slopes = network.task_gradients(network.head_pass(representation, targets).slopes)
         if self.probe == "sr" or not network.shared:
@@ -165,7 +165,7 @@ class EqualProbed(Balancer):
         if self.statistic == "trace":
             return self._running(torch.stack([row.dot(row) for row in rows]))
         self._rows.append(torch.stack(rows))
-        return kernel_statistic(gram(torch.stack(self._rows, dim=1)), self.statistic)
+        return kernel_size(gram(torch.stack(self._rows, dim=1)), self.statistic)
 
     def _sketch(self, rows: Sequence[Tensor] | Tensor) -> None:
         """Sketch the gradients of one batch, one for each task; the mean over a job's batches is the mean's sketch."""

@@ -19,7 +19,7 @@ class JacobianMethod(SeveralTasks):
     """Makes one direction of the tasks' gradients.
 
     A task whose loss or gradient is not finite is left out of the step: its row is zero and its weight is 0. The
-    statistic that is reported for a task is its squared gradient norm, the NTK's trace for one chunk.
+    kernel size that is reported for a task is its squared gradient norm, the NTK's trace for one chunk.
 
     Examples
     --------

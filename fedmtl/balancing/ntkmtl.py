@@ -19,7 +19,7 @@ from fedmtl.balancing.base import Balancer, StepGradients
 from fedmtl.balancing.gradients import clipped, head_gradients, weighted_gradient
 from fedmtl.balancing.network import Pullback, TaskNetwork
 from fedmtl.balancing.options import HeadWeight, weight_bound
-from fedmtl.balancing.weights import Statistic, balanced_weights, chunk_sizes, gram, kernel_statistic
+from fedmtl.balancing.weights import KernelSize, balanced_weights, chunk_sizes, gram, kernel_size
 from fedmtl.components import Param
 from fedmtl.errors import ConfigError
 
@@ -34,7 +34,7 @@ class NTKMTL(Balancer):
     >>> from fedmtl.balancing import balance_gradients
     >>> from fedmtl.balancing.ntkmtl import NTKMTL
     >>> step = balance_gradients(NTKMTL(), [[10.0, 0.0], [0.0, 1.0]])
-    >>> step.statistics, step.weights
+    >>> step.kernel_sizes, step.weights
     (tensor([100.,   1.]), tensor([0.7106, 7.1063]))
     >>> step.shared[0]
     tensor([7.1063, 7.1063])
@@ -45,7 +45,9 @@ class NTKMTL(Balancer):
         *,
         exponent: Annotated[float, Param("p in omega = (mean lambda / lambda)^p", ge=0, source="authors' code")] = 0.5,
         chunks: Annotated[int, Param("n, parts that a batch is cut into", ge=1, source="paper")] = 1,
-        statistic: Annotated[Statistic, Param("size of a kernel; denoised needs 2 chunks", source="paper")] = "top_eig",
+        statistic: Annotated[
+            KernelSize, Param("size of a kernel; denoised needs 2 chunks", source="paper")
+        ] = "top_eig",
         head_weight: Annotated[
             HeadWeight, Param("whether omega scales the heads", source="authors' code")
         ] = "unweighted",
@@ -96,7 +98,7 @@ class NTKMTL(Balancer):
                 if network.shared:
                     torch.cat([found.reshape(-1) for found in pullback(part)], out=row)
             kernels.append(gram(rows))
-        return kernel_statistic(torch.stack(kernels), self.statistic)
+        return kernel_size(torch.stack(kernels), self.statistic)
 
 
 def _squared_norms(per_task: Sequence[Sequence[Tensor]], losses: Tensor) -> Tensor:

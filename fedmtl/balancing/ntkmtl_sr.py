@@ -18,7 +18,7 @@ from fedmtl.balancing.base import Balancer, StepGradients
 from fedmtl.balancing.gradients import clipped, head_gradients, weighted_gradient
 from fedmtl.balancing.network import Pullback, TaskNetwork
 from fedmtl.balancing.options import HeadWeight, weight_bound
-from fedmtl.balancing.weights import balanced_weights, few_weights, head_chunk_norms, representation_statistic
+from fedmtl.balancing.weights import balanced_weights, few_weights, head_chunk_norms, representation_sizes
 from fedmtl.components import Param
 
 
@@ -71,7 +71,7 @@ class NTKMTLSR(Balancer):
             if step is not None:
                 return step
         gradients = network.task_gradients(slopes)
-        lam = representation_statistic(gradients, self.chunks, self.statistic)
+        lam = representation_sizes(gradients, self.chunks, self.statistic)
         omega = balanced_weights(lam, self.exponent, self.w_max, self.eps)
         if task_weights is not None:
             omega = omega * omega.new_tensor(task_weights)
@@ -99,8 +99,8 @@ class NTKMTLSR(Balancer):
             omega = [weight * factor for weight, factor in zip(omega, task_weights, strict=True)]
         columns = [weight for weight, count in zip(omega, network.outputs, strict=True) for _ in range(count)]
         numbers = torch.tensor([*omega, *lam, *columns], dtype=losses.dtype)
-        weights_of, statistics, factors = torch.split_with_sizes(numbers, (len(omega), len(lam), len(columns)))
+        weights_of, kernel_sizes, factors = torch.split_with_sizes(numbers, (len(omega), len(lam), len(columns)))
         weighed = stacked * factors
         shared = pullback(weighed @ weights)
         own = network.stacked_head_gradients(representation, weighed if self.head_weight == "weighted" else stacked)
-        return StepGradients(clipped(shared, self.clip), network.by_head(own), losses, weights_of, statistics)
+        return StepGradients(clipped(shared, self.clip), network.by_head(own), losses, weights_of, kernel_sizes)

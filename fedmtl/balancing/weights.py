@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Statistic = Literal["top_eig", "trace", "denoised"]
+KernelSize = Literal["top_eig", "trace", "denoised"]
 
 _LARGEST = 1e30  # no weight is larger, so that products with gradients stay within float32
 
@@ -34,7 +34,7 @@ def gram(gradients: Tensor) -> Tensor:
     return gradients @ gradients.mT
 
 
-def kernel_statistic(kernel: Tensor, statistic: Statistic) -> Tensor:
+def kernel_size(kernel: Tensor, statistic: KernelSize) -> Tensor:
     """The size lambda of a task's kernel; for n = 1 the squared norm of the gradient, whatever the statistic.
 
     Parameters
@@ -84,7 +84,7 @@ def chunk_selector(batch: int, chunks: int, device: torch.device, dtype: torch.d
     return selector.to(device)
 
 
-def representation_statistic(gradients: Tensor, chunks: int, statistic: Statistic) -> Tensor:
+def representation_sizes(gradients: Tensor, chunks: int, statistic: KernelSize) -> Tensor:
     """The lambdas of NTKMTL-SR from gradients with respect to the shared representation, shape [K].
 
     A chunk's loss touches only its own rows of the representation, so the Gram matrix over chunks is diagonal and its

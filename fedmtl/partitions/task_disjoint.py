@@ -56,6 +56,6 @@ def task_disjoint(
 
 def _bins(values: np.ndarray, bins: int) -> np.ndarray:
     """The quantile bin of each value."""
-    rank = np.empty(len(values), dtype=np.int64)
-    rank[np.argsort(values, kind="stable")] = np.arange(len(values))
-    return np.asarray(rank * bins // len(values))
+    from scipy.stats import rankdata
+
+    return np.asarray((rankdata(values, method="ordinal") - 1) * bins // len(values))

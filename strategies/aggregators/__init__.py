@@ -1,5 +1,6 @@
 """How the chosen updates change the model."""
 
+from strategies.aggregators.batch_norm import BatchNormStatistics
 from strategies.aggregators.cached_models import CachedModels
 from strategies.aggregators.calibrated import CalibratedAggregator
 from strategies.aggregators.gradient import GradientAggregator
@@ -9,11 +10,11 @@ from strategies.aggregators.model import ModelAggregator
 from strategies.aggregators.optimized import Optimized
 from strategies.aggregators.reference_faults import NewestMeta, Overwritten
 from strategies.aggregators.robust import Robust
-from strategies.aggregators.statistics import Statistics
 from strategies.aggregators.tier_models import TierModels
 from strategies.aggregators.wkafl import WKAFLAggregator
 
 __all__ = [
+    "BatchNormStatistics",
     "CachedModels",
     "CalibratedAggregator",
     "GradientAggregator",
@@ -24,7 +25,6 @@ __all__ = [
     "Optimized",
     "Overwritten",
     "Robust",
-    "Statistics",
     "TierModels",
     "WKAFLAggregator",
 ]

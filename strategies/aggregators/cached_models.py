@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -10,25 +10,28 @@ from torch import Tensor
 
 from fedmtl.protocol import GlobalModel, Update
 from strategies.aggregators.client_vectors import ClientVectors, Share
-from strategies.aggregators.storage import Kept, StorageName, new_storage
-from strategies.core.kinds import Aggregator, Step
-from strategies.weightings.options import WeightBaseName
+from strategies.aggregators.storage import Cache, Kept, StorageName, new_storage
+from strategies.core.kinds import Aggregator, Scheduler, Step
+from strategies.schedulers.lag_tolerant import LagTolerant
+from strategies.weightings.options import WeightBase, WeightBaseName
 
 
 class CachedModels(Aggregator):
-    """``w[t+1] = sum_k (n_k / n) cache_k`` over all clients, with a model for each (w[0] at first), shape [P].
+    """The mean of all clients' latest models, those included that have not reported (SAFA).
 
-    Before the sum, ``cache_k = base_k + Delta_k`` for the updates that are not late, and ``cache_k = w[t]`` for the
-    clients that the scheduler has given up waiting for; after it, the late ones' models are kept for the next step. A
-    client that has not reported its examples yet counts as one with the mean of the others'.
+    ``w[t+1] = sum_k (n_k / n) cache_k`` over all clients, with a model for each (w[0] at first), shape [P]. Before the
+    sum, ``cache_k = base_k + Delta_k`` for the updates that are not late, and ``cache_k = w[t]`` for the clients that
+    the scheduler has given up waiting for; after it, the late ones' models are kept for the next step. A client that
+    has not reported its examples yet counts as one with the mean of the others'.
 
     Parameters
     ----------
-    deprecated
-        Tells whom the scheduler has given up waiting for in the round that is being aggregated.
+    scheduler
+        The one that stands beside this; a :class:`strategies.schedulers.lag_tolerant.LagTolerant` says whom it has
+        given up waiting for in the round that is being aggregated, others give up nobody.
     weight_base
         Whether n_k is the client's examples, or 1.
-    storage
+    cache
         Where the models are. ``"single"`` keeps the updates as they are, and the versions that they started from.
     """
 
@@ -36,21 +39,15 @@ class CachedModels(Aggregator):
     averages_models = True
     needs = MappingProxyType({"distinct-clients": "of two models of one client in a step, only the last would count"})
 
-    def __init__(
-        self,
-        deprecated: Callable[[], Sequence[int]] = tuple,
-        *,
-        weight_base: WeightBaseName = "data_size",
-        storage: StorageName = "single",
-    ) -> None:
-        self._deprecated = deprecated
+    def __init__(self, scheduler: Scheduler, *, weight_base: WeightBase = "data_size", cache: Cache = "single") -> None:
+        self.scheduler = scheduler
         self.weight_base: WeightBaseName = weight_base
-        self.storage: StorageName = storage
+        self.cache: StorageName = cache
         self._caches: ClientVectors | None = None
 
     def prepare(self, model: GlobalModel, seed: int) -> None:
         """Every cache is the first model."""
-        self._caches = ClientVectors(new_storage(self.storage), model.layout, model.vector)
+        self._caches = ClientVectors(new_storage(self.cache), model.layout, model.vector)
 
     @property
     def caches(self) -> ClientVectors:
@@ -61,7 +58,8 @@ class CachedModels(Aggregator):
     def aggregate(self, step: Step) -> tuple[Tensor, tuple[float, ...]]:
         """Take the step. A late update's weight in it is 0."""
         late = [update for update in step.updates if update.key in step.late]
-        self.caches.put(self._deprecated(), step.model.vector)
+        if isinstance(self.scheduler, LagTolerant):
+            self.caches.put(self.scheduler.deprecated, step.model.vector)
         self._keep([update for update in step.updates if update.key not in step.late], step)
         clients = len(step.ledger.known)
         vector = self.caches.mean(clients, step.model.vector)

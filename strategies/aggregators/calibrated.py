@@ -11,16 +11,18 @@ from torch import Tensor
 from fedmtl.parameters import cut, weighted_sum
 from fedmtl.protocol import GlobalModel, Update
 from strategies.aggregators.client_vectors import ClientVectors, Share
+from strategies.aggregators.gradient import ServerRate
 from strategies.aggregators.ownership import combine_by_owner
-from strategies.aggregators.storage import Kept, StorageName, new_storage
+from strategies.aggregators.storage import Cache, Kept, StorageName, new_storage
 from strategies.core.kinds import Aggregator, Step, Weighting
 
 
 class CalibratedAggregator(Aggregator):
-    """``w <- w + eta_g v`` with ``v = (1/N) sum_j h_j + sum_i p_i (Delta_i - h_i)``, then ``h_i <- Delta_i``.
+    """Updates are calibrated with the last ones of all clients (CA2FL).
 
-    h_j, of shape [P], is the last update of client j, 0 before its first; N counts every client that was ever there.
-    A head takes the h_j of the clients that own its task.
+    ``w <- w + eta_g v`` with ``v = (1/N) sum_j h_j + sum_i p_i (Delta_i - h_i)``, then ``h_i <- Delta_i``. h_j, of
+    shape [P], is the last update of client j, 0 before its first; N counts every client that was ever there. A head
+    takes the h_j of the clients that own its task.
 
     Parameters
     ----------
@@ -28,19 +30,19 @@ class CalibratedAggregator(Aggregator):
         Gives the p_i, which sum to 1.
     server_rate
         eta_g.
-    storage
+    cache
         Where the N vectors h_j are.
     """
 
-    def __init__(self, weighting: Weighting, server_rate: float = 1.0, storage: StorageName = "single") -> None:
+    def __init__(self, weighting: Weighting, *, server_rate: ServerRate = 1.0, cache: Cache = "single") -> None:
         self.weighting = weighting
         self.server_rate = server_rate
-        self.storage: StorageName = storage
+        self.cache: StorageName = cache
         self._last: ClientVectors | None = None
 
     def prepare(self, model: GlobalModel, seed: int) -> None:
         """Start with every ``h_j = 0``."""
-        self._last = ClientVectors(new_storage(self.storage), model.layout, torch.zeros_like(model.vector))
+        self._last = ClientVectors(new_storage(self.cache), model.layout, torch.zeros_like(model.vector))
 
     @property
     def last(self) -> ClientVectors:

@@ -8,18 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedmtl.components import Param
 from fedmtl.protocol import GlobalModel
 from fedmtl.randomness import torch_generator
-from strategies.aggregators.topologies import Edges, Topology, degrees, mixing, without
+from strategies.aggregators.topologies import Degree, Edges, Topology, TopologyOption, degrees, mixing, without
 from strategies.core.kinds import Aggregator, Step
 from strategies.core.ledger import Ledger
+
+MixOrder = Annotated[
+    Literal["after", "before"], Param("whether a round mixes after it has trained, or before", source="paper")
+]
+Start = Annotated[Literal["one", "own"], Param("all start from one model, or each from one of its own")]
 
 
 class Graph(NamedTuple):
@@ -30,17 +36,18 @@ class Graph(NamedTuple):
 
 
 class Gossip(Aggregator):
-    """With what client i trained, ``z_i = x_i + Delta_i``, each round takes Q gossip steps: ``X <- W^Q Z``.
+    """Every client has a model, and mixes it with its neighbours' (DFedSAM; with policy = "merging" DIMAT).
 
-    A client that was lost in a round has trained nothing, and takes part in no gossip: ``x_i`` stays as it is, and W
-    is that of the graph without it. A client that comes later starts with the mean of the models.
+    With what client i trained, ``z_i = x_i + Delta_i``, each round takes Q gossip steps: ``X <- W^Q Z``. A client that
+    was lost in a round has trained nothing, and takes part in no gossip: ``x_i`` stays as it is, and W is that of the
+    graph without it. A client that comes later starts with the mean of the models.
 
     Parameters
     ----------
-    topology
-        The graph of each round.
     steps
         Q; 0 where clients merge their neighbours' models themselves.
+    topology, degree
+        The graph of each round (:class:`strategies.aggregators.topologies.Topology`).
     mix_order
         ``"after"``: a round trains, then mixes. ``"before"``: it mixes, then trains; the models between rounds are
         those that were not mixed yet. The mean of the models is the same.
@@ -59,12 +66,14 @@ class Gossip(Aggregator):
 
     def __init__(
         self,
-        topology: Topology,
-        steps: int = 1,
-        mix_order: Literal["after", "before"] = "after",
-        start: Literal["one", "own"] = "one",
+        *,
+        steps: Annotated[int, Param("gossip steps of a round; 0 where clients merge models themselves", ge=0)] = 1,
+        topology: TopologyOption = "ring",
+        degree: Degree = 4,
+        mix_order: MixOrder = "after",
+        start: Start = "one",
     ) -> None:
-        self.topology = topology
+        self.topology = Topology(topology, degree)
         self.steps = steps
         if steps == 0:
             self.needs = MappingProxyType(

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 from torch import Tensor
 
+from fedmtl.components import Param
 from fedmtl.parameters import cut, weighted_sum
 from fedmtl.protocol import Update
 from strategies.aggregators.ownership import combine_by_owner
 from strategies.core.kinds import Aggregator, Step, Weighting
 
+ServerRate = Annotated[float, Param("eta_g, the server's step", gt=0)]
+
 
 class GradientAggregator(Aggregator):
-    """``w[t+1] = w[t] + eta_g sum_i p_i Delta_i``: a stale update bends the current trajectory, but does not reset it.
+    """Adds weighted updates to the current model.
+
+    ``w[t+1] = w[t] + eta_g sum_i p_i Delta_i``: a stale update bends the current trajectory, but does not reset it.
 
     Parameters
     ----------
@@ -23,7 +29,7 @@ class GradientAggregator(Aggregator):
         eta_g, the server's step.
     """
 
-    def __init__(self, weighting: Weighting, server_rate: float = 1.0) -> None:
+    def __init__(self, weighting: Weighting, *, server_rate: ServerRate = 1.0) -> None:
         self.weighting = weighting
         self.server_rate = server_rate
 

@@ -8,7 +8,9 @@ from strategies.core.kinds import Aggregator, Step
 
 
 class LoneReports(Aggregator):
-    """Steps with the trigger ``"single"`` go to one aggregator, all others to another (FedCompass's variants).
+    """A client's lone report goes to one aggregator, a group's step to another (FedCompass's variants).
+
+    A lone report is a step with the trigger ``"single"``.
 
     Parameters
     ----------

@@ -9,15 +9,15 @@ from torch import Tensor
 
 from fedmtl.parameters import weighted_sum
 from fedmtl.protocol import Update
-from strategies.aggregators.gradient import GradientAggregator
+from strategies.aggregators.gradient import GradientAggregator, ServerRate
 from strategies.core.kinds import Aggregator, Step, Weighting
 
 
 class MinNormAggregator(Aggregator):
-    """Moves the backbone along the point of least norm in the convex hull of the tasks' mean changes.
+    """The backbone moves along the shortest common direction of all tasks' changes (FSMGDA).
 
-    With task i's mean change over its owners ``D_i = sum_c p_ci D_ci``, for the tasks that have an owner among the
-    updates,
+    That is the point of least norm in the convex hull of the tasks' mean changes: with task i's mean change over its
+    owners ``D_i = sum_c p_ci D_ci``, for the tasks that have an owner among the updates,
 
         lam = argmin over the simplex of ||sum_i lam_i D_i||^2,    theta <- theta + eta_g sum_i lam_i D_i
 
@@ -39,10 +39,10 @@ class MinNormAggregator(Aggregator):
         }
     )
 
-    def __init__(self, weighting: Weighting, server_rate: float = 1.0) -> None:
+    def __init__(self, weighting: Weighting, *, server_rate: ServerRate = 1.0) -> None:
         self.weighting = weighting
         self.server_rate = server_rate
-        self._heads = GradientAggregator(weighting, server_rate)
+        self._heads = GradientAggregator(weighting, server_rate=server_rate)
 
     def aggregate(self, step: Step) -> tuple[Tensor, tuple[float, ...]]:
         """Move the backbone along the common direction, and each head with its owners."""

@@ -10,20 +10,23 @@ from fedmtl.parameters import cut, weighted_sum
 from fedmtl.protocol import Update
 from strategies.aggregators.ownership import combine_by_owner
 from strategies.core.kinds import Aggregator, Step, Weighting
+from strategies.weightings.share import Capped
 
 
 class ModelAggregator(Aggregator):
-    """``w[t+1] = (1 - sum_i p_i) w[t] + sum_i p_i w_i`` with the clients' models ``w_i = base_i + Delta_i``.
+    """Averages the clients' models; weights that sum to less than 1 leave the rest to the current model.
 
-    With weights that sum to 1 this is the average of the clients' models, and stale ones pull the model back to where
-    they started. It is computed as ``w[t] + sum_i p_i Delta_i + sum_v P_v (base_v - w[t])``, where P_v is the weight
-    of all updates that started from the stale version v: a vector is read once for each update and once for each
-    stale version, and without staleness the result equals gradient aggregation bit for bit.
+    ``w[t+1] = (1 - sum_i p_i) w[t] + sum_i p_i w_i`` with the clients' models ``w_i = base_i + Delta_i``. With weights
+    that sum to 1 this is the average of the clients' models, and stale ones pull the model back to where they started.
+    It is computed as ``w[t] + sum_i p_i Delta_i + sum_v P_v (base_v - w[t])``, where P_v is the weight of all updates
+    that started from the stale version v: a vector is read once for each update and once for each stale version, and
+    without staleness the result equals gradient aggregation bit for bit.
 
     Parameters
     ----------
     weighting
-        Gives the p_i; their sum should not exceed 1.
+        Gives the p_i. Where they sum to more than 1 they are divided by their sum, as the current model cannot count
+        negatively (:class:`strategies.weightings.share.Capped`).
     """
 
     needs_bases = True
@@ -49,4 +52,4 @@ class ModelAggregator(Aggregator):
                 factors += [*stale.values(), -sum(stale.values())]
             return weighted_sum(vectors, factors, current)
 
-        return combine_by_owner(step, self.weighting, combine)
+        return combine_by_owner(step, Capped(self.weighting), combine)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Annotated, Literal
 
 from torch import Tensor
 
+from fedmtl.components import Param
 from fedmtl.protocol import Update
-from strategies.aggregators.server_optimizers import ServerOptimizer
+from strategies.aggregators.gradient import ServerRate
+from strategies.aggregators.server_optimizers import SGD, Adam, AMSGrad, Beta, RootOffset, ServerOptimizer, Yogi
 from strategies.core.kinds import Aggregator, Step
 
 Rate = Callable[[Sequence[Update], int], float]
@@ -42,3 +45,24 @@ class Optimized(Aggregator):
         rate = None if self.rate is None else self.rate(step.updates, step.model.version)
         self.optimizer.step(step.model.vector[trainable], vector[trainable], rate)
         return vector, weights
+
+
+def optimised(
+    base: Aggregator,
+    *,
+    optimizer: Annotated[Literal["sgd", "adam", "yogi", "amsgrad"], Param("the server's optimiser")] = "sgd",
+    server_rate: ServerRate = 1.0,
+    momentum: Annotated[float, Param("beta of sgd", ge=0, lt=1)] = 0.9,
+    beta1: Beta = 0.9,
+    beta2: Beta = 0.99,
+    eps: RootOffset = 1e-3,
+) -> Optimized:
+    """Another aggregator proposes a model, and a server optimiser takes the step towards it.
+
+    A configuration has one flat section for the aggregator and its optimiser, of which each kind reads the options that
+    it has; so they are this function's and not those of :class:`Optimized`, which is given an optimiser.
+    """
+    kinds: dict[str, type[Adam]] = {"adam": Adam, "yogi": Yogi, "amsgrad": AMSGrad}
+    if optimizer == "sgd":
+        return Optimized(base, SGD(server_rate, momentum))
+    return Optimized(base, kinds[optimizer](server_rate, beta1, beta2, eps))

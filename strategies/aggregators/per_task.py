@@ -43,7 +43,7 @@ class PerTaskAggregator(Aggregator):
         self.server_rate = server_rate
         self.needs = {"exact-updates": "what the other tasks leave of an update is the first task's change"}
         self._weigh = weigh
-        self._heads = GradientAggregator(weighting, server_rate)
+        self._heads = GradientAggregator(weighting, server_rate=server_rate)
 
     def aggregate(self, step: Step) -> tuple[Tensor, tuple[float, ...]]:
         """Move the backbone by all tasks' changes, and each head with its owners."""

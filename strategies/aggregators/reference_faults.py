@@ -9,17 +9,27 @@ import dataclasses
 from abc import abstractmethod
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from fedmtl.components import Param
 from fedmtl.protocol import Update
 from fedmtl.state import update_from_state, update_state
 from strategies.aggregators.changed import ChangedUpdates
 from strategies.core.kinds import Aggregator, Step
 from strategies.core.ledger import Ledger
 from strategies.core.part import parts_within
+
+Updates = Annotated[
+    Literal["snapshot", "ref_overwrite"],
+    Param("what is applied: the update that waited, or what its client has begun to train since (authors' code)"),
+]
+CarryMeta = Annotated[
+    Literal["with_update", "global_arrays"],
+    Param("feedback bit and similarity: the update's own, or those of its client's newest job (authors' code)"),
+]
 
 
 class Reread(ChangedUpdates):
@@ -37,11 +47,12 @@ class Reread(ChangedUpdates):
 
 
 class Overwritten(Reread):
-    """What is read is what the client has begun to train since its update was uploaded, if it has.
+    """Updates that wait are overwritten by what their clients train next (a fault of FedQS's authors' code).
 
-    An update that is not aggregated before its client's next order is sent is lost; the next one is applied in its
-    place, and once more in its own. With the authors' 100 clients and K = 10 that befalls 76.7 % of the updates, and
-    12.6 % are applied a second time.
+    What is read is what the client has begun to train since its update was uploaded, if it has. An update that is not
+    aggregated before its client's next order is sent is lost; the next one is applied in its place, and once more in
+    its own. With the authors' 100 clients and K = 10 that befalls 76.7 % of the updates, and 12.6 % are applied a
+    second time.
 
     The base sees the content's version; counts and the recorded staleness are those of the update that waited. What is
     not finite is not written.
@@ -96,12 +107,13 @@ class Meta(NamedTuple):
 
 
 class NewestMeta(Reread):
-    """What is read is the feedback bit and the similarity of the client's newest job, finished or not.
+    """Feedback bits and similarities are those of the clients' newest jobs (a fault of FedQS's authors' code).
 
-    The authors' code writes both into one array for all clients when a job begins, and every server step clears all the
-    bits. So a bit counts only if the client began its newest job after the last step, which as a rule is not the job
-    that is being aggregated. With their 100 clients and K = 10, and updates that are overwritten, 48.7 % of the updates
-    can have a bit. The similarities of jobs that have begun enter the mean, too.
+    What is read is what a client's newest job says, finished or not. The authors' code writes both into one array for
+    all clients when a job begins, and every server step clears all the bits. So a bit counts only if the client began
+    its newest job after the last step, which as a rule is not the job that is being aggregated. With their 100 clients
+    and K = 10, and updates that are overwritten, 48.7 % of the updates can have a bit. The similarities of jobs that
+    have begun enter the mean, too.
     """
 
     only_simulated = "carry_meta = 'global_arrays' counts what clients have not sent yet"
@@ -136,3 +148,15 @@ class NewestMeta(Reread):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state that `state_dict` returned."""
         self._newest = {int(client): Meta(*meta) for client, *meta in state["newest"]}
+
+
+def with_faults(
+    aggregator: Aggregator, *, updates: Updates = "snapshot", carry_meta: CarryMeta = "with_update"
+) -> Aggregator:
+    """The aggregator with the faults that these options ask for, as it is if they ask for none.
+
+    What waits in the queue is exchanged first, and what is said of it then.
+    """
+    if carry_meta == "global_arrays":
+        aggregator = NewestMeta(aggregator)
+    return Overwritten(aggregator) if updates == "ref_overwrite" else aggregator

@@ -31,12 +31,13 @@ import gc
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fedmtl.components import Param
 from fedmtl.errors import ConfigError
 from fedmtl.protocol import GlobalModel, Update
 from fedmtl.randomness import derive_seed
@@ -50,6 +51,17 @@ if TYPE_CHECKING:
     from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
 RuleName = Literal["krum", "multikrum", "trimmed-mean", "median", "bulyan", "dp-clip", "dp-adaptive"]
+Malicious = Annotated[int, Param("updates of a step that Krum and Bulyan must bear", ge=0, source="paper")]
+Selected = Annotated[int, Param("updates that multikrum averages", ge=1, source="paper")]
+Trim = Annotated[float, Param("share that trimmed-mean drops at either end", ge=0, lt=0.5, source="paper")]
+ClippingNorm = Annotated[float, Param("largest norm of an update under dp-clip, at first under dp-adaptive", gt=0)]
+NoiseMultiplier = Annotated[
+    float, Param("deviation of dp-clip's and dp-adaptive's noise per entry, times K over the norm", ge=0)
+]
+Quantile = Annotated[
+    float, Param("dp-adaptive: share of updates that its norm is to leave as they are", ge=0, le=1, source="paper")
+]
+ClippingRate = Annotated[float, Param("dp-adaptive: rate at which its norm follows the quantile", gt=0, source="paper")]
 
 _PRIVATE = ("dp-clip", "dp-adaptive")
 _log = logging.getLogger(__name__)
@@ -58,14 +70,14 @@ _LEAST_WEIGHT = 1e-300  # a rule may pick updates of which none has any weight, 
 
 
 class Robust(Aggregator):
-    """One of Flower's rules.
+    """One of Flower's robust rules, or its clipping for differential privacy.
 
     Parameters
     ----------
-    rule
-        Its name.
     weighting
         Weights of the updates that ``multikrum`` averages. The other rules count all the same.
+    rule
+        The rule's name.
     malicious
         f, how many updates of a step may be malicious.
     selected
@@ -75,7 +87,6 @@ class Robust(Aggregator):
     clipping_norm, noise_multiplier
         S (of ``dp-adaptive`` at first) and z. The noise follows from the run's seed: whoever knows that can take it
         away again.
-
     quantile, clipping_rate
         gamma and eta of ``dp-adaptive``.
 
@@ -92,20 +103,20 @@ class Robust(Aggregator):
 
     def __init__(
         self,
-        rule: RuleName,
-        weighting: Weighting | None = None,
+        weighting: Weighting,
         *,
-        malicious: int = 0,
-        selected: int = 1,
-        trim: float = 0.2,
-        clipping_norm: float = 1.0,
-        noise_multiplier: float = 0.0,
-        quantile: float = 0.5,
-        clipping_rate: float = 0.2,
+        rule: Annotated[RuleName, Param("Flower's rule")] = "median",
+        malicious: Malicious = 0,
+        selected: Selected = 1,
+        trim: Trim = 0.2,
+        clipping_norm: ClippingNorm = 1.0,
+        noise_multiplier: NoiseMultiplier = 0.0,
+        quantile: Quantile = 0.5,
+        clipping_rate: ClippingRate = 0.2,
     ) -> None:
-        self.rule = rule
-        self.weighting = weighting or Uniform()
-        if rule in _PRIVATE and not isinstance(self.weighting, Uniform):
+        self.rule: RuleName = rule
+        self.weighting = weighting
+        if rule in _PRIVATE and not isinstance(weighting, Uniform):
             raise ConfigError(
                 f"aggregator = {rule!r} needs weight_base = 'uniform': its noise is that of a mean in which all clients"
                 " count the same"

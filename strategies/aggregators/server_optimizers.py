@@ -10,13 +10,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
+from fedmtl.components import Param
 from fedmtl.protocol import GlobalModel
 from strategies.core.part import Part
+
+Beta = Annotated[float, Param("decay of a moment", ge=0, lt=1)]
+RootOffset = Annotated[float, Param("added to the root", gt=0)]
 
 
 class ServerOptimizer(Part, ABC):

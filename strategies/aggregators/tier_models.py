@@ -3,40 +3,50 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
+from fedmtl.errors import ConfigError
 from fedmtl.parameters import weighted_sum
 from fedmtl.protocol import GlobalModel, Update
 from strategies.aggregators.model import ModelAggregator
-from strategies.core.kinds import Aggregator, Step, Weighting
+from strategies.core.kinds import Aggregator, Scheduler, Step, Weighting
+from strategies.schedulers.tiered import Tiered
 
 
 class TierModels(Aggregator):
-    """``w = sum_m (T_{M+1-m} / T) w_m``, with ``w_m = sum_i p_i w_i`` over the latest round of tier m.
+    """A model for each tier, and their mean in which slow tiers have the fast ones' counts (FedAT).
 
-    T_m counts the rounds of tier m (1 the fastest), and ``T = sum_m T_m``. Until every tier has reported, those that
-    have count the same. A tier's model has shape [P].
+    ``w = sum_m (T_{M+1-m} / T) w_m``, with ``w_m = sum_i p_i w_i`` over the latest round of tier m. T_m counts the
+    rounds of tier m (1 the fastest), and ``T = sum_m T_m``. Until every tier has reported, those that have count the
+    same. A tier's model has shape [P].
 
     Parameters
     ----------
     weighting
         Gives the p_i inside a tier, which sum to 1.
-    tier_of
-        A client's tier, 0 being the fastest.
-    tiers
-        How many tiers there are.
+    scheduler
+        The one that stands beside this; it has the tiers.
+
+    Raises
+    ------
+    ConfigError
+        If it has none.
     """
 
     needs_bases = True
     averages_models = True
 
-    def __init__(self, weighting: Weighting, tier_of: Callable[[int], int], tiers: Callable[[], int]) -> None:
+    def __init__(self, weighting: Weighting, scheduler: Scheduler) -> None:
+        if not isinstance(scheduler, Tiered):
+            raise ConfigError(
+                f"TierModels with {type(scheduler).__name__}: it needs 'tiers', which none of them has; take "
+                "strategy.scheduler.name = 'tiered'"
+            )
         self.inside = ModelAggregator(weighting)
-        self._tier_of = tier_of
-        self._count = tiers
+        self.scheduler = scheduler
         self._models: dict[int, Tensor] = {}
         self._rounds: dict[int, int] = {}
 
@@ -48,17 +58,17 @@ class TierModels(Aggregator):
         """Average inside the tiers that report, then across all; an update's weight is the product of both."""
         reports: dict[int, list[Update]] = {}
         for update in step.updates:
-            reports.setdefault(self._tier_of(update.client), []).append(update)
+            reports.setdefault(self.scheduler.tier_of(update.client), []).append(update)
         share: dict[Any, float] = {}
         for tier, updates in reports.items():
             self._models[tier], inside = self.inside.aggregate(dataclasses.replace(step, updates=updates))
             self._rounds[tier] = self._rounds.get(tier, 0) + 1
             share.update(zip((update.key for update in updates), inside, strict=True))
         order = sorted(self._models)
-        across = tier_weights([self._rounds[tier] for tier in order], self._count())
+        across = tier_weights([self._rounds[tier] for tier in order], self.scheduler.tiers)
         vector = weighted_sum([self._models[tier] for tier in order], across)
         weight_of = dict(zip(order, across, strict=True))
-        return vector, tuple(share[u.key] * weight_of[self._tier_of(u.client)] for u in step.updates)
+        return vector, tuple(share[u.key] * weight_of[self.scheduler.tier_of(u.client)] for u in step.updates)
 
     def state_dict(self) -> dict[str, Any]:
         """The tiers' models and counts."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
+from fedmtl.components import Param
 from fedmtl.parameters import weighted_sum
 from fedmtl.protocol import GlobalModel
 from strategies.aggregators.gradient import GradientAggregator
@@ -17,40 +18,52 @@ from strategies.core.kinds import Aggregator, Step
 from strategies.weightings.agreement import cosine
 from strategies.weightings.vectors import GivenScores
 
+_CODE = "authors' code"
+
+FreshRate = Annotated[float, Param("the server's step for fresh updates", gt=0)]
+RateDecay = Annotated[float, Param("decay of the step with the least staleness", ge=0, source=_CODE)]
+CarriedShare = Annotated[float, Param("share of the last direction in each update", ge=0, lt=1, source=_CODE)]
+NormBound = Annotated[float, Param("L2 norm to which updates are clipped", gt=0)]
+CosineBound = Annotated[float, Param("least agreement of an update that counts", ge=-1, lt=1, source=_CODE)]
+Sharpness = Annotated[float, Param("factor of the cosine in the exponential", ge=0, source=_CODE)]
+LateFrom = Annotated[int, Param("version at which the second stage begins", ge=0, source=_CODE)]
+LateBound = Annotated[float, Param("second stage: norms are at most so many times the estimate's", gt=0, source=_CODE)]
+
 
 class WKAFLAggregator(Aggregator):
-    """Weights by the agreement with a staleness-weighted mean, momentum from the last step, and two bounds.
+    """Updates are picked and weighed by their agreement with a staleness-weighted estimate (WKAFL).
 
-    With the last step's direction g_prev (0 at first), over the trainable part:
+    Besides, momentum from the last step, and two bounds. With the last step's direction g_prev (0 at first), over the
+    trainable part:
 
         g_i = clip(Delta_i + momentum g_prev, norm_bound)         to an L2 norm of at most that
         s_i ~ (e/2)^(-tau_i), sum_i s_i = 1;   g_hat = sum_i s_i g_i
         keep i with cos(g_i, g_hat) > cosine_bound
         p_i ~ exp(sharpness cos(g_i, g_hat)) (e/2)^(-tau_i) over those kept, sum_i p_i = 1; none kept: p_i = s_i
         from version `late_from` on:   g_i <- clip(g_i, late_bound ||g_hat||)
-        g = sum_i p_i g_i;   w <- w + rate / (1 + rate_decay min_i tau_i) g
+        g = sum_i p_i g_i;   w <- w + server_rate / (1 + rate_decay min_i tau_i) g
 
     A vector that is 0 has no angle and is not kept. Batch-norm statistics are averaged with the p_i.
 
     Parameters
     ----------
-    rate, rate_decay, momentum, norm_bound, cosine_bound, sharpness, late_from, late_bound
+    server_rate, rate_decay, momentum, norm_bound, cosine_bound, sharpness, late_from, late_bound
         As in the formulas.
     """
 
     def __init__(
         self,
-        rate: float = 1.0,
-        rate_decay: float = 0.01,
         *,
-        momentum: float = 0.1,
-        norm_bound: float = 10.0,
-        cosine_bound: float = 0.3,
-        sharpness: float = 50.0,
-        late_from: int = 3500,
-        late_bound: float = 5.0,
+        server_rate: FreshRate = 1.0,
+        rate_decay: RateDecay = 0.01,
+        momentum: CarriedShare = 0.1,
+        norm_bound: NormBound = 10.0,
+        cosine_bound: CosineBound = 0.3,
+        sharpness: Sharpness = 50.0,
+        late_from: LateFrom = 3500,
+        late_bound: LateBound = 5.0,
     ) -> None:
-        self.rate = rate
+        self.server_rate = server_rate
         self.rate_decay = rate_decay
         self.momentum = momentum
         self.norm_bound = norm_bound
@@ -81,7 +94,7 @@ class WKAFLAggregator(Aggregator):
         ]
         vector, weights = GradientAggregator(GivenScores(scores)).aggregate(dataclasses.replace(step, updates=changed))
         self._g_prev = vector[part] - w[part]
-        eta = self.rate / (1.0 + self.rate_decay * min(staleness))
+        eta = self.server_rate / (1.0 + self.rate_decay * min(staleness))
         vector[part] = torch.add(w[part], self._g_prev, alpha=eta)
         return vector, weights
 

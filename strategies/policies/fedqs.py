@@ -33,7 +33,7 @@ from fedmtl.protocol import GlobalModel, TrainSettings, Update
 from fedmtl.similarity import LARGEST, SimilarityName
 from strategies.core.kinds import ClientPolicy, Instruction
 from strategies.core.ledger import Ledger
-from strategies.weightings.fedqs_options import FrequencyCap
+from strategies.weightings.fedqs import FrequencyCap
 
 MeasureName = SimilarityName | Literal["ref_tensors"]
 """A measure of :func:`fedmtl.similarity.dissimilarity`, or that of :mod:`clients.policies.reference_faults`."""

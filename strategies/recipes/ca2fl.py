@@ -45,7 +45,7 @@ def ca2fl(
     """CA2FL: cached updates of all clients calibrate the buffered ones."""
     return FlowerStrategy(
         Buffered(buffer_size=buffer_size, concurrency=concurrency, clock=clock),
-        CalibratedAggregator(base_weighting(weight_base), server_rate, cache),
+        CalibratedAggregator(base_weighting(weight_base), server_rate=server_rate, cache=cache),
         task_weights=task_weights,
         name="ca2fl",
     )

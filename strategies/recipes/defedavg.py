@@ -52,5 +52,5 @@ def defedavg(
     scheduler: Scheduler = Buffered(buffer_size=buffer_size, concurrency=concurrency)
     if sampling == "uniform":
         scheduler = Pooled(buffer_size=buffer_size, concurrency=concurrency, tick=tick)
-    aggregator = GradientAggregator(base_weighting(weight_base), server_rate)
+    aggregator = GradientAggregator(base_weighting(weight_base), server_rate=server_rate)
     return FlowerStrategy(scheduler, aggregator, task_weights=task_weights, name="defedavg")

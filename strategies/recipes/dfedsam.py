@@ -20,11 +20,11 @@ is FedAvg with equal weights.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fedmtl.components import Param
-from strategies.aggregators.gossip import Gossip
-from strategies.aggregators.topologies import Degree, Topology, TopologyOption
+from strategies.aggregators.gossip import Gossip, MixOrder
+from strategies.aggregators.topologies import Degree, TopologyOption
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
 from strategies.policies.sharpness_aware import SharpnessAware
@@ -40,14 +40,12 @@ def dfedsam(
     gossip_steps: Annotated[int, Param("Q, gossip steps of a round; above 1: DFedSAM-MGS", ge=1, source="paper")] = 1,
     topology: TopologyOption = "ring",
     degree: Degree = 4,
-    mix_order: Annotated[
-        Literal["after", "before"], Param("whether a round mixes after it has trained, or before", source="paper")
-    ] = "after",
+    mix_order: MixOrder = "after",
 ) -> FlowerStrategy:
     """DFedSAM: clients take sharpness-aware steps and mix their models with neighbours."""
     return FlowerStrategy(
         Synchronous(),
-        Gossip(Topology(topology, degree), gossip_steps, mix_order),
+        Gossip(steps=gossip_steps, topology=topology, degree=degree, mix_order=mix_order),
         SharpnessAware(rho=rho),
         task_weights,
         name="dfedsam",

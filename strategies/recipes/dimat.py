@@ -26,11 +26,8 @@ A model without hidden layers has nothing to match, and is averaged.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
-from fedmtl.components import Param
-from strategies.aggregators.gossip import Gossip
-from strategies.aggregators.topologies import Degree, Topology, TopologyOption
+from strategies.aggregators.gossip import Gossip, Start
+from strategies.aggregators.topologies import Degree, TopologyOption
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
 from strategies.policies.merging import Match, Merging, NormData, Sampled
@@ -49,11 +46,11 @@ def dimat(
     examples: Sampled = 256,
     match: Match = "activations",
     bn_data: NormData = "private",
-    start: Annotated[Literal["one", "own"], Param("all start from one model, or each from one of its own")] = "one",
+    start: Start = "one",
     topology: TopologyOption = "ring",
     degree: Degree = 4,
 ) -> FlowerStrategy:
     """DIMAT: clients merge with neighbours unit by matching unit, then train."""
-    gossip = Gossip(Topology(topology, degree), steps=0, start=start)
+    gossip = Gossip(steps=0, topology=topology, degree=degree, start=start)
     policy = Merging(gossip, match=match, examples=examples, bn_data=bn_data)
     return FlowerStrategy(Synchronous(), gossip, policy, task_weights, name="dimat")

@@ -42,7 +42,7 @@ def fal(
     """FAL: rounds of training on adversarial examples."""
     return FlowerStrategy(
         Synchronous(clients_per_round=clients_per_round),
-        GradientAggregator(base_weighting(weight_base), server_rate),
+        GradientAggregator(base_weighting(weight_base), server_rate=server_rate),
         Adversarial(rho=rho, attack_steps=attack_steps, step_size=step_size, norm=norm),
         task_weights,
         name="fal",

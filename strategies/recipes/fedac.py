@@ -35,6 +35,7 @@ from strategies.recipes.papers import method
 from strategies.schedulers import Buffered
 from strategies.schedulers.options import Clock, Concurrency
 from strategies.weightings import Agreement
+from strategies.weightings.agreement import LeastAgreement
 
 _LIB = "second-hand"
 
@@ -51,15 +52,16 @@ def fedac(
     beta1: Annotated[float, Param("b1, decay of the first moment", ge=0, lt=1, source=_LIB)] = 0.6,
     beta2: Annotated[float, Param("b2, decay of the second moment", ge=0, lt=1, source=_LIB)] = 0.9,
     eps: Annotated[float, Param("added to the root", gt=0, source=_LIB)] = 1e-8,
-    floor: Annotated[float, Param("least agreement of an update", gt=0, le=1, source=_LIB)] = 0.1,
+    floor: LeastAgreement = 0.1,
     correction: Annotated[Literal["on", "off"], Param("correct the clients' steps by control variates")] = "on",
     concurrency: Concurrency = None,
     clock: Clock = "event",
 ) -> FlowerStrategy:
     """FedAC: updates that agree with the server's movement count more; momentum looks ahead; variates correct drift."""
+    optimizer = Adam(server_rate, beta1, beta2, eps, v0=0.0, look_ahead=True)
     return FlowerStrategy(
         Buffered(buffer_size=buffer_size, concurrency=concurrency, clock=clock),
-        Optimized(GradientAggregator(Agreement(floor)), Adam(server_rate, beta1, beta2, eps, v0=0.0, look_ahead=True)),
+        Optimized(GradientAggregator(Agreement(floor=floor)), optimizer),
         ControlVariates(share="weights") if correction == "on" else Plain(),
         task_weights,
         name="fedac",

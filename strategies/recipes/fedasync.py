@@ -23,7 +23,7 @@ from strategies.recipes.papers import method
 from strategies.schedulers import Asynchronous
 from strategies.schedulers.options import Concurrency
 from strategies.weightings import Discounted, Uniform
-from strategies.weightings.options import StalenessFunction, staleness_function
+from strategies.weightings.staleness import StalenessFunction
 
 
 @method("asynchronous", "Asynchronous Federated Optimization", arxiv="1903.03934")
@@ -38,7 +38,7 @@ def fedasync(
     concurrency: Concurrency = None,
 ) -> FlowerStrategy:
     """FedAsync: each model is mixed into the global one when it arrives, the less the staler it is."""
-    weighting = Discounted(Uniform(), staleness_function(staleness, a, b), alpha)
+    weighting = Discounted(Uniform(), function=staleness, a=a, b=b, factor=alpha)
     return FlowerStrategy(
         Asynchronous(concurrency=concurrency),
         ModelAggregator(weighting),

@@ -52,6 +52,6 @@ def fedat(
 ) -> FlowerStrategy:
     """FedAT: tiers of equally fast clients have rounds of their own; slow tiers weigh as much as fast ones count."""
     scheduler = Tiered(tiers=tiers, clients_per_round=clients_per_round)
-    aggregator = TierModels(base_weighting(weight_base), scheduler.tier_of, lambda: scheduler.tiers)
+    aggregator = TierModels(base_weighting(weight_base), scheduler)
     policy = Proximal(mu=proximal) if local == "prox" else ConvolutionDecay(decay=l2)
     return FlowerStrategy(scheduler, aggregator, policy, task_weights, name="fedat")

@@ -19,7 +19,16 @@ from typing import Annotated, Literal
 from fedmtl.components import Param
 from fedmtl.errors import ConfigError
 from strategies.aggregators import ModelAggregator, Robust
-from strategies.aggregators.reference_options import Updates, waiting_updates
+from strategies.aggregators.reference_faults import Updates, with_faults
+from strategies.aggregators.robust import (
+    ClippingNorm,
+    ClippingRate,
+    Malicious,
+    NoiseMultiplier,
+    Quantile,
+    Selected,
+    Trim,
+)
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
 from strategies.recipes.papers import method
@@ -60,21 +69,13 @@ def fedavg(
         Literal["mean", "krum", "multikrum", "trimmed-mean", "median", "bulyan", "dp-clip", "dp-adaptive"],
         Param("what is made of the updates: their mean, or Flower's rule of that name"),
     ] = "mean",
-    malicious: Annotated[int, Param("updates of a round that Krum and Bulyan must bear", ge=0, source="paper")] = 0,
-    selected: Annotated[int, Param("updates that multikrum averages", ge=1, source="paper")] = 1,
-    trim: Annotated[float, Param("share that trimmed-mean drops at either end", ge=0, lt=0.5, source="paper")] = 0.2,
-    clipping_norm: Annotated[
-        float, Param("largest norm of an update under dp-clip, at first under dp-adaptive", gt=0)
-    ] = 1.0,
-    noise_multiplier: Annotated[
-        float, Param("deviation of dp-clip's noise per entry, times K over clipping_norm", ge=0)
-    ] = 0.0,
-    quantile: Annotated[
-        float, Param("dp-adaptive: share of updates that its norm is to leave as they are", ge=0, le=1, source="paper")
-    ] = 0.5,
-    clipping_rate: Annotated[
-        float, Param("dp-adaptive: rate at which its norm follows the quantile", gt=0, source="paper")
-    ] = 0.2,
+    malicious: Malicious = 0,
+    selected: Selected = 1,
+    trim: Trim = 0.2,
+    clipping_norm: ClippingNorm = 1.0,
+    noise_multiplier: NoiseMultiplier = 0.0,
+    quantile: Quantile = 0.5,
+    clipping_rate: ClippingRate = 0.2,
 ) -> FlowerStrategy:
     """FedAvg: synchronous rounds, models averaged by examples."""
     scheduler = Synchronous(
@@ -88,8 +89,8 @@ def fedavg(
     if aggregator == "mean":
         return FlowerStrategy(scheduler, ModelAggregator(weighting), task_weights=task_weights, name="fedavg")
     robust = Robust(
-        aggregator,
         weighting,
+        rule=aggregator,
         malicious=malicious,
         selected=selected,
         trim=trim,
@@ -136,5 +137,5 @@ def fedavg_safl(
         flush_seconds=flush_seconds,
         tick_order=tick_order,
     )
-    aggregator = waiting_updates(ModelAggregator(base_weighting(weight_base)), updates)
+    aggregator = with_faults(ModelAggregator(base_weighting(weight_base)), updates=updates)
     return FlowerStrategy(scheduler, aggregator, task_weights=task_weights, name="fedavg-safl")

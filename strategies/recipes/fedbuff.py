@@ -36,7 +36,8 @@ from strategies.schedulers.options import (
     Tick,
 )
 from strategies.weightings import Discounted
-from strategies.weightings.options import StalenessFunction, WeightBase, base_weighting, staleness_function
+from strategies.weightings.options import WeightBase, base_weighting
+from strategies.weightings.staleness import HingeStart, StalenessFunction
 
 
 @method("semi-asynchronous", "Federated Learning with Buffered Asynchronous Aggregation", arxiv="2106.06639")
@@ -49,7 +50,7 @@ def fedbuff(
     server_momentum: Annotated[float, Param("beta of the server's momentum", ge=0, lt=1)] = 0.0,
     staleness: StalenessFunction = "polynomial",
     a: Annotated[float, Param("exponent, or slope of the hinge", ge=0, source="paper")] = 0.5,
-    b: Annotated[float, Param("staleness up to which the hinge is 1", ge=0)] = 4.0,
+    b: HingeStart = 4.0,
     normalise: Annotated[
         Literal["none", "average"], Param("divide the discounts by the one at the aggregation's mean staleness")
     ] = "none",
@@ -72,9 +73,9 @@ def fedbuff(
         flush_seconds=flush_seconds,
         max_staleness=max_staleness,
     )
-    discount = staleness_function(staleness, a, b)
-    weighting = Discounted(base_weighting(weight_base), discount, relative=normalise == "average")
-    aggregator: Aggregator = GradientAggregator(weighting, server_rate)
+    base = base_weighting(weight_base)
+    weighting = Discounted(base, function=staleness, a=a, b=b, relative=normalise == "average")
+    aggregator: Aggregator = GradientAggregator(weighting, server_rate=server_rate)
     if server_momentum:
         aggregator = Optimized(GradientAggregator(weighting), SGD(server_rate, server_momentum))
     return FlowerStrategy(scheduler, aggregator, task_weights=task_weights, name="fedbuff")

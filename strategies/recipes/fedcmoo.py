@@ -48,8 +48,8 @@ def fedcmoo(
     refuse_balancing(task_weights, "fedcmoo", "it weighs the tasks itself")
     return FlowerStrategy(
         Synchronous(clients_per_round=clients_per_round),
-        GradientAggregator(base_weighting(weight_base), server_rate),
+        GradientAggregator(base_weighting(weight_base), server_rate=server_rate),
         CompressedJacobian(rank=rank),
-        FedCMOOWeights(rank, weight_rate, weight_steps),
+        FedCMOOWeights(rank=rank, weight_rate=weight_rate, weight_steps=weight_steps),
         name="fedcmoo",
     )

@@ -29,9 +29,9 @@ from typing import Annotated, Literal
 
 from fedmtl.components import Param
 from fedmtl.errors import ConfigError
-from strategies.aggregators import GradientAggregator, LoneReports, ModelAggregator, Optimized, Statistics
+from strategies.aggregators import GradientAggregator, LoneReports, ModelAggregator, Optimized
+from strategies.aggregators.batch_norm import GroupRule, batch_norm_apart
 from strategies.aggregators.server_optimizers import SGD
-from strategies.aggregators.statistics import StatisticsRule
 from strategies.core.kinds import Aggregator, TaskWeights, Weighting
 from strategies.flower.strategy import FlowerStrategy
 from strategies.policies import DecayedRate, Plain
@@ -51,8 +51,8 @@ from strategies.schedulers.options import (
     TimeoutFactor,
     TimeoutSeconds,
 )
-from strategies.weightings import Capped, DataSize, Discounted, Normalised, ShareOfAll, Staleness, Uniform, polynomial
-from strategies.weightings.options import StalenessFunction, StalenessName, staleness_function
+from strategies.weightings import DataSize, Discounted, Normalised, ShareOfAll, Uniform
+from strategies.weightings.staleness import StalenessAt, StalenessFunction
 
 _CODE = "authors' code"
 
@@ -82,9 +82,7 @@ def fedcompass(
     staleness_sign: Annotated[
         Literal["down", "up"], Param("up: stale updates gain weight, as in the old code, for its study")
     ] = "down",
-    staleness_at: Annotated[
-        Literal["apply", "arrival"], Param("staleness when applied, or when it arrived (legacy code)", source=_CODE)
-    ] = "apply",
+    staleness_at: StalenessAt = "apply",
     weights: Annotated[
         Literal["equal", "size"], Param("p_j: 1/m, or n_j/N by examples (legacy code)", source=_CODE)
     ] = "equal",
@@ -101,7 +99,7 @@ def fedcompass(
     client_rate: Annotated[
         Literal["constant", "decay"], Param("decay: learning rate times 0.995 per q_max steps (legacy code)")
     ] = "constant",
-    statistics: Annotated[StatisticsRule, Param("batch-norm statistics; the code: group_mean")] = "weighted_mean",
+    statistics: GroupRule = "weighted_mean",
 ) -> FlowerStrategy:
     """FedCompass: local steps fitted to speed, so that clients arrive in groups; each group is a server step."""
     scheduler = Compass(
@@ -118,27 +116,19 @@ def fedcompass(
         timeout_seconds=timeout_seconds,
         end_flush=end_flush,
     )
-    fall = _staleness(staleness, a, b, staleness_sign)
+    if staleness_sign == "up" and staleness != "polynomial":
+        raise ConfigError(f"staleness_sign = 'up' is a fault of the polynomial: staleness = {staleness!r} has no sign")
     q: Weighting = Uniform() if weights == "equal" else DataSize()
     if variant == "normalised":
         q = Normalised(q)
-    share = ShareOfAll(q, "clients" if weights == "equal" else "examples")
-    aggregator = _aggregator(aggregation, Discounted(share, fall, alpha, at=staleness_at))
+    share = ShareOfAll(q, by="clients" if weights == "equal" else "examples")
+    a = a if staleness_sign == "down" else -a
+    weighting = Discounted(share, function=staleness, a=a, b=b, factor=alpha, at=staleness_at)
+    aggregator: Aggregator = GradientAggregator(weighting)
+    if aggregation == "model":
+        aggregator = ModelAggregator(weighting)
     if variant == "momentum":
         aggregator = LoneReports(aggregator, Optimized(aggregator, SGD(momentum=server_momentum)))
-    if statistics != "weighted_mean":
-        aggregator = Statistics(aggregator, statistics)
+    aggregator = batch_norm_apart(aggregator, statistics)
     policy = Plain() if client_rate == "constant" else DecayedRate(factor=0.995, period=q_max)
     return FlowerStrategy(scheduler, aggregator, policy, task_weights, name="fedcompass")
-
-
-def _aggregator(aggregation: str, weighting: Weighting) -> Aggregator:
-    return GradientAggregator(weighting) if aggregation == "gradient" else ModelAggregator(Capped(weighting))
-
-
-def _staleness(name: StalenessName, a: float, b: float, sign: str) -> Staleness:
-    if sign == "down":
-        return staleness_function(name, a, b)
-    if name != "polynomial":
-        raise ConfigError(f"staleness_sign = 'up' is a fault of the polynomial: staleness = {name!r} has no sign")
-    return polynomial(-a)

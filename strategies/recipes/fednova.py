@@ -57,7 +57,7 @@ def fednova(
         late=late,
         step_budget=step_budget,
     )
-    aggregator: Aggregator = GradientAggregator(Normalised(base_weighting(weight_base), mu))
+    aggregator: Aggregator = GradientAggregator(Normalised(base_weighting(weight_base), mu=mu))
     if server_momentum > 0:
         aggregator = Optimized(aggregator, SGD(momentum=server_momentum))
     return FlowerStrategy(scheduler, aggregator, Proximal(mu=mu, stragglers=stragglers), task_weights, name="fednova")

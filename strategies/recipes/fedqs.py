@@ -42,14 +42,8 @@ from typing import Annotated, Literal
 
 from fedmtl.components import Param
 from strategies.aggregators import GradientAggregator, ModelAggregator
-from strategies.aggregators.reference_options import (
-    BatchNormBuffers,
-    CarryMeta,
-    Updates,
-    buffers_apart,
-    carried_meta,
-    waiting_updates,
-)
+from strategies.aggregators.batch_norm import BatchNormBuffers, batch_norm_apart
+from strategies.aggregators.reference_faults import CarryMeta, Updates, with_faults
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
 from strategies.policies.fedqs import (
@@ -80,14 +74,14 @@ from strategies.schedulers.options import (
     Tick,
     TickOrder,
 )
-from strategies.weightings.fedqs_options import (
+from strategies.weightings import FedQSWeights
+from strategies.weightings.fedqs import (
     Feedback,
     FeedbackSimilarity,
     FeedbackSpeed,
     FrequencyCap,
     Phi,
     SimilarityCap,
-    fedqs_weights,
 )
 from strategies.weightings.options import WeightBase, base_weighting
 
@@ -134,7 +128,7 @@ def fedqs(
     flush_seconds: FlushSeconds = None,
 ) -> FlowerStrategy:
     """FedQS: semi-asynchronous, clients typed by speed and similarity."""
-    weighting = fedqs_weights(
+    weighting = FedQSWeights(
         base_weighting(weight_base),
         phi=phi,
         feedback=feedback,
@@ -160,7 +154,7 @@ def fedqs(
         sbc_data=sbc_data,
     )
     plain = GradientAggregator(weighting) if aggregation == "gradient" else ModelAggregator(weighting)
-    aggregator = waiting_updates(carried_meta(buffers_apart(plain, bn_buffers), carry_meta), updates)
+    aggregator = with_faults(batch_norm_apart(plain, bn_buffers), updates=updates, carry_meta=carry_meta)
     return FlowerStrategy(
         Buffered(
             buffer_size=buffer_size,

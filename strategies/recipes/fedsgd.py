@@ -13,7 +13,7 @@ takes theirs, one per tick; ``tick_order = "client"`` has their order within a t
 from __future__ import annotations
 
 from strategies.aggregators import GradientAggregator
-from strategies.aggregators.reference_options import Updates, waiting_updates
+from strategies.aggregators.reference_faults import Updates, with_faults
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
 from strategies.recipes.papers import method
@@ -61,5 +61,5 @@ def fedsgd(
         flush_seconds=flush_seconds,
         tick_order=tick_order,
     )
-    aggregator = waiting_updates(GradientAggregator(base_weighting(weight_base)), updates)
+    aggregator = with_faults(GradientAggregator(base_weighting(weight_base)), updates=updates)
     return FlowerStrategy(scheduler, aggregator, task_weights=task_weights, name="fedsgd")

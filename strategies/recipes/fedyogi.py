@@ -1,43 +1,36 @@
 """FedYogi: the server takes its steps with Yogi.
 
-"Adaptive Federated Optimization" (arXiv 2003.00295). With the mean update of a round, ``D = sum_i (n_i / n) Delta_i``,
-and the moments m and v, all of shape [P], m = 0 and v = eps^2 at the start, without correction of the bias:
+"Adaptive Federated Optimization" (arXiv 2003.00295). FedAdam (:mod:`strategies.recipes.fedadam`) with another second
+moment, which forgets large updates more slowly; D is the mean update of a round, and all are of shape [P]:
 
     m <- b1 m + (1 - b1) D
     v <- v - (1 - b2) D^2 sign(v - D^2)
     w[t+1] = w[t] + eta_g m / (sqrt(v) + eps)
 
-Batch-norm statistics are averaged.
-
-Differences: some codes start at v = 0 (`v0 = "zero"`), which makes the first steps long.
+The start, the batch-norm statistics and the differences are FedAdam's.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
-from fedmtl.components import Param
-from strategies.aggregators import ModelAggregator, Optimized
 from strategies.aggregators.server_optimizers import Yogi
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
+from strategies.recipes.fedadam import AdaptiveRate, Beta1, Beta2, Epsilon, FirstSecondMoment, adaptive
 from strategies.recipes.papers import method
 from strategies.schedulers import Synchronous
 from strategies.schedulers.options import ClientsPerRound, Late, OverCommit, StepBudget, Timeout
-from strategies.weightings.options import WeightBase, base_weighting
-
-_CODE = "authors' code of FedCompass"
+from strategies.weightings.options import WeightBase
 
 
 @method("synchronous", "Adaptive Federated Optimization", arxiv="2003.00295")
 def fedyogi(
     task_weights: TaskWeights | None = None,
     *,
-    server_rate: Annotated[float, Param("eta_g, the server's step", gt=0, source=_CODE)] = 0.01,
-    beta1: Annotated[float, Param("b1, decay of the first moment", ge=0, lt=1, source=_CODE)] = 0.9,
-    beta2: Annotated[float, Param("b2, decay of the second moment", ge=0, lt=1, source=_CODE)] = 0.99,
-    eps: Annotated[float, Param("added to the root", gt=0, source=_CODE)] = 0.001,
-    v0: Annotated[Literal["eps_squared", "zero"], Param("second moment at the start", source="paper")] = "eps_squared",
+    server_rate: AdaptiveRate = 0.01,
+    beta1: Beta1 = 0.9,
+    beta2: Beta2 = 0.99,
+    eps: Epsilon = 0.001,
+    v0: FirstSecondMoment = "eps_squared",
     clients_per_round: ClientsPerRound = None,
     over_commit: OverCommit = 1.0,
     timeout: Timeout = None,
@@ -53,6 +46,5 @@ def fedyogi(
         late=late,
         step_budget=step_budget,
     )
-    optimizer = Yogi(server_rate, beta1, beta2, eps, v0=0.0 if v0 == "zero" else None)
-    aggregator = Optimized(ModelAggregator(base_weighting(weight_base)), optimizer)
+    aggregator = adaptive(Yogi, weight_base, server_rate=server_rate, beta1=beta1, beta2=beta2, eps=eps, v0=v0)
     return FlowerStrategy(scheduler, aggregator, task_weights=task_weights, name="fedyogi")

@@ -82,7 +82,7 @@ def ferret(
     weight_base: WeightBase = "uniform",
 ) -> FlowerStrategy:
     """Ferret: FedAvg with updates compressed by shared randomness."""
-    aggregator: Aggregator = GradientAggregator(base_weighting(weight_base), server_rate)
+    aggregator: Aggregator = GradientAggregator(base_weighting(weight_base), server_rate=server_rate)
     if momentum > 0 or decay_rounds is not None:
         schedule = None if decay_rounds is None else LinearDecay(server_rate, decay_rounds)
         aggregator = Optimized(GradientAggregator(base_weighting(weight_base)), SGD(server_rate, momentum), schedule)

@@ -44,7 +44,7 @@ def fsmgda(
     refuse_balancing(task_weights, "fsmgda", "it trains each task apart, and weighs them on the server")
     return FlowerStrategy(
         Synchronous(clients_per_round=clients_per_round),
-        MinNormAggregator(base_weighting(weight_base), server_rate),
+        MinNormAggregator(base_weighting(weight_base), server_rate=server_rate),
         TasksApart(),
         task_weights,
         name="fsmgda",

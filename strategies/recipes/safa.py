@@ -54,5 +54,5 @@ def safa(
 ) -> FlowerStrategy:
     """SAFA: rounds end with a quota, laggards are tolerated for a while, and every client's latest model counts."""
     scheduler = LagTolerant(buffer_size=buffer_size, lag=lag, deprecated=deprecated, round_limit=round_limit)
-    aggregator = CachedModels(lambda: scheduler.deprecated, weight_base=weight_base, storage=cache)
+    aggregator = CachedModels(scheduler, weight_base=weight_base, cache=cache)
     return FlowerStrategy(scheduler, aggregator, task_weights=task_weights, name="safa")

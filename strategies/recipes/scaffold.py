@@ -51,5 +51,5 @@ def scaffold(
         late=late,
         step_budget=step_budget,
     )
-    aggregator = GradientAggregator(base_weighting(weight_base), server_rate)
+    aggregator = GradientAggregator(base_weighting(weight_base), server_rate=server_rate)
     return FlowerStrategy(scheduler, aggregator, ControlVariates(share="clients"), task_weights, name="scaffold")

@@ -12,17 +12,22 @@ aggregate 20 of 2000 clients; the bound of the norms depends on the model, their
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fedmtl.components import Param
 from strategies.aggregators import WKAFLAggregator
+from strategies.aggregators.wkafl import (
+    CarriedShare,
+    CosineBound,
+    FreshRate,
+    LateBound,
+    LateFrom,
+    NormBound,
+    RateDecay,
+    Sharpness,
+)
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
 from strategies.recipes.papers import method
 from strategies.schedulers import Buffered
 from strategies.schedulers.options import BaselineBufferSize, Clock, Concurrency
-
-_CODE = "authors' code"
 
 
 @method(
@@ -34,23 +39,21 @@ def wkafl(
     task_weights: TaskWeights | None = None,
     *,
     buffer_size: BaselineBufferSize = 10,
-    server_rate: Annotated[float, Param("the server's step for fresh updates", gt=0)] = 1.0,
-    rate_decay: Annotated[float, Param("decay of the step with the least staleness", ge=0, source=_CODE)] = 0.01,
-    momentum: Annotated[float, Param("share of the last direction in each update", ge=0, lt=1, source=_CODE)] = 0.1,
-    norm_bound: Annotated[float, Param("L2 norm to which updates are clipped", gt=0)] = 10.0,
-    cosine_bound: Annotated[float, Param("least agreement of an update that counts", ge=-1, lt=1, source=_CODE)] = 0.3,
-    sharpness: Annotated[float, Param("factor of the cosine in the exponential", ge=0, source=_CODE)] = 50.0,
-    late_from: Annotated[int, Param("version at which the second stage begins", ge=0, source=_CODE)] = 3500,
-    late_bound: Annotated[
-        float, Param("second stage: norms are at most so many times the estimate's", gt=0, source=_CODE)
-    ] = 5.0,
+    server_rate: FreshRate = 1.0,
+    rate_decay: RateDecay = 0.01,
+    momentum: CarriedShare = 0.1,
+    norm_bound: NormBound = 10.0,
+    cosine_bound: CosineBound = 0.3,
+    sharpness: Sharpness = 50.0,
+    late_from: LateFrom = 3500,
+    late_bound: LateBound = 5.0,
     concurrency: Concurrency = None,
     clock: Clock = "event",
 ) -> FlowerStrategy:
     """WKAFL: a staleness-weighted estimate of the direction picks and weighs the updates that agree with it."""
     aggregator = WKAFLAggregator(
-        server_rate,
-        rate_decay,
+        server_rate=server_rate,
+        rate_decay=rate_decay,
         momentum=momentum,
         norm_bound=norm_bound,
         cosine_bound=cosine_bound,

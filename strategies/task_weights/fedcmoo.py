@@ -20,34 +20,29 @@ WeightRate = Annotated[float, Param("beta, step of the tasks' weights", gt=0)]
 WeightSteps = Annotated[int, Param("steps of the tasks' weights for each server step", ge=1, source="authors' code")]
 
 
-def fedcmoo_weights(*, rank: Rank = 1, weight_rate: WeightRate = 0.1, weight_steps: WeightSteps = 1) -> TaskWeights:
-    """FedCMOO: the server descends on the length of the tasks' common gradient, from compressed Jacobians."""
-    return FedCMOOWeights(rank, weight_rate, weight_steps)
-
-
 class FedCMOOWeights(TaskWeights):
-    """Weights on the simplex that follow the Gram matrix of the tasks' mean gradients.
+    """FedCMOO: the server descends on the length of the tasks' common gradient, from compressed Jacobians.
 
-    Each client c sends ``G_c ~ C_c B_c`` (client half ``"compressed-jacobian"``). With the aggregation's weights a_c,
-    over the owners of each task,
+    The weights are on the simplex, and follow the Gram matrix of the tasks' mean gradients. Each client c sends ``G_c ~
+    C_c B_c`` (client half ``"compressed-jacobian"``). With the aggregation's weights a_c, over the owners of each task,
 
         g_i = sum_c a_c (C_c B_c)_i / sum_c a_c,    M = [<g_i, g_j>]
-        w  <- proj_simplex(w - beta M w / mean_i(||g_i||)^2)       `iterations` times
+        w  <- proj_simplex(w - beta M w / mean_i(||g_i||)^2)       `weight_steps` times
 
     Parameters
     ----------
     rank
         r, vectors of a client's basis.
-    rate
+    weight_rate
         beta.
-    iterations
+    weight_steps
         Steps of w for each server step.
     """
 
-    def __init__(self, rank: int, rate: float, iterations: int) -> None:
+    def __init__(self, *, rank: Rank = 1, weight_rate: WeightRate = 0.1, weight_steps: WeightSteps = 1) -> None:
         self.rank = rank
-        self.rate = rate
-        self.iterations = iterations
+        self.weight_rate = weight_rate
+        self.weight_steps = weight_steps
         self._weights: tuple[float, ...] = ()
 
     def prepare(self, model: GlobalModel, seed: int) -> None:
@@ -84,8 +79,8 @@ class FedCMOOWeights(TaskWeights):
         if not 0.0 < scale < math.inf:
             return
         w = torch.tensor(self._weights, dtype=torch.float64)
-        for _ in range(self.iterations):
-            w = on_simplex(w - self.rate / scale * (M @ w))
+        for _ in range(self.weight_steps):
+            w = on_simplex(w - self.weight_rate / scale * (M @ w))
         self._weights = tuple(w.tolist())
 
     def _mean_gradients(self, updates: Sequence[Update], weights: Sequence[float], layout: ParameterLayout) -> Tensor:

@@ -46,7 +46,7 @@ import torch
 from fedmtl.balancing import build_balancer
 from fedmtl.balancing.equal_probed import HeadStep, ProbePoint
 from fedmtl.balancing.options import HeadWeight
-from fedmtl.balancing.weights import Statistic, balanced_weights
+from fedmtl.balancing.weights import KernelSize, balanced_weights
 from fedmtl.components import Param
 from fedmtl.errors import ConfigError
 from fedmtl.parameters import ParameterLayout
@@ -56,6 +56,9 @@ from strategies.core.kinds import Aggregator, ClientPolicy, TaskWeights
 from strategies.task_weights.sketch import GramName, SketchedGram
 
 OmegaNorm = Literal["none", "sum_K", "geometric"]
+Exponent = Annotated[float, Param("p in omega = (mean lambda / lambda)^p", ge=0, source="authors' code")]
+LargestWeight = Annotated[float, Param("omega stays within 1/w_max and w_max", ge=1)]
+AddedToLambda = Annotated[float, Param("added to lambda", gt=0)]
 
 
 class FedNTKTrace(TaskWeights):
@@ -65,17 +68,17 @@ class FedNTKTrace(TaskWeights):
         self,
         *,
         statistic: Annotated[
-            Statistic, Param("size of a kernel; only the trace adds over clients; denoised needs 2 batches")
+            KernelSize, Param("size of a kernel; only the trace adds over clients; denoised needs 2 batches")
         ] = "trace",
         probe: Annotated[
             ProbePoint, Param("kernels of the backbone's parameters, or (cheaper) of the representation")
         ] = "full",
         batches: Annotated[int, Param("m, batches that a job probes", ge=1)] = 2,
-        exponent: Annotated[float, Param("p in omega = (mean lambda / lambda)^p", ge=0, source="authors' code")] = 0.5,
+        exponent: Exponent = 0.5,
         smoothing: Annotated[float, Param("beta of the moving average of lambda", ge=0, lt=1)] = 0.8,
         coverage: Annotated[bool, Param("divide by the share of the updates that carry a task")] = True,
         coverage_min: Annotated[float, Param("q_min, least share that is divided by", gt=0, le=1)] = 0.05,
-        w_max: Annotated[float, Param("omega stays within 1/w_max and w_max", ge=1)] = 50.0,
+        w_max: LargestWeight = 50.0,
         head_weight: Annotated[HeadWeight, Param("whether omega scales the heads")] = "unweighted",
         omega_norm: Annotated[
             OmegaNorm,
@@ -89,7 +92,7 @@ class FedNTKTrace(TaskWeights):
         head_aggregation: Annotated[
             Literal["model", "strategy"], Param("mean of the owners' heads, or as the strategy aggregates the backbone")
         ] = "model",
-        eps: Annotated[float, Param("added to lambda", gt=0)] = 1e-12,
+        eps: AddedToLambda = 1e-12,
         extra: Annotated[
             Literal["none", "sketch", "per_task_delta"],
             Param("what clients send besides traces, or in their place: sketched gradients, or a change for each task"),

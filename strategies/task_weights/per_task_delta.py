@@ -36,6 +36,7 @@ from strategies.aggregators.optimized import Optimized
 from strategies.aggregators.per_task import PerTaskAggregator
 from strategies.core.kinds import Aggregator, ClientPolicy, Plain, TaskWeights
 from strategies.policies.tasks_apart import TasksApart
+from strategies.task_weights.fedntk_trace import AddedToLambda, Exponent, LargestWeight
 
 
 class PerTaskDeltas(TaskWeights):
@@ -53,7 +54,7 @@ class PerTaskDeltas(TaskWeights):
         Added to lam.
     """
 
-    def __init__(self, exponent: float = 0.5, w_max: float = 50.0, eps: float = 1e-12) -> None:
+    def __init__(self, *, exponent: Exponent = 0.5, w_max: LargestWeight = 50.0, eps: AddedToLambda = 1e-12) -> None:
         self.exponent = exponent
         self.w_max = w_max
         self.eps = eps

@@ -10,14 +10,14 @@ from fedmtl.balancing import BALANCERS
 from fedmtl.components import choose, options_of
 from fedmtl.errors import ConfigError
 from strategies.core.kinds import TaskWeights
-from strategies.task_weights.fedcmoo import fedcmoo_weights
+from strategies.task_weights.fedcmoo import FedCMOOWeights
 from strategies.task_weights.fedntk_trace import FedNTKTrace
 from strategies.task_weights.local import LocalBalancing
 from strategies.task_weights.per_task_delta import PerTaskDeltas
 
 TASK_WEIGHTS: dict[str, Callable[..., TaskWeights]] = {
     "fedntk-trace": FedNTKTrace,
-    "fedcmoo": fedcmoo_weights,
+    "fedcmoo": FedCMOOWeights,
 }
 """Those that need the server; their options are the keyword-only parameters."""
 
@@ -43,7 +43,7 @@ def build_task_weights(name: str, options: Mapping[str, Any]) -> TaskWeights:
 
 def _per_task_deltas(options: Mapping[str, Any]) -> PerTaskDeltas:
     """FedNTK-trace with changes of each task in place of traces, so that most of its options have nothing to steer."""
-    kept = ("exponent", "w_max", "eps")
+    kept = [option.name for option in options_of(PerTaskDeltas)]
     for option in options_of(FedNTKTrace):
         given = options.get(option.name, option.default)
         if option.name not in (*kept, "extra") and given != option.default:

@@ -1,6 +1,7 @@
 """How much each update counts in an aggregation."""
 
 from strategies.weightings.agreement import Agreement
+from strategies.weightings.changed import ChangedWeights
 from strategies.weightings.data_size import DataSize
 from strategies.weightings.fedqs import FedQSWeights
 from strategies.weightings.kafl import KAFLWeights
@@ -14,6 +15,7 @@ from strategies.weightings.vectors import VectorWeighting
 __all__ = [
     "Agreement",
     "Capped",
+    "ChangedWeights",
     "DataSize",
     "Discounted",
     "FedQSWeights",

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from fedmtl.components import Param
 from strategies.core.kinds import Step
 from strategies.weightings.vectors import VectorWeighting
 
+LeastAgreement = Annotated[float, Param("least agreement of an update", gt=0, le=1, source="second-hand")]
+
 
 class Agreement(VectorWeighting):
-    """``p_i = r_i / sum_j r_j`` with ``r_i = max(cos(w - w_start_i, Delta_i), floor)`` over the trainable part.
+    """Updates that agree with the server's movement count more (FedAC).
 
-    A fresh update, for which ``w - w_start_i`` is 0, and one that is 0 itself have the floor: there is no angle.
+    ``p_i = r_i / sum_j r_j`` with ``r_i = max(cos(w - w_start_i, Delta_i), floor)`` over the trainable part. A
+    fresh update, for which ``w - w_start_i`` is 0, and one that is 0 itself have the floor: there is no angle.
 
     Parameters
     ----------
@@ -24,7 +29,7 @@ class Agreement(VectorWeighting):
 
     needs_bases = True
 
-    def __init__(self, floor: float = 0.1) -> None:
+    def __init__(self, *, floor: LeastAgreement = 0.1) -> None:
         super().__init__()
         self.floor = floor
 

@@ -10,7 +10,10 @@ from strategies.core.ledger import Ledger
 
 
 class DataSize(Weighting):
-    """``p_i = n_i / sum_j n_j`` with n_i examples at the client (FedAvg, arXiv 1602.05629)."""
+    """An update counts as much as its client has examples.
+
+    ``p_i = n_i / sum_j n_j`` with n_i examples at the client (FedAvg, arXiv 1602.05629).
+    """
 
     def weights(self, updates: Sequence[Update], version: int, ledger: Ledger) -> tuple[float, ...]:
         """Weights that sum to 1."""

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
+from fedmtl.components import Param
 from fedmtl.protocol import Update
-from strategies.core.kinds import Step, Weighting
+from strategies.core.kinds import Weighting
 from strategies.core.ledger import Ledger
+from strategies.weightings.changed import ChangedWeights
+
+_CODE = "authors' code"
+
+FrequencyCap = Annotated[float, Param("upper bound of F", gt=0, le=1000, source=_CODE)]
+SimilarityCap = Annotated[float, Param("upper bound of G in a weight", gt=0, source=_CODE)]
+Phi = Annotated[float | None, Param("phi of the speed factor; K/N if not set (the code: 0.1)", gt=0, le=100)]
+Feedback = Annotated[bool, Param("weights follow the feedback bit", source="paper")]
+FeedbackSpeed = Annotated[
+    Literal["frequency", "ratio"], Param("what lowers the speed factor's exponent: f_i or F", source=_CODE)
+]
+FeedbackSimilarity = Annotated[Literal["1+G^2", "(1+G)^2"], Param("similarity factor of a weight", source=_CODE)]
 
 
-class FedQSWeights(Weighting):
-    """A base weight, raised for the updates that carry the feedback bit, then normalised.
+class FedQSWeights(ChangedWeights):
+    """A base weight, raised for updates with FedQS's feedback bit; they sum to 1.
 
     For an update with the bit, ``p_i = q_i (e/2)^(phi - f_i) (1 + G_i^2)`` with the base weight q_i, client i's share
     f_i of all aggregated updates and ``G_i = min(theta_i / theta_bar, cap)``; for the others ``p_i = q_i``. The p_i
@@ -27,10 +40,10 @@ class FedQSWeights(Weighting):
         The speed factor's phi; None for K/N, with K the updates of the aggregation and N the clients known.
     feedback
         Whether the bit counts at all.
-    speed
+    feedback_speed
         What stands for f_i in the exponent: ``"frequency"`` for f_i, ``"ratio"`` for ``F_i = min(f_bar / f_i,
         frequency_cap)``.
-    similarity
+    feedback_similarity
         ``"1+G^2"`` or ``"(1+G)^2"``.
     similarity_cap, frequency_cap
         Upper bounds of G_i and F_i.
@@ -40,26 +53,22 @@ class FedQSWeights(Weighting):
         self,
         base: Weighting,
         *,
-        phi: float | None = None,
-        feedback: bool = True,
-        speed: Literal["frequency", "ratio"] = "frequency",
-        similarity: Literal["1+G^2", "(1+G)^2"] = "1+G^2",
-        similarity_cap: float = 2.0,
-        frequency_cap: float = 9.0,
+        phi: Phi = None,
+        feedback: Feedback = True,
+        feedback_speed: FeedbackSpeed = "frequency",
+        feedback_similarity: FeedbackSimilarity = "1+G^2",
+        similarity_cap: SimilarityCap = 2.0,
+        frequency_cap: FrequencyCap = 9.0,
     ) -> None:
-        self.base = base
+        super().__init__(base)
         if feedback:
             self.needs = {"feedback": "without the bits every weight would be the base's: take FedQSPolicy"}
         self.phi = phi
         self.feedback = feedback
-        self.speed = speed
-        self.similarity = similarity
+        self.feedback_speed = feedback_speed
+        self.feedback_similarity = feedback_similarity
         self.similarity_cap = similarity_cap
         self.frequency_cap = frequency_cap
-
-    def look(self, step: Step) -> None:
-        """Let the base look."""
-        self.base.look(step)
 
     def weights(self, updates: Sequence[Update], version: int, ledger: Ledger) -> tuple[float, ...]:
         """Weights that are not negative and sum to 1."""
@@ -82,7 +91,7 @@ class FedQSWeights(Weighting):
 
     def _speed_factor(self, client: int, phi: float, ledger: Ledger) -> float:
         f, f_bar = ledger.frequency(client), ledger.mean_frequency
-        if self.speed == "ratio" and f_bar is not None:
+        if self.feedback_speed == "ratio" and f_bar is not None:
             f = min(f_bar / f, self.frequency_cap) if f > 0 else self.frequency_cap
         return math.pow(math.e / 2, phi - f)
 
@@ -91,7 +100,7 @@ class FedQSWeights(Weighting):
         if theta is None or not math.isfinite(theta) or not theta_bar:
             return 1.0
         G = min(max(theta / theta_bar, 0.0), self.similarity_cap)
-        return (1 + G) ** 2 if self.similarity == "(1+G)^2" else 1 + G**2
+        return (1 + G) ** 2 if self.feedback_similarity == "(1+G)^2" else 1 + G**2
 
 
 def _has_bit(update: Update) -> bool:

@@ -12,8 +12,9 @@ from strategies.weightings.vectors import VectorWeighting
 
 
 class KAFLWeights(VectorWeighting):
-    """``p_i ~ b_i exp(-2 lambda_i / q_i)`` with ``lambda_i = |<w_g, w_i> / <w_i, w_i> - 1|``, over the trainable part.
+    """Rare clients and models near the global one count more (KAFL).
 
+    ``p_i ~ b_i exp(-2 lambda_i / q_i)`` with ``lambda_i = |<w_g, w_i> / <w_i, w_i> - 1|``, over the trainable part.
     w_g is the global model and w_i the client's. q_i is found from the counts n(j) of the clients' applied updates:
     the clients of the aggregation are ranked by their counts, and q_i is the count at the reversed rank (the rarest
     client has the largest), divided by the sum of the counts; clients with equal counts share the mean of their
@@ -58,9 +59,8 @@ class KAFLWeights(VectorWeighting):
 
 def reversed_shares(counts: Sequence[int]) -> list[float]:
     """For each count the one at its reversed rank, divided by their sum; equal counts share the mean of theirs."""
-    ascending = sorted(counts)
-    total = sum(ascending)
-    mirrored: dict[int, list[int]] = {}
-    for count, opposite in zip(ascending, reversed(ascending), strict=True):
-        mirrored.setdefault(count, []).append(opposite)
-    return [sum(mirrored[count]) / (len(mirrored[count]) * total) for count in counts]
+    from scipy.stats import rankdata
+
+    first, last = (rankdata(counts, method=method).astype(int).tolist() for method in ("min", "max"))
+    falling, total = sorted(counts, reverse=True), sum(counts)
+    return [sum(falling[a - 1 : b]) / ((b - a + 1) * total) for a, b in zip(first, last, strict=True)]

@@ -6,20 +6,23 @@ import functools
 import math
 from collections.abc import Sequence
 from types import MappingProxyType
+from typing import Annotated
 
 import numpy as np
 
+from fedmtl.components import Param
 from fedmtl.protocol import Update
-from strategies.core.kinds import Step, Weighting
+from strategies.core.kinds import Weighting
 from strategies.core.ledger import Ledger
+from strategies.weightings.changed import ChangedWeights
 
 
-class Normalised(Weighting):
-    """``p_i tau_eff / ||a_i||_1`` with the weights p_i of another rule, which sum to 1.
+class Normalised(ChangedWeights):
+    """Clients that did more local work do not pull harder for it (FedNova).
 
-    ``||a_i||_1`` says how many plain gradient steps client i's local steps amount to (:func:`gradient_mass`), and
-    ``tau_eff = sum_i p_i ||a_i||_1``; with a proximal term ``tau_eff = sum_i p_i tau_i``. Clients that did equal work
-    have the weights p_i.
+    ``p_i tau_eff / ||a_i||_1`` with the weights p_i of another rule, which sum to 1. ``||a_i||_1`` says how many
+    plain gradient steps client i's local steps amount to (:func:`gradient_mass`), and ``tau_eff = sum_i p_i
+    ||a_i||_1``; with a proximal term ``tau_eff = sum_i p_i tau_i``. Clients that did equal work have the weights p_i.
 
     Parameters
     ----------
@@ -31,13 +34,11 @@ class Normalised(Weighting):
 
     needs = MappingProxyType({"local-steps": "an update is divided by the work that it took"})
 
-    def __init__(self, base: Weighting, mu: float = 0.0) -> None:
-        self.base = base
+    def __init__(
+        self, base: Weighting, *, mu: Annotated[float, Param("factor of the clients' proximal term", ge=0)] = 0.0
+    ) -> None:
+        super().__init__(base)
         self.mu = mu
-
-    def look(self, step: Step) -> None:
-        """Let the base look."""
-        self.base.look(step)
 
     def weights(self, updates: Sequence[Update], version: int, ledger: Ledger) -> tuple[float, ...]:
         """Positive weights; their sum is 1 if all did equal work and there is no proximal term."""

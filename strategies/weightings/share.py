@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
+from fedmtl.components import Param
 from fedmtl.protocol import Update
-from strategies.core.kinds import Step, Weighting
+from strategies.core.kinds import Weighting
 from strategies.core.ledger import Ledger
+from strategies.weightings.changed import ChangedWeights
+
+ShareOf = Annotated[Literal["clients", "examples"], Param("what the share is of")]
 
 
-class ShareOfAll(Weighting):
-    """``p_i = (share of all clients that is in the step) * q_i`` with weights q_i of another rule, which sum to 1.
+class ShareOfAll(ChangedWeights):
+    """Weights against all clients (FedCompass's 1/m) and not against the updates at hand.
 
-    With ``q_i = 1/K`` and by clients this is FedCompass's ``p_i = 1/m``, where m counts all clients and not the updates
-    at hand; with ``q_i = n_i / sum_j n_j`` and by examples it is ``n_i / N``. A step of one client out of many is then
-    as small as its client's part in a step of all.
+    ``p_i = (share of all clients that is in the step) * q_i`` with weights q_i of another rule, which sum to 1. With
+    ``q_i = 1/K`` and by clients this is FedCompass's ``p_i = 1/m``, where m counts all clients and not the updates at
+    hand; with ``q_i = n_i / sum_j n_j`` and by examples it is ``n_i / N``. A step of one client out of many is then as
+    small as its client's part in a step of all.
 
     Parameters
     ----------
@@ -27,13 +32,9 @@ class ShareOfAll(Weighting):
         reported so far; those that have not are taken to have as many as these on average.
     """
 
-    def __init__(self, base: Weighting, by: Literal["clients", "examples"] = "clients") -> None:
-        self.base = base
+    def __init__(self, base: Weighting, *, by: ShareOf = "clients") -> None:
+        super().__init__(base)
         self.by = by
-
-    def look(self, step: Step) -> None:
-        """Let the base look."""
-        self.base.look(step)
 
     def weights(self, updates: Sequence[Update], version: int, ledger: Ledger) -> tuple[float, ...]:
         """Weights that sum to the share."""
@@ -45,19 +46,12 @@ class ShareOfAll(Weighting):
         return tuple(share * q for q in self.base.weights(updates, version, ledger))
 
 
-class Capped(Weighting):
+class Capped(ChangedWeights):
     """The weights of another rule, scaled down where they sum to more than 1.
 
     Models can be averaged with such weights only; a client that occurs twice in a step could otherwise make the current
     model count negatively.
     """
-
-    def __init__(self, base: Weighting) -> None:
-        self.base = base
-
-    def look(self, step: Step) -> None:
-        """Let the base look."""
-        self.base.look(step)
 
     def weights(self, updates: Sequence[Update], version: int, ledger: Ledger) -> tuple[float, ...]:
         """Weights that sum to at most 1."""

@@ -9,14 +9,27 @@ positive.)
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
+from fedmtl.components import Param
 from fedmtl.protocol import Update
-from strategies.core.kinds import Step, Weighting
+from strategies.core.kinds import Weighting
 from strategies.core.ledger import Ledger
+from strategies.weightings.changed import ChangedWeights
 
 Staleness = Callable[[float], float]
 """A function s(tau)."""
+
+StalenessFunction = Annotated[
+    Literal["constant", "polynomial", "hinge"],
+    Param("how an update's weight falls with its staleness", source="paper"),
+]
+Exponent = Annotated[float, Param("exponent, or slope of the hinge", ge=0)]
+HingeStart = Annotated[float, Param("staleness up to which the hinge is 1", ge=0)]
+StalenessAt = Annotated[
+    Literal["apply", "arrival"],
+    Param("staleness when applied, or when it arrived (legacy code)", source="authors' code of FedCompass"),
+]
 
 
 def constant() -> Staleness:
@@ -34,15 +47,17 @@ def hinge(a: float, b: float) -> Staleness:
     return lambda tau: 1.0 if tau <= b else 1.0 / (a * (tau - b) + 1.0)
 
 
-class Discounted(Weighting):
-    """``p_i = factor * q_i * s(tau_i)`` with the weights q_i of another rule; the sum is not made 1.
+class Discounted(ChangedWeights):
+    """Stale updates count less.
+
+    ``p_i = factor * q_i * s(tau_i)`` with the weights q_i of another rule; the sum is not made 1.
 
     Parameters
     ----------
     base
         Gives the q_i.
-    staleness
-        The function s.
+    function, a, b
+        The function s by its name, and its parameters; :meth:`by` takes any other.
     factor
         For instance FedAsync's mixing weight alpha.
     relative
@@ -50,26 +65,45 @@ class Discounted(Weighting):
         where all are equally stale.
     at
         Whether tau counts to the version that the update is applied to, or only to that at which it arrived.
+
+    Attributes
+    ----------
+    staleness
+        The function s.
     """
 
     def __init__(
         self,
         base: Weighting,
-        staleness: Staleness,
-        factor: float = 1.0,
         *,
-        relative: bool = False,
-        at: Literal["apply", "arrival"] = "apply",
+        function: StalenessFunction = "polynomial",
+        a: Exponent = 0.5,
+        b: HingeStart = 4.0,
+        factor: Annotated[float, Param("weight of a fresh update, times its base weight", gt=0, le=1)] = 1.0,
+        relative: Annotated[bool, Param("divide by the value at the mean staleness")] = False,
+        at: StalenessAt = "apply",
     ) -> None:
-        self.base = base
-        self.staleness = staleness
+        super().__init__(base)
+        functions = {"constant": constant(), "polynomial": polynomial(a), "hinge": hinge(a, b)}
+        self.staleness: Staleness = functions[function]
         self.factor = factor
         self.relative = relative
         self.at_arrival = at == "arrival"
 
-    def look(self, step: Step) -> None:
-        """Let the base look."""
-        self.base.look(step)
+    @classmethod
+    def by(
+        cls,
+        base: Weighting,
+        staleness: Staleness,
+        *,
+        factor: float = 1.0,
+        relative: bool = False,
+        at: Literal["apply", "arrival"] = "apply",
+    ) -> Discounted:
+        """A discount by any function s, such as ``lambda tau: 0.5**tau``."""
+        discounted = cls(base, factor=factor, relative=relative, at=at)
+        discounted.staleness = staleness
+        return discounted
 
     def weights(self, updates: Sequence[Update], version: int, ledger: Ledger) -> tuple[float, ...]:
         """Weights that never rise with the staleness; of at most `factor` times the base's unless `relative`."""

@@ -11,7 +11,7 @@ from strategies.core.ledger import Ledger
 
 
 class LocalSteps(Weighting):
-    """``p_i = steps_i / sum_j steps_j`` (FedQueue)."""
+    """An update counts as much as its client took steps (FedQueue): ``p_i = steps_i / sum_j steps_j``."""
 
     needs = MappingProxyType({"local-steps": "where no client of a step trained, its updates have no weights"})
 

@@ -10,7 +10,7 @@ from strategies.core.ledger import Ledger
 
 
 class Uniform(Weighting):
-    """``p_i = 1/K``."""
+    """Every update counts the same: ``p_i = 1/K``."""
 
     def weights(self, updates: Sequence[Update], version: int, ledger: Ledger) -> tuple[float, ...]:
         """Equal weights that sum to 1."""

@@ -15,7 +15,7 @@ import os, signal, sys
 from collections.abc import Mapping, Sequence
 from fedmtl.protocol import Decision
 from simulations import Experiment, run
-from strategies.aggregators import GradientAggregator, ModelAggregator, Optimized, Statistics
+from strategies.aggregators import GradientAggregator, ModelAggregator, Optimized, BatchNormStatistics
 from strategies.aggregators.server_optimizers import ServerOptimizer
 from strategies.core.kinds import Aggregator, Scheduler, Weighting
 from strategies.core.loop import Observer
@@ -99,10 +99,10 @@ class Mean(Aggregator):
 
 def own(task_weights=None):
     weighting = Growing()  # held twice
-    optimized = Optimized(GradientAggregator(Discounted(weighting, polynomial(0.5))), Shrinking())
+    optimized = Optimized(GradientAggregator(Discounted(weighting, a=0.5)), Shrinking())
     return FlowerStrategy(
         Passing(Passing(Buffered(buffer_size=4, concurrency=8, selection=InTurn()))),
-        Mean(Statistics(optimized, "average"), ModelAggregator(weighting)),
+        Mean(BatchNormStatistics(optimized, rule="average"), ModelAggregator(weighting)),
         task_weights=task_weights,
         name="own",
     )

@@ -98,7 +98,7 @@ def test_gradients_have_the_shapes_of_their_parameters_and_no_graph(step, varian
     for gradients, parameters in zip(result.heads, step.network.heads, strict=True):
         assert [g.shape for g in gradients] == [p.shape for p in parameters]
     tensors = [*result.shared, *(g for head in result.heads for g in head), result.losses]
-    tensors += [value for value in (result.weights, result.statistics) if value is not None]
+    tensors += [value for value in (result.weights, result.kernel_sizes) if value is not None]
     assert not any(tensor.requires_grad for tensor in tensors)
 
 
@@ -218,8 +218,8 @@ def test_a_faulty_loss_is_reported_and_leaves_the_other_tasks_alone(make_step, v
         return  # it has nothing to leave out with; the loss tells
     assert result.weights.isfinite().all()
     assert flat(result.shared).isfinite().all()
-    if result.statistics is not None:
-        assert result.statistics.isfinite().tolist() == [True, True, False, True]
+    if result.kernel_sizes is not None:
+        assert result.kernel_sizes.isfinite().tolist() == [True, True, False, True]
     if name not in DESCEND_BY_PARTS:
         assert_is_weighted_sum(result.shared, result.weights[sound], broken.shared_gradients()[sound])
 

@@ -22,7 +22,7 @@ def probed(step, options: dict, cuts=CUTS, factors=None) -> list[Tensor | None]:
     for cut in cuts:
         targets = [target[cut] for target in step.targets]
         result = balancer.gradients(step.network, step.inputs[cut], targets, factors)
-        found.append(result.statistics)
+        found.append(result.kernel_sizes)
         gradients = [*result.shared, *(gradient for head in result.heads for gradient in head)]
         torch._foreach_add_(step.network.values, gradients, alpha=-0.05)
     return found
@@ -95,7 +95,7 @@ def test_every_job_is_probed_anew(make_step) -> None:
         balancer.start_job(torch.Generator())
         parts = [[target[cut] for target in step.targets] for cut in CUTS]
         runs = zip(CUTS, parts, strict=True)
-        return [balancer.gradients(step.network, step.inputs[cut], part, None).statistics for cut, part in runs]
+        return [balancer.gradients(step.network, step.inputs[cut], part, None).kernel_sizes for cut, part in runs]
 
     first, again = job(), job()
     assert first[2] is None
@@ -158,7 +158,7 @@ def test_kernels_are_those_of_aligned_heads(step) -> None:
     assert all(torch.equal(old, new) for old, new in zip(shared, step.network.values, strict=False))
     of = step.shared_gradients if step.network.shared else step.representation_gradients
     expected = of().square().sum(1)
-    found = balancer.gradients(step.network, step.inputs, step.targets, None).statistics
+    found = balancer.gradients(step.network, step.inputs, step.targets, None).kernel_sizes
     torch.testing.assert_close(found, expected, **CLOSE)
 
 

@@ -28,7 +28,7 @@ def test_ntkmtl_weighs_by_squared_gradient_norms(make_step, model, exponent):
     step = make_step(model)
     lam = step.shared_gradients().square().sum(1)
     result = step.run("ntkmtl", exponent=exponent, w_max=0)
-    torch.testing.assert_close(result.statistics, lam, rtol=1e-3, atol=1e-9)
+    torch.testing.assert_close(result.kernel_sizes, lam, rtol=1e-3, atol=1e-9)
     torch.testing.assert_close(result.weights, omega(lam, exponent), rtol=1e-3, atol=0)
 
 
@@ -56,8 +56,8 @@ def test_ntkmtl_with_chunks_sizes_the_kernel_of_chunk_gradients(make_step, model
     result = step.run("ntkmtl", chunks=4, statistic=statistic, w_max=0)
     # A de-noised size is a small difference of large sums.
     scale = kernels.diagonal(dim1=1, dim2=2).mean(1)
-    assert ((result.statistics.double() - lam).abs() <= 1e-4 * scale).all()
-    assert (result.statistics <= scale * 4.0004).all()
+    assert ((result.kernel_sizes.double() - lam).abs() <= 1e-4 * scale).all()
+    assert (result.kernel_sizes <= scale * 4.0004).all()
 
 
 @pytest.mark.parametrize("batch", [20, 22, 3])
@@ -70,16 +70,16 @@ def test_one_pass_finds_the_eigenvalue_that_a_pass_for_each_chunk_finds(make_ste
     off_diagonal = kernels[:, ~torch.eye(n, dtype=torch.bool)]
     assert (off_diagonal.abs() < 1e-8).all()
     result = step.run("ntkmtl-sr", chunks=4)
-    torch.testing.assert_close(result.statistics, torch.linalg.eigvalsh(kernels)[:, -1], rtol=1e-5, atol=0)
+    torch.testing.assert_close(result.kernel_sizes, torch.linalg.eigvalsh(kernels)[:, -1], rtol=1e-5, atol=0)
     result = step.run("ntkmtl-sr", chunks=4, statistic="trace")
-    torch.testing.assert_close(result.statistics, kernels.diagonal(dim1=1, dim2=2).mean(1), rtol=1e-5, atol=0)
+    torch.testing.assert_close(result.kernel_sizes, kernels.diagonal(dim1=1, dim2=2).mean(1), rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("exponent", [0.5, 0.75])
 def test_sr_weighs_by_its_sizes_within_the_clip(make_step, exponent):
     step = make_step()
     free = step.run("ntkmtl-sr", exponent=exponent, w_max=0)
-    torch.testing.assert_close(free.weights, omega(free.statistics, exponent), rtol=1e-4, atol=0)
+    torch.testing.assert_close(free.weights, omega(free.kernel_sizes, exponent), rtol=1e-4, atol=0)
     bounded = step.run("ntkmtl-sr", exponent=exponent, w_max=3)
     middle = free.weights.sort().values[1]
     assert free.weights.max() > 3 * middle  # the bound matters here
@@ -102,7 +102,7 @@ def test_the_servers_factors_multiply_the_weights(make_step, name):
     factors = (2.0, 0.5, 0.0, 1.0)
     plain, told = step.run(name), step.run(name, factors)
     torch.testing.assert_close(told.weights, plain.weights * torch.tensor(factors))
-    assert torch.equal(told.statistics, plain.statistics)
+    assert torch.equal(told.kernel_sizes, plain.kernel_sizes)
 
 
 def test_a_model_that_shares_nothing_has_no_kernel_but_a_representation(make_step):
@@ -110,10 +110,10 @@ def test_a_model_that_shares_nothing_has_no_kernel_but_a_representation(make_ste
     full = step.run("ntkmtl")
     assert full.shared in ([], ())
     assert full.weights.tolist() == [1.0] * 4
-    assert full.statistics.tolist() == [0.0] * 4
+    assert full.kernel_sizes.tolist() == [0.0] * 4
     sr = step.run("ntkmtl-sr", chunks=1, w_max=0)
     lam = step.representation_gradients().square().sum(1)
-    torch.testing.assert_close(sr.statistics, lam, rtol=1e-4, atol=0)
+    torch.testing.assert_close(sr.kernel_sizes, lam, rtol=1e-4, atol=0)
     torch.testing.assert_close(sr.weights, omega(lam), rtol=1e-4, atol=0)
 
 

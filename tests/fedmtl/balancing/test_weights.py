@@ -11,8 +11,8 @@ from fedmtl.balancing.weights import (
     chunk_sizes,
     gram,
     head_chunk_norms,
-    kernel_statistic,
-    representation_statistic,
+    kernel_size,
+    representation_sizes,
 )
 
 # Everything is float64, so that tolerances show the mathematics and not the arithmetic.
@@ -29,7 +29,7 @@ def jacobian(seed: int, tasks: int, decades: float = 3.0, parameters: int = 12) 
 
 def ntkmtl(rows: Tensor, exponent: float = 0.5) -> tuple[Tensor, Tensor]:
     """Weights and shared gradient of NTKMTL with one chunk and no clip."""
-    lam = kernel_statistic(gram(rows[:, None, :]), "top_eig")
+    lam = kernel_size(gram(rows[:, None, :]), "top_eig")
     omega = balanced_weights(lam, exponent, math.inf)
     return omega, omega @ rows
 
@@ -170,7 +170,7 @@ def test_a_single_task_has_weight_one_to_the_bit(lam, exponent, w_max):
 def test_the_kernel_is_positive_semi_definite_and_its_sizes_are_ordered(seed, chunks):
     kernel = gram(jacobian(seed, chunks))
     eigenvalues = torch.linalg.eigvalsh(kernel)
-    top, trace = kernel_statistic(kernel, "top_eig").item(), kernel_statistic(kernel, "trace").item()
+    top, trace = kernel_size(kernel, "top_eig").item(), kernel_size(kernel, "trace").item()
     assert eigenvalues.min() >= -1e-12 * eigenvalues.max()
     assert trace <= top * (1 + 1e-12)
     assert top <= trace * chunks * (1 + 1e-12)
@@ -181,7 +181,7 @@ def test_the_kernel_is_positive_semi_definite_and_its_sizes_are_ordered(seed, ch
 @pytest.mark.parametrize("statistic", ["top_eig", "trace", "denoised"])
 def test_one_chunk_leaves_the_squared_norm(seed, statistic):
     rows = jacobian(seed, 5)
-    sizes = kernel_statistic(gram(rows[:, None, :]), statistic)
+    sizes = kernel_size(gram(rows[:, None, :]), statistic)
     torch.testing.assert_close(sizes, rows.square().sum(1), **TOLERANCE)
 
 
@@ -191,7 +191,7 @@ def test_the_denoised_size_is_the_mean_off_diagonal_entry(seed, chunks):
     kernel = gram(rows)
     off_diagonal = kernel[~torch.eye(chunks, dtype=torch.bool)].mean()
     scale = kernel.abs().max().item()
-    size = kernel_statistic(kernel, "denoised")
+    size = kernel_size(kernel, "denoised")
     torch.testing.assert_close(size, off_diagonal, rtol=0, atol=1e-12 * scale)
     from_sums = (rows.sum(0).square().sum() - rows.square().sum()) / (chunks * (chunks - 1))
     torch.testing.assert_close(size, from_sums, rtol=0, atol=1e-12 * scale)
@@ -201,12 +201,12 @@ def test_the_denoised_size_is_the_mean_off_diagonal_entry(seed, chunks):
 def test_identical_chunks_have_no_noise(seed, chunks):
     row = jacobian(seed, 1)
     kernel = gram(row.expand(chunks, -1))
-    torch.testing.assert_close(kernel_statistic(kernel, "denoised"), row.square().sum(), **TOLERANCE)
+    torch.testing.assert_close(kernel_size(kernel, "denoised"), row.square().sum(), **TOLERANCE)
 
 
 def test_a_negative_denoised_size_counts_as_no_gradient():
     kernel = gram(torch.tensor([[1.0, 0.0], [-1.0, 0.1]], dtype=torch.float64))
-    size = kernel_statistic(kernel, "denoised")
+    size = kernel_size(kernel, "denoised")
     assert size < 0
     omega = balanced_weights(torch.stack([size, torch.tensor(4.0), torch.tensor(4.0)]).double())
     assert torch.equal(omega, balanced_weights(torch.tensor([0.0, 4.0, 4.0], dtype=torch.float64)))
@@ -216,10 +216,10 @@ def test_a_negative_denoised_size_counts_as_no_gradient():
 @pytest.mark.parametrize("fault", [math.nan, math.inf])
 def test_a_fault_in_a_kernel_shows_in_its_size_and_in_no_other(statistic, fault):
     kernels = gram(jacobian(0, 6).view(2, 3, 12))
-    sound = kernel_statistic(kernels, statistic)
+    sound = kernel_size(kernels, statistic)
     kernels[0, 1] = fault
     kernels[0, :, 1] = fault
-    sizes = kernel_statistic(kernels, statistic)
+    sizes = kernel_size(kernels, statistic)
     assert not sizes[0].isfinite()
     assert sizes[1] == sound[1]
 
@@ -282,13 +282,13 @@ def test_chunks_are_as_even_as_can_be_and_never_empty(batch, chunks):
 
 
 @given(batch=st.integers(1, 30), chunks=st.integers(1, 8), seed=seeds)
-def test_the_representation_statistic_is_the_largest_chunk_norm(batch, chunks, seed):
+def test_the_representation_size_is_the_largest_chunk_norm(batch, chunks, seed):
     generator = torch.Generator().manual_seed(seed)
     gradients = torch.randn(3, batch, 5, generator=generator, dtype=torch.float64)
     parts = gradients.split(chunk_sizes(batch, chunks), dim=1)
     norms = torch.stack([((batch / part.shape[1]) * part).square().sum((1, 2)) for part in parts])
-    torch.testing.assert_close(representation_statistic(gradients, chunks, "top_eig"), norms.amax(0), **TOLERANCE)
-    torch.testing.assert_close(representation_statistic(gradients, chunks, "trace"), norms.mean(0), **TOLERANCE)
+    torch.testing.assert_close(representation_sizes(gradients, chunks, "top_eig"), norms.amax(0), **TOLERANCE)
+    torch.testing.assert_close(representation_sizes(gradients, chunks, "trace"), norms.mean(0), **TOLERANCE)
 
 
 @given(batch=st.integers(1, 30), chunks=st.integers(1, 8), seed=seeds, outputs=st.lists(st.integers(1, 12), min_size=1))
@@ -301,5 +301,5 @@ def test_norms_from_the_heads_are_those_of_their_gradients(batch, chunks, seed, 
     norms = torch.tensor(head_chunk_norms(slopes, weights, tuple(outputs), chunks), dtype=torch.float64)
     # The mean of a difference of products as large as the largest of them.
     close = {"rtol": 1e-9, "atol": 1e-12 * norms.max().item()}
-    torch.testing.assert_close(norms.amax(0), representation_statistic(gradients, chunks, "top_eig"), **close)
-    torch.testing.assert_close(norms.mean(0), representation_statistic(gradients, chunks, "trace"), **close)
+    torch.testing.assert_close(norms.amax(0), representation_sizes(gradients, chunks, "top_eig"), **close)
+    torch.testing.assert_close(norms.mean(0), representation_sizes(gradients, chunks, "trace"), **close)

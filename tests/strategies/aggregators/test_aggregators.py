@@ -11,7 +11,7 @@ from fedmtl.protocol import GlobalModel, Update
 from strategies.aggregators import GradientAggregator, ModelAggregator
 from strategies.core.kinds import Step
 from strategies.core.ledger import Ledger
-from strategies.weightings import DataSize, Discounted, Uniform, polynomial
+from strategies.weightings import DataSize, Discounted, Uniform
 
 VERSION = 5
 
@@ -50,7 +50,7 @@ def test_model_aggregation_averages_the_clients_models(toys) -> None:
 def test_model_aggregation_mixes_when_the_weights_sum_to_less_than_one(toys) -> None:
     update = toys.make_update(version=2)
     step = make_step(toys, [update], {2: base_of(2)})
-    vector, (alpha,) = ModelAggregator(Discounted(Uniform(), polynomial(0.5), 0.9)).aggregate(step)
+    vector, (alpha,) = ModelAggregator(Discounted(Uniform(), a=0.5, factor=0.9)).aggregate(step)
     assert alpha == pytest.approx(0.45)
     torch.testing.assert_close(vector, (1 - alpha) * step.model.vector + alpha * (base_of(2) + update.delta))
 
@@ -67,7 +67,7 @@ def test_fedbuff_step_of_its_golden_case(toys) -> None:
     ones = torch.ones(9)
     updates = [toys.make_update(0, version=5, delta=2 * ones), toys.make_update(1, version=2, delta=4 * ones)]
     step = make_step(toys, updates)
-    vector, _ = GradientAggregator(Discounted(Uniform(), polynomial(0.5))).aggregate(step)
+    vector, _ = GradientAggregator(Discounted(Uniform(), a=0.5)).aggregate(step)
     torch.testing.assert_close(vector - step.model.vector, 2 * ones)
 
 

@@ -46,7 +46,7 @@ class Net:
 @pytest.mark.parametrize("order", ["after", "before"])
 @pytest.mark.parametrize("name", ["ring", "full", "random", "expander"])
 def test_the_mean_of_the_models_is_that_of_what_was_trained(toys, name: str, order: str) -> None:
-    net = Net(toys, Gossip(Topology(name), 2, order))
+    net = Net(toys, Gossip(topology=name, steps=2, mix_order=order))
     for _ in range(4):
         _, trained, vector = net.round()
         torch.testing.assert_close(vector, trained.mean(0))
@@ -55,7 +55,7 @@ def test_the_mean_of_the_models_is_that_of_what_was_trained(toys, name: str, ord
 
 @pytest.mark.parametrize("steps", [1, 2, 5])
 def test_q_gossip_steps_are_one_with_w_to_the_q(toys, steps: int) -> None:
-    net = Net(toys, Gossip(Topology("ring"), steps))
+    net = Net(toys, Gossip(topology="ring", steps=steps))
     w = torch.linalg.matrix_power(mixing(Topology("ring").edges(NODES, 5, 0), NODES).to_dense(), steps)
     for _ in range(3):
         _, trained, _ = net.round()
@@ -63,7 +63,7 @@ def test_q_gossip_steps_are_one_with_w_to_the_q(toys, steps: int) -> None:
 
 
 def test_mixing_before_training_changes_what_stands_between_rounds_and_not_the_course(toys) -> None:
-    after, before = (Net(toys, Gossip(Topology("ring"), 1, order)) for order in ("after", "before"))
+    after, before = (Net(toys, Gossip(mix_order=order)) for order in ("after", "before"))
     for _ in range(3):
         mine, theirs = after.round(), before.round()
         assert torch.equal(mine[0], theirs[0])
@@ -74,7 +74,7 @@ def test_mixing_before_training_changes_what_stands_between_rounds_and_not_the_c
 @settings(max_examples=25, deadline=None)
 @given(present=st.sets(st.integers(0, NODES - 1), min_size=1))
 def test_a_client_that_was_lost_keeps_its_model_and_the_mean_is_kept_too(toys, present: set[int]) -> None:
-    net = Net(toys, Gossip(Topology("expander")))
+    net = Net(toys, Gossip(topology="expander"))
     net.round()
     bases, trained, vector = net.round(sorted(present))
     torch.testing.assert_close(vector, trained.mean(0))
@@ -83,28 +83,28 @@ def test_a_client_that_was_lost_keeps_its_model_and_the_mean_is_kept_too(toys, p
 
 
 def test_a_newcomer_starts_with_the_mean(toys) -> None:
-    net = Net(toys, Gossip(Topology("ring")))
+    net = Net(toys, Gossip(topology="ring"))
     _, _, mean = net.round()
     net.ledger.met((99,))
     assert torch.equal(net.gossip.model_for(99, toys.start_model(1), net.ledger).vector, mean)
 
 
 def test_clients_may_start_from_models_of_their_own_which_are_draws_like_the_first(toys) -> None:
-    net = Net(toys, Gossip(Topology("ring"), start="own"))
+    net = Net(toys, Gossip(topology="ring", start="own"))
     first = toys.start_model()
     starts = [net.gossip.model_for(c, first, net.ledger).vector for c in range(NODES)]
     assert len({tuple(start.tolist()) for start in starts}) == NODES
     part = first.layout.trainable
     for start in starts:
         assert torch.equal(start[part].sort().values, first.vector[part].sort().values)
-    again = Net(toys, Gossip(Topology("ring"), start="own"))
+    again = Net(toys, Gossip(topology="ring", start="own"))
     assert torch.equal(again.gossip.model_for(7, first, again.ledger).vector, starts[7])
 
 
 def test_each_neighbour_costs_a_model_each_way_in_each_gossip_step(toys) -> None:
-    net = Net(toys, Gossip(Topology("ring"), 3))
+    net = Net(toys, Gossip(topology="ring", steps=3))
     assert net.gossip.transfers(4, 0, net.ledger) == (6, 6)
-    merging = Net(toys, Gossip(Topology("full"), 0))
+    merging = Net(toys, Gossip(topology="full", steps=0))
     assert merging.gossip.transfers(4, 0, merging.ledger) == (0, NODES - 1)
     assert merging.gossip.neighbours(4, 0, merging.ledger) == pytest.approx({c: 1 / 12 for c in range(12) if c != 4})
 
@@ -112,7 +112,7 @@ def test_each_neighbour_costs_a_model_each_way_in_each_gossip_step(toys) -> None
 @pytest.mark.parametrize("name", ["ring", "full", "random", "expander"])
 def test_the_shares_of_a_clients_neighbours_are_its_row_of_w(toys, name: str) -> None:
     """What a client keeps for itself is the rest, so that a row sums to 1."""
-    gossip = Net(toys, Gossip(Topology(name), 0)).gossip
+    gossip = Net(toys, Gossip(topology=name, steps=0)).gossip
     ledger = Ledger()
     ledger.met(range(NODES))
     for version in range(3):
@@ -127,7 +127,7 @@ def test_the_shares_of_a_clients_neighbours_are_its_row_of_w(toys, name: str) ->
 
 
 def test_what_was_sent_is_never_written_to(toys) -> None:
-    net = Net(toys, Gossip(Topology("ring")))
+    net = Net(toys, Gossip(topology="ring"))
     net.round()
     sent = net.gossip.model_for(3, toys.start_model(1), net.ledger).vector
     kept = sent.clone()

@@ -94,11 +94,11 @@ def driven(toys, aggregator: Aggregator, delay: int, versions: int = 60) -> list
 @pytest.mark.parametrize("delay", [1, 2, 4, 8])
 def test_added_jumps_overshoot_beyond_the_bound_of_the_docstring_and_averaged_ones_do_not(toys, delay: int) -> None:
     bound = 2 * math.sin(math.pi / (4 * delay + 2))
-    below, above = (GradientAggregator(Uniform(), bound * factor) for factor in (0.7, 1.3))
+    below, above = (GradientAggregator(Uniform(), server_rate=bound * factor) for factor in (0.7, 1.3))
     assert driven(toys, below, delay, versions=600)[-1] < 1e-3
     assert driven(toys, above, delay, versions=600)[-1] > 10.0
     for rate in (bound * 0.7, min(bound * 1.3, 1.0), 1.0):
-        averaged = driven(toys, HeadModels(GradientAggregator(Uniform(), rate)), delay, versions=600)
+        averaged = driven(toys, HeadModels(GradientAggregator(Uniform(), server_rate=rate)), delay, versions=600)
         assert averaged[-1] < 1e-3
         # Each is a mean of where it was and where it goes; rounding moves it by some 1e-7.
         assert all(after <= before + 1e-6 for before, after in itertools.pairwise(averaged))

@@ -24,6 +24,7 @@ from strategies.aggregators.tier_models import tier_weights
 from strategies.aggregators.wkafl import discounts
 from strategies.core.kinds import Aggregator, Step
 from strategies.core.ledger import Ledger
+from strategies.schedulers import LagTolerant, Tiered
 from strategies.weightings import DataSize, Uniform
 
 VERSION = 5
@@ -123,7 +124,7 @@ def test_wkafl_clips_and_slows_down(toys) -> None:
 def test_wkafl_averages_batch_norm_statistics(toys) -> None:
     deltas = [along(100.0, 0, 0, 0, 0, 0, 0, 0, 2.0), along(100.0, 0, 0, 0, 0, 0, 0, 0, 4.0)]
     step = make_step(toys, [toys.make_update(c, version=VERSION, delta=delta) for c, delta in enumerate(deltas)])
-    vector, _ = ready(toys, WKAFLAggregator(rate=0.5)).aggregate(step)
+    vector, _ = ready(toys, WKAFLAggregator(server_rate=0.5)).aggregate(step)
     torch.testing.assert_close(vector - step.model.vector, along(5.0, 0, 0, 0, 0, 0, 0, 0, 3.0))
 
 
@@ -162,7 +163,7 @@ def test_ca2fl_with_unchanged_updates_moves_by_the_mean_of_the_caches(toys) -> N
 @pytest.mark.parametrize("storage", ["single", "half", "disk"])
 @given(seed=st.integers(0, 1000))
 def test_ca2fl_with_everybody_is_gradient_aggregation_whatever_the_cache(toys, storage: StorageName, seed: int) -> None:
-    aggregator = ready(toys, CalibratedAggregator(Uniform(), storage=storage))
+    aggregator = ready(toys, CalibratedAggregator(Uniform(), cache=storage))
     for client in (0, 2, 3):
         aggregator.aggregate(make_step(toys, [toys.make_update(client, seed)]))
     step = make_step(toys, [toys.make_update(client, seed + 1, VERSION) for client in range(4)])
@@ -180,7 +181,7 @@ updates_of_a_step = st.lists(
 @given(steps=st.lists(updates_of_a_step, min_size=1, max_size=6), seed=st.integers(0, 100))
 def test_ca2fl_is_its_formula_whoever_reports(toys, weighting, steps: list, seed: int) -> None:
     """Also with clients that report twice in a step, own other tasks than before, and unequal weights."""
-    aggregator = ready(toys, CalibratedAggregator(weighting(), 0.5))
+    aggregator = ready(toys, CalibratedAggregator(weighting(), server_rate=0.5))
     h: dict[int, tuple[torch.Tensor, tuple[int, ...]]] = {}
     for number, reports in enumerate(steps):
         updates = [
@@ -220,7 +221,7 @@ def test_ca2fl_heads_take_the_caches_of_their_owners(toys) -> None:
 
 def test_safa_with_everybody_picked_is_fedavg_by_data_size(toys) -> None:
     step = make_step(toys, [toys.make_update(client, version=VERSION - client) for client in range(4)])
-    vector, weights = ready(toys, CachedModels()).aggregate(step)
+    vector, weights = ready(toys, CachedModels(LagTolerant())).aggregate(step)
     wanted, wanted_weights = ModelAggregator(DataSize()).aggregate(step)
     torch.testing.assert_close(vector, wanted, atol=1e-6, rtol=1e-6)
     assert weights == pytest.approx(wanted_weights)
@@ -231,13 +232,13 @@ def test_safa_caches_start_at_the_first_model(toys) -> None:
     start = toys.start_model().vector
     step = make_step(toys, [toys.make_update(1, version=0, delta=torch.ones(9))], vector=start + 7.0, version=1)
     step.bases[0].copy_(start)
-    vector, weights = ready(toys, CachedModels()).aggregate(step)
+    vector, weights = ready(toys, CachedModels(LagTolerant())).aggregate(step)
     torch.testing.assert_close(vector, start + 0.25)
     assert weights == pytest.approx((0.25,))
 
 
 def test_safa_an_undrafted_update_counts_in_the_next_step(toys) -> None:
-    aggregator = ready(toys, CachedModels(weight_base="uniform"))
+    aggregator = ready(toys, CachedModels(LagTolerant(), weight_base="uniform"))
     start = toys.start_model().vector
     updates = [toys.make_update(c, version=VERSION, delta=torch.full((9,), 4.0 * (c + 1))) for c in range(2)]
     first = make_step(toys, updates, late=[updates[1].key], vector=start)
@@ -249,10 +250,10 @@ def test_safa_an_undrafted_update_counts_in_the_next_step(toys) -> None:
 
 
 def test_safa_a_deprecated_client_counts_as_having_the_current_model(toys) -> None:
-    gone: list[int] = []
-    aggregator = ready(toys, CachedModels(lambda: gone, weight_base="uniform"))
+    scheduler = LagTolerant()
+    aggregator = ready(toys, CachedModels(scheduler, weight_base="uniform"))
     aggregator.aggregate(make_step(toys, [toys.make_update(2, delta=torch.full((9,), 100.0))]))
-    gone.append(2)
+    scheduler.deprecated = (2,)
     current = toys.start_model().vector + 8.0
     update = toys.make_update(0, version=VERSION, delta=torch.zeros(9))
     vector, _ = aggregator.aggregate(make_step(toys, [update], vector=current))
@@ -275,8 +276,19 @@ def test_fedat_weights_sum_to_one_and_are_equal_until_all_have_reported(counts: 
         assert weights == [1 / len(counts)] * len(counts)
 
 
+def in_tiers(toys, seconds: list[float]) -> Tiered:
+    """Two tiers, after a first round in which the clients took so many seconds; others are in the slow one."""
+    scheduler = Tiered(tiers=2)
+    scheduler.prepare(toys.start_model(), 0)
+    scheduler.begin(range(len(seconds)), 0.0)
+    for client, duration in enumerate(seconds):
+        scheduler.on_update(toys.make_update(client, arrived_at=duration), duration)
+    assert scheduler.tiers == 2
+    return scheduler
+
+
 def test_fedat_averages_the_latest_models_of_the_tiers(toys) -> None:
-    aggregator = ready(toys, TierModels(Uniform(), lambda client: int(client >= 2), lambda: 2))
+    aggregator = ready(toys, TierModels(Uniform(), in_tiers(toys, [1.0, 1.0, 2.0, 2.0])))
     everybody = [toys.make_update(c, version=VERSION, delta=torch.full((9,), float(c))) for c in range(4)]
     start = toys.start_model().vector
     vector, weights = aggregator.aggregate(make_step(toys, everybody, vector=start))
@@ -289,8 +301,8 @@ def test_fedat_averages_the_latest_models_of_the_tiers(toys) -> None:
 
 
 def test_fedat_counts_rounds_of_a_tier_and_not_uploads(toys) -> None:
-    """One fast client and three slow ones: after two rounds to one the slow tier has two thirds."""
-    aggregator = ready(toys, TierModels(Uniform(), lambda client: int(client >= 1), lambda: 2))
+    """One fast client and three slow ones, of whom two came later: after two rounds to one they have two thirds."""
+    aggregator = ready(toys, TierModels(Uniform(), in_tiers(toys, [1.0, 2.0])))
     start = toys.start_model().vector
     slow = [toys.make_update(c, version=VERSION, delta=torch.full((9,), 3.0)) for c in range(1, 4)]
     aggregator.aggregate(make_step(toys, slow, vector=start))

@@ -70,7 +70,7 @@ def updates_of(toys):
 def test_the_backbone_moves_along_the_least_point_of_the_tasks_mean_changes(toys) -> None:
     updates = updates_of(toys)
     step, shared = make_step(toys, updates), toys.LAYOUT.shared
-    vector, weights = MinNormAggregator(DataSize(), 0.5).aggregate(step)
+    vector, weights = MinNormAggregator(DataSize(), server_rate=0.5).aggregate(step)
     first = [updates[k].delta - updates[k].vectors["task 1"] for k in (0, 1)] + [updates[2].delta]
     second = [updates[k].vectors["task 1"] for k in (0, 1)] + [updates[3].delta]
     D1 = torch.tensor([10, 11, 12]) / 33 @ torch.stack(first)[:, shared]
@@ -79,7 +79,7 @@ def test_the_backbone_moves_along_the_least_point_of_the_tasks_mean_changes(toys
     torch.testing.assert_close(
         vector[shared] - step.model.vector[shared], 0.5 * (lam * D1 + (1 - lam) * D2), rtol=1e-4, atol=1e-6
     )
-    plain, plain_weights = GradientAggregator(DataSize(), 0.5).aggregate(step)
+    plain, plain_weights = GradientAggregator(DataSize(), server_rate=0.5).aggregate(step)
     assert torch.equal(vector[shared.stop :], plain[shared.stop :])
     assert weights == plain_weights
 

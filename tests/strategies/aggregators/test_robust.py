@@ -15,7 +15,7 @@ from strategies.aggregators import Robust
 from strategies.core.kinds import Step
 from strategies.core.ledger import Ledger
 from strategies.recipes.catalogue import build_strategy
-from strategies.weightings import DataSize
+from strategies.weightings import DataSize, Uniform
 from strategies.weightings.vectors import GivenScores
 
 RULES = ("krum", "multikrum", "trimmed-mean", "median", "bulyan", "dp-clip", "dp-adaptive")
@@ -40,7 +40,7 @@ def change(toys, aggregator: Robust, deltas: torch.Tensor, **fields) -> tuple[to
 def test_krum_takes_one_honest_update_whole(toys) -> None:
     deltas = crowd(toys)
     deltas[4] = 1000.0
-    moved, weights = change(toys, Robust("krum", malicious=1), deltas)
+    moved, weights = change(toys, Robust(Uniform(), rule="krum", malicious=1), deltas)
     chosen = weights.index(1.0)
     assert chosen != 4
     assert sum(weights) == 1.0
@@ -51,7 +51,7 @@ def test_krum_takes_one_honest_update_whole(toys) -> None:
 def test_multikrum_averages_the_selected_with_their_weights(toys) -> None:
     deltas = crowd(toys)
     deltas[4] = 1000.0
-    moved, weights = change(toys, Robust("multikrum", DataSize(), malicious=1, selected=5), deltas)
+    moved, weights = change(toys, Robust(DataSize(), rule="multikrum", malicious=1, selected=5), deltas)
     assert np.count_nonzero(weights) == 5
     assert weights[4] == 0.0
     assert sum(weights) == pytest.approx(1.0)
@@ -63,7 +63,7 @@ def test_updates_without_any_weight_may_be_picked(toys, rule: str) -> None:
     deltas = crowd(toys)
     deltas[4] = 1000.0
     weighting = GivenScores([float(client == 4) for client in range(len(deltas))])
-    moved, weights = change(toys, Robust(rule, weighting, malicious=1), deltas)
+    moved, weights = change(toys, Robust(weighting, rule=rule, malicious=1), deltas)
     assert weights.index(1.0) != 4
     assert torch.isfinite(moved).all()
 
@@ -72,26 +72,26 @@ def test_without_a_backbone_the_weights_are_those_of_the_updates(toys) -> None:
     layout = ParameterLayout((), slice(0, 0), (slice(0, 4), slice(4, 9)), slice(9, 9))
     model = GlobalModel(0, torch.zeros(9), layout)
     updates = [toys.make_update(client, tasks=(min(client, 1),)) for client in range(4)]
-    _, weights = Robust("median", DataSize()).aggregate(Step(model, updates, {}, "all", frozenset(), Ledger()))
+    _, weights = Robust(DataSize(), rule="median").aggregate(Step(model, updates, {}, "all", frozenset(), Ledger()))
     assert weights == tuple(n / 46 for n in (10, 11, 12, 13))
 
 
 def test_median_and_trimmed_mean_are_per_entry(toys) -> None:
     deltas = crowd(toys)
     deltas[4], deltas[7] = 1000.0, -1000.0
-    moved, _ = change(toys, Robust("median"), deltas)
+    moved, _ = change(toys, Robust(Uniform(), rule="median"), deltas)
     torch.testing.assert_close(moved, deltas.median(0).values, rtol=0, atol=1e-6)
-    moved, _ = change(toys, Robust("trimmed-mean", trim=0.1), deltas)
+    moved, _ = change(toys, Robust(Uniform(), rule="trimmed-mean", trim=0.1), deltas)
     torch.testing.assert_close(moved, deltas.sort(0).values[1:-1].mean(0), rtol=0, atol=1e-6)
 
 
 def test_bulyan_stays_with_the_crowd_and_declines_when_it_is_too_small(toys, caplog: pytest.LogCaptureFixture) -> None:
     deltas = crowd(toys)
     deltas[4], deltas[7] = 1000.0, -1000.0
-    moved, _ = change(toys, Robust("bulyan", malicious=2), deltas)
+    moved, _ = change(toys, Robust(Uniform(), rule="bulyan", malicious=2), deltas)
     assert (moved - 1.0).abs().max() < 0.3
     with caplog.at_level(logging.WARNING):
-        moved, weights = change(toys, Robust("bulyan", malicious=2), deltas[:10])
+        moved, weights = change(toys, Robust(Uniform(), rule="bulyan", malicious=2), deltas[:10])
     assert moved.count_nonzero() == 0
     assert weights == (0.0,) * 10
     assert "needs at least 11 updates, has 10" in caplog.text
@@ -99,19 +99,19 @@ def test_bulyan_stays_with_the_crowd_and_declines_when_it_is_too_small(toys, cap
 
 def test_a_rule_says_when_it_protects_nobody(toys, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        change(toys, Robust("krum", malicious=1), crowd(toys)[:5])
+        change(toys, Robust(Uniform(), rule="krum", malicious=1), crowd(toys)[:5])
         assert not caplog.messages
-        change(toys, Robust("krum", malicious=1), crowd(toys)[:4])
+        change(toys, Robust(Uniform(), rule="krum", malicious=1), crowd(toys)[:4])
     assert "krum needs at least 5 updates, has 4: nobody is protected" in caplog.text
 
 
 def test_clipping_bounds_each_update_and_without_noise_and_bound_it_is_the_mean(toys) -> None:
     deltas = crowd(toys)
-    moved, weights = change(toys, Robust("dp-clip", clipping_norm=1e6), deltas)
+    moved, weights = change(toys, Robust(Uniform(), rule="dp-clip", clipping_norm=1e6), deltas)
     torch.testing.assert_close(moved, deltas.mean(0), rtol=0, atol=1e-6)
     assert weights == pytest.approx([1 / 11] * 11)
     deltas[4] = 1000.0
-    moved, _ = change(toys, Robust("dp-clip", clipping_norm=0.5), deltas)
+    moved, _ = change(toys, Robust(Uniform(), rule="dp-clip", clipping_norm=0.5), deltas)
     assert 0.45 < torch.linalg.vector_norm(moved) <= 0.5 + 1e-6
 
 
@@ -119,30 +119,30 @@ def test_clipping_bounds_each_update_and_without_noise_and_bound_it_is_the_mean(
 def test_the_adaptive_norm_comes_to_the_quantile_of_the_deltas_norms(toys, first: float) -> None:
     deltas = crowd(toys) * torch.arange(1.0, 12.0)[:, None]
     norms = torch.linalg.vector_norm(deltas, dim=1).sort().values
-    aggregator = Robust("dp-adaptive", clipping_norm=first, quantile=0.3, clipping_rate=0.5)
+    aggregator = Robust(Uniform(), rule="dp-adaptive", clipping_norm=first, quantile=0.3, clipping_rate=0.5)
     for _ in range(60):
         moved, _ = change(toys, aggregator, deltas)
     # The third of 11 is below the quantile 0.3, the fourth above it; a step of S is a factor of exp(0.5 * 0.7) at most.
     assert norms[2] / 1.5 < aggregator.clipping_norm < norms[3] * 1.5
     assert torch.linalg.vector_norm(moved) <= aggregator.clipping_norm * 1.5
-    again = Robust("dp-adaptive")
+    again = Robust(Uniform(), rule="dp-adaptive")
     again.load_state_dict(aggregator.state_dict())
     assert again.clipping_norm == aggregator.clipping_norm
 
 
 def test_noise_that_few_updates_cannot_have_is_refused(toys) -> None:
     with pytest.raises(ConfigError, match=r"noise_multiplier = 2.0 .* 11 updates.*less than a tenth"):
-        change(toys, Robust("dp-adaptive", noise_multiplier=2.0), crowd(toys))
+        change(toys, Robust(Uniform(), rule="dp-adaptive", noise_multiplier=2.0), crowd(toys))
 
 
 def test_a_delta_of_zero_can_be_clipped(toys) -> None:
-    moved, _ = change(toys, Robust("dp-clip"), torch.zeros(3, toys.LAYOUT.size))
+    moved, _ = change(toys, Robust(Uniform(), rule="dp-clip"), torch.zeros(3, toys.LAYOUT.size))
     assert moved.abs().max() < 1e-15
 
 
 def test_noise_has_its_deviation_follows_from_the_seed_and_leaves_numpy_alone(toys) -> None:
     def noisy(version: int) -> torch.Tensor:
-        aggregator = Robust("dp-clip", clipping_norm=2.0, noise_multiplier=3.0)
+        aggregator = Robust(Uniform(), rule="dp-clip", clipping_norm=2.0, noise_multiplier=3.0)
         aggregator.prepare(toys.start_model(), seed=3)
         updates = [toys.make_update(c, delta=torch.zeros(toys.LAYOUT.size)) for c in range(4)]
         before = toys.start_model(version)
@@ -161,7 +161,7 @@ def test_a_head_is_its_owners(toys, rule: str) -> None:
     deltas = crowd(toys)
     updates = [toys.make_update(c, delta=d, tasks=(0,) if c < 10 else (0, 1)) for c, d in enumerate(deltas)]
     before = toys.start_model()
-    aggregator = Robust(rule)
+    aggregator = Robust(Uniform(), rule=rule)
     vector, _ = aggregator.aggregate(Step(before, updates, {}, "all", frozenset(), Ledger()))
     head = toys.LAYOUT.heads[1]
     torch.testing.assert_close((vector - before.vector)[head], deltas[10][head], rtol=0, atol=1e-6)

@@ -11,7 +11,7 @@ from strategies.core.part import parts_within
 from strategies.core.strategy import Strategy
 from strategies.policies import FedQSPolicy
 from strategies.schedulers import Asynchronous, Buffered, Synchronous
-from strategies.weightings import DataSize, Discounted, FedQSWeights, Uniform, polynomial
+from strategies.weightings import DataSize, Discounted, FedQSWeights, Uniform
 
 
 class Counting(Plain):
@@ -33,7 +33,7 @@ def test_a_need_that_is_met_is_no_obstacle(scheduler) -> None:
 
 
 def test_a_weighting_inside_an_aggregator_is_asked_too() -> None:
-    held = GradientAggregator(Discounted(FedQSWeights(Uniform()), polynomial(0.5)))
+    held = GradientAggregator(Discounted(FedQSWeights(Uniform()), a=0.5))
     assert [type(part).__name__ for part in parts_within(held)] == [
         "GradientAggregator",
         "Discounted",

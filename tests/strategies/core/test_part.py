@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from fedmtl.protocol import GlobalModel, Update
-from strategies.aggregators import GradientAggregator, Optimized, Statistics
+from strategies.aggregators import BatchNormStatistics, GradientAggregator, Optimized
 from strategies.aggregators.server_optimizers import SGD
 from strategies.core.kinds import Weighting
 from strategies.core.ledger import Ledger
 from strategies.core.part import Part, every_part, parts_within, prepare, restore, states_of
 from strategies.core.strategy import Strategy
 from strategies.schedulers import Buffered
-from strategies.weightings import Discounted, Uniform, polynomial
+from strategies.weightings import Discounted, Uniform
 
 
 class Counting(Weighting):
@@ -102,8 +102,8 @@ def test_parts_that_hold_each_other_are_met_once() -> None:
 
 def test_a_weighting_with_a_state_keeps_it_wherever_it_is_held(toys) -> None:
     def aggregator(weighting: Weighting) -> Optimized:
-        discounted = Discounted(weighting, polynomial(0.5))
-        return Optimized(Statistics(GradientAggregator(discounted), "average"), SGD(momentum=0.9))
+        discounted = Discounted(weighting, a=0.5)
+        return Optimized(BatchNormStatistics(GradientAggregator(discounted), rule="average"), SGD(momentum=0.9))
 
     def strategy(weighting: Weighting) -> Strategy:
         return Strategy(Buffered(buffer_size=2), aggregator(weighting))

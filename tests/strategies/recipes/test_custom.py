@@ -51,7 +51,7 @@ def test_parts_nest_as_they_do_in_python() -> None:
     )
     weights = "Discounted(ShareOfAll(FedQSWeights(Uniform)))"
     assert composition(strategy) == (
-        f"Compass x LoneReports(Gradient({weights}), Optimized(Model(Capped({weights})), SGD)) x FedQSPolicy"
+        f"Compass x LoneReports(Gradient({weights}), Optimized(Model({weights}), SGD)) x FedQSPolicy"
     )
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fedmtl.errors import ConfigError
 from fedmtl.protocol import GlobalModel
-from strategies.aggregators import GradientAggregator, Statistics
+from strategies.aggregators import BatchNormStatistics, GradientAggregator
 from strategies.core.kinds import Step
 from strategies.core.ledger import Ledger
 from strategies.recipes.catalogue import build_strategy
@@ -40,7 +40,7 @@ def test_the_golden_coefficients(toys) -> None:
     """alpha = 0.9, a = 0.5, p = 1/2: staleness 0 and 1, a client twice among them."""
     ledger = Ledger()
     ledger.met(range(2))
-    rule = Discounted(ShareOfAll(Uniform()), polynomial(0.5), 0.9)
+    rule = Discounted(ShareOfAll(Uniform()), a=0.5, factor=0.9)
     updates = [toys.make_update(1, 1, 2), toys.make_update(1, 2, 3), toys.make_update(0, 2, 3)]
     assert rule.weights(updates, 3, ledger) == pytest.approx((0.318198, 0.45, 0.45), abs=5e-7)
     assert sum(Capped(rule).weights(updates, 3, ledger)) == pytest.approx(1.0)
@@ -91,8 +91,8 @@ def test_shares_are_of_all_clients_or_of_all_examples(toys) -> None:
         ledger.received(update)
     assert ShareOfAll(Uniform()).weights(updates[:1], 0, ledger) == (0.25,)
     # Two clients have not reported and are taken to have 20 examples each.
-    assert ShareOfAll(DataSize(), "examples").weights(updates, 0, ledger) == pytest.approx((10 / 80, 30 / 80))
-    assert ShareOfAll(DataSize(), "examples").weights(updates[1:], 0, ledger) == pytest.approx((30 / 80,))
+    assert ShareOfAll(DataSize(), by="examples").weights(updates, 0, ledger) == pytest.approx((10 / 80, 30 / 80))
+    assert ShareOfAll(DataSize(), by="examples").weights(updates[1:], 0, ledger) == pytest.approx((30 / 80,))
 
 
 @settings(max_examples=20, deadline=None)
@@ -259,8 +259,8 @@ def test_statistics_follow_their_rule(toys, rule, trigger: str, replaced: bool) 
     if trigger == "all":
         updates.append(toys.make_update(1, version=1))
     step = Step(model, updates, {1: older}, trigger, frozenset(), Ledger())
-    inner = GradientAggregator(Discounted(Uniform(), polynomial(0.5), 0.5))
-    vector, weights = Statistics(inner, rule).aggregate(step)
+    inner = GradientAggregator(Discounted(Uniform(), a=0.5, factor=0.5))
+    vector, weights = BatchNormStatistics(inner, rule=rule).aggregate(step)
     plain, same_weights = inner.aggregate(step)
     assert weights == same_weights
     buffers, rest = toys.LAYOUT.buffers, toys.LAYOUT.trainable

@@ -142,7 +142,8 @@ def test_fednova_weighs_little_work_up_and_much_work_down(toys) -> None:
     assert Normalised(Uniform()).weights(golden, 0, Ledger()) == pytest.approx((tau_eff / 5.8, tau_eff / 4))
     prox = [toys.make_update(0, steps=2, learning_rate=0.1), toys.make_update(1, steps=4, learning_rate=0.1)]
     masses = [gradient_mass(2, 0.0, 0.05), gradient_mass(4, 0.0, 0.05)]
-    assert Normalised(Uniform(), 0.5).weights(prox, 0, Ledger()) == pytest.approx([0.5 * 3 / mass for mass in masses])
+    weights = Normalised(Uniform(), mu=0.5).weights(prox, 0, Ledger())
+    assert weights == pytest.approx([0.5 * 3 / mass for mass in masses])
 
 
 @given(st.lists(st.tuples(st.integers(1, 50), st.floats(0, 0.95), st.integers(1, 100)), min_size=1, max_size=8))

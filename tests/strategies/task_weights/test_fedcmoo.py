@@ -17,7 +17,7 @@ LAYOUT = ParameterLayout((), slice(0, 3), (slice(3, 4), slice(4, 5)), slice(5, 5
 
 
 def make(rank: int = 2, rate: float = 0.1, iterations: int = 1) -> FedCMOOWeights:
-    part = FedCMOOWeights(rank, rate, iterations)
+    part = FedCMOOWeights(rank=rank, weight_rate=rate, weight_steps=iterations)
     part.prepare(GlobalModel(0, torch.zeros(5), LAYOUT), 0)
     return part
 

@@ -164,7 +164,7 @@ def test_other_misfits_are_refused() -> None:
         build_task_weights("fedntk-trace", {"extra": "per_task_delta", "smoothing": 0.5})
     with pytest.raises(ConfigError, match="another part: PerTaskDeltas"):
         FedNTKTrace(extra="per_task_delta")
-    for aggregator in (ModelAggregator(Uniform()), Robust("median", Uniform())):
+    for aggregator in (ModelAggregator(Uniform()), Robust(Uniform(), rule="median")):
         with pytest.raises(ConfigError, match=f"{type(aggregator).__name__}: it has no place"):
             Strategy(Buffered(buffer_size=2), Optimized(aggregator, SGD(1.0, 0.5)), task_weights=PerTaskDeltas())
     with pytest.raises(ConfigError, match="exact-updates"):

@@ -14,7 +14,7 @@ from strategies.aggregators import GradientAggregator, ModelAggregator
 from strategies.core.kinds import Step
 from strategies.core.ledger import Ledger
 from strategies.core.part import parts_within
-from strategies.weightings import Agreement, Discounted, KAFLWeights, LocalSteps, Uniform, polynomial
+from strategies.weightings import Agreement, Discounted, KAFLWeights, LocalSteps, Uniform
 from strategies.weightings.agreement import cosine
 from strategies.weightings.kafl import reversed_shares
 
@@ -44,7 +44,7 @@ def test_agreement_is_the_cosine_with_what_the_server_did_since_the_start(toys) 
     updates = [toys.make_update(c, version=1, delta=delta) for c, delta in enumerate(deltas)]
     step = make_step(toys, updates, {1: vector(0.25)})
     raw = [1.0, 0.1, 0.1, math.sqrt(0.5)]
-    assert weights_of(Agreement(0.1), step) == pytest.approx([r / sum(raw) for r in raw])
+    assert weights_of(Agreement(floor=0.1), step) == pytest.approx([r / sum(raw) for r in raw])
 
 
 def test_agreement_without_movement_or_update_is_the_floor(toys) -> None:
@@ -62,7 +62,7 @@ def test_batch_norm_statistics_are_no_direction(toys) -> None:
     update = toys.make_update(0, version=1, delta=vector(0, 0, 0, 0, 0, 0, 0, 0, 7.0))
     other = toys.make_update(1, version=1, delta=vector(1.0, 0, 0, 0, 0, 0, 0, 0, -100.0))
     step = make_step(toys, [update, other], {1: torch.zeros(9)}, w=vector(1.0, 0, 0, 0, 0, 0, 0, 0, 7.0))
-    assert weights_of(Agreement(0.1), step) == pytest.approx([0.1 / 1.1, 1.0 / 1.1])
+    assert weights_of(Agreement(floor=0.1), step) == pytest.approx([0.1 / 1.1, 1.0 / 1.1])
 
 
 def test_a_cosine_is_that_of_tiny_and_huge_vectors_as_well() -> None:
@@ -138,7 +138,7 @@ def test_they_weigh_in_any_aggregator_and_under_a_discount(toys) -> None:
     for aggregator in (GradientAggregator(Agreement()), ModelAggregator(Agreement())):
         assert any(part.needs_bases for part in parts_within(aggregator))
         assert aggregator.aggregate(step)[1] == pytest.approx(p)
-    discounted = GradientAggregator(Discounted(Agreement(), polynomial(0.5)))
+    discounted = GradientAggregator(Discounted(Agreement(), a=0.5))
     assert any(part.needs_bases for part in parts_within(discounted))
     assert discounted.aggregate(step)[1] == pytest.approx([q * 3**-0.5 for q in p])
 
@@ -151,7 +151,7 @@ def test_steps_weigh(toys) -> None:
 def test_discounts_relative_to_the_mean_staleness(toys) -> None:
     """tau = 0 and 6, mean 3: s = 1 and 7^-1/2 over 4^-1/2."""
     updates = [toys.make_update(0, version=6), toys.make_update(1, version=0)]
-    rule = Discounted(Uniform(), polynomial(0.5), relative=True)
+    rule = Discounted(Uniform(), a=0.5, relative=True)
     assert rule.weights(updates, 6, Ledger()) == pytest.approx((1.0, 7**-0.5))
     equally_stale = [toys.make_update(c, version=2) for c in range(4)]
     assert rule.weights(equally_stale, 9, Ledger()) == pytest.approx([0.25] * 4)

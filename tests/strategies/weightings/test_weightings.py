@@ -81,14 +81,14 @@ def test_phi_is_the_share_of_a_buffer_in_the_fleet_unless_given(toys) -> None:
 
 
 def test_the_exponent_can_follow_the_ratio_of_frequencies(toys) -> None:
-    rule, updates, ledger = golden(toys, speed="ratio")
+    rule, updates, ledger = golden(toys, feedback_speed="ratio")
     ratio = min(0.5 / 0.05, 9)  # f_bar over f_1, capped
     expected = 0.25 * (math.e / 2) ** (0.1 - ratio) * (1 + 1.5**2)
     assert rule.unnormalised(updates, (0.25, 0.75), ledger)[0] == pytest.approx(expected)
 
 
 def test_the_similarity_factor_can_be_the_square_of_the_sum(toys) -> None:
-    rule, updates, ledger = golden(toys, similarity="(1+G)^2")
+    rule, updates, ledger = golden(toys, feedback_similarity="(1+G)^2")
     expected = 0.25 * (math.e / 2) ** 0.05 * 2.5**2
     assert rule.unnormalised(updates, (0.25, 0.75), ledger)[0] == pytest.approx(expected)
 
@@ -112,7 +112,7 @@ def test_fedqs_weights_are_not_negative_and_sum_to_one(toys, entries: list, spee
     for update in updates:
         ledger.received(update)
     ledger.applied(updates)
-    weights = FedQSWeights(base, speed=speed, similarity=similarity).weights(updates, 3, ledger)
+    weights = FedQSWeights(base, feedback_speed=speed, feedback_similarity=similarity).weights(updates, 3, ledger)
     assert all(weight >= 0 for weight in weights)
     assert math.fsum(weights) == pytest.approx(1.0, abs=1e-12)
 
@@ -139,5 +139,7 @@ def test_no_exponent_or_slope_raises_a_stale_weight(a: float, b: int, tau: int) 
 
 def test_golden_staleness(toys) -> None:
     assert [hinge(10, 6)(tau) for tau in (6, 7)] == [1.0, 1 / 11]
-    rule = Discounted(Uniform(), polynomial(0.5), 0.9)
+    rule = Discounted(Uniform(), a=0.5, factor=0.9)
     assert rule.weights([toys.make_update(version=2)], 5, Ledger()) == pytest.approx((0.45,))
+    halved = Discounted.by(Uniform(), lambda tau: 0.5**tau, factor=0.9)
+    assert halved.weights([toys.make_update(version=2)], 5, Ledger()) == pytest.approx((0.1125,))

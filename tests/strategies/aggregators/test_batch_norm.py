@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fedmtl.protocol import GlobalModel
-from strategies.aggregators import GradientAggregator, Overwritten, Statistics
+from strategies.aggregators import BatchNormStatistics, GradientAggregator, Overwritten
 from strategies.core.kinds import Step
 from strategies.core.ledger import Ledger
 from strategies.core.part import parts_within
@@ -21,7 +21,7 @@ def make_step(toys) -> Step:
 
 def test_an_average_is_one_of_models_by_the_weights_also_where_updates_are_added(toys) -> None:
     step, inner = make_step(toys), GradientAggregator(DataSize(), server_rate=0.5)
-    vector, weights = Statistics(inner, "average").aggregate(step)
+    vector, weights = BatchNormStatistics(inner, rule="average").aggregate(step)
     plain, same = inner.aggregate(step)
     buffers, rest = toys.LAYOUT.buffers, toys.LAYOUT.trainable
     assert weights == same
@@ -33,7 +33,7 @@ def test_an_average_is_one_of_models_by_the_weights_also_where_updates_are_added
 
 
 def test_kept_statistics_need_no_bases_and_stay(toys) -> None:
-    step, kept = make_step(toys), Statistics(GradientAggregator(Uniform()), "keep_server")
+    step, kept = make_step(toys), BatchNormStatistics(GradientAggregator(Uniform()), rule="keep_server")
     vector, _ = kept.aggregate(step)
     assert not any(part.needs_bases for part in parts_within(kept))
     assert torch.equal(vector[toys.LAYOUT.buffers], step.model.vector[toys.LAYOUT.buffers])
@@ -43,7 +43,7 @@ def test_kept_statistics_need_no_bases_and_stay(toys) -> None:
 @pytest.mark.parametrize("told", [False, True])
 def test_averaged_statistics_are_those_of_the_content_that_is_read(toys, told: bool) -> None:
     step = make_step(toys)
-    overwritten = Overwritten(Statistics(GradientAggregator(Uniform()), "average"))
+    overwritten = Overwritten(BatchNormStatistics(GradientAggregator(Uniform()), rule="average"))
     newer = toys.make_update(1, job=1, version=3)
     for update in (*step.updates, *([newer] if told else [])):
         overwritten.on_outcome_known(update, Ledger())
