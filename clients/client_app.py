@@ -14,7 +14,7 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from clients.policies import adaptation
+from clients.policies import client_half
 from clients.policies.base import ClientState
 from clients.sending import send_compressed
 from clients.trainer import LocalTrainer
@@ -124,7 +124,7 @@ def _train_own(node: Node, order: TrainOrder, context: Context) -> Update:
     """Train as the client that this node is, with the state that is kept here."""
     if order.client != (client := client_of(context)):
         raise ConfigError(f"this node is client {client} and was sent an order for client {order.client}")
-    half = adaptation(order.policy)
+    half = client_half(order.policy)
     state: ClientState = unpack(context.state) if STATE in context.state else {}
     update = node.trainer.train(order, half.observe(order, state))
     half.conclude(order, update, state)

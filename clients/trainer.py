@@ -12,14 +12,13 @@ import torch
 from torch import Tensor
 
 from clients.descent import Descent, views_of
-from clients.policies import adaptation
-from clients.policies.base import ClassAccuracy, Observed, Plan
+from clients.policies import client_half
+from clients.policies.base import Choice, ClassAccuracy, Observed, Plan
 from clients.policies.step_rule import Compute, Workbench
 from fedmtl.balancing import build_balancer
 from fedmtl.balancing.base import Balancer, StepGradients
 from fedmtl.balancing.network import TaskNetwork
 from fedmtl.data.federated import FederatedData
-from fedmtl.data.holdout import first_of_each_class
 from fedmtl.hardware import usable_device
 from fedmtl.models.multitask import MultiTaskModel, judging
 from fedmtl.parameters import ParameterLayout
@@ -67,7 +66,7 @@ class LocalTrainer:
         order
             The order.
         observed
-            What the client observed on receiving it (see :class:`clients.policies.base.Adaptation`).
+            What the client observed on receiving it (see :class:`clients.policies.base.ClientHalf`).
 
         Returns
         -------
@@ -77,14 +76,14 @@ class LocalTrainer:
         client = order.client
         tasks = self._data.tasks_of(client)
         base = order.base.vector.to(self.device)
-        half, observed = adaptation(order.policy), observed or {}
+        half, observed = client_half(order.policy), observed or {}
         plan = half.plan(order, observed, functools.partial(self._class_accuracy, client, base))
         self._vector.copy_(base if plan.start is None else plan.start)
         shard = self._data.shards[client]
         steps = local_steps(order, len(shard))
         trace = self._descend(order, plan, tasks, shard, base, steps)
         losses = _means(trace.losses)
-        factors = (1.0,) * len(tasks) if order.task_weights is None else tuple(order.task_weights[t] for t in tasks)
+        factors = (1.0,) * len(tasks) if order.task_factors is None else tuple(order.task_factors[t] for t in tasks)
         update = Update(
             client=client,
             job=order.job,
@@ -94,18 +93,16 @@ class LocalTrainer:
             steps=steps,
             tasks=tasks,
             task_losses=losses,
-            task_weights=_means(trace.weights) or factors,
+            mean_task_weights=_means(trace.weights) or factors,
             task_traces=_means(trace.statistics),
             task_sketches=torch.stack(trace.sketches).mean(0).cpu() if trace.sketches else None,
             learning_rate=plan.settings.learning_rate,
             momentum=plan.settings.momentum,
-            client_type=plan.client_type,
-            similarity=plan.similarity,
-            feedback=plan.feedback,
+            terms=plan.terms,
             failure=None if all(map(math.isfinite, losses)) else self._failure(tasks, trace.losses),
         )
         if update.failure is None and (report := half.report(order, observed, plan, update, trace.losses)) is not None:
-            update.terms, update.vectors = report.terms, report.vectors
+            update.terms, update.vectors = {**plan.terms, **report.terms}, report.vectors
         return update
 
     def _descend(
@@ -121,18 +118,18 @@ class LocalTrainer:
             cut(base) if plan.settings.proximal else None,
             None if plan.correction is None else cut(plan.correction.to(self.device)),
         )
-        factors = None if order.task_weights is None else [order.task_weights[task] for task in tasks]
+        factors = None if order.task_factors is None else [order.task_factors[task] for task in tasks]
         trace = _Trace([], [], [], [])
 
         def gradients(inputs: Tensor, targets: Sequence[Tensor]) -> StepGradients:
             return balancer.gradients(network, inputs, targets, factors)
 
         step_of: Compute = gradients
-        if (technique := plan.technique) is not None:
+        if (rule := plan.step_rule) is not None:
             bench = self._workbench(network, tasks, shard, factors)
-            if (chosen := technique.start(bench)) is not None:
+            if (chosen := rule.start(bench)) is not None:
                 shard = shard[chosen.cpu()]
-            step_of = functools.partial(technique.gradients, gradients, network)
+            step_of = functools.partial(rule.gradients, gradients, network)
         if type(balancer).prepare is not Balancer.prepare:
             balancer.prepare(network, *self._examples(tasks, shard))
         for inputs, targets in self._minibatches(order, tasks, shard, steps):
@@ -145,8 +142,8 @@ class LocalTrainer:
                 trace.statistics.append(step.statistics)
             if step.sketches is not None:
                 trace.sketches.append(step.sketches)
-        if technique is not None:
-            technique.finish(bench)
+        if rule is not None:
+            rule.finish(bench)
         return trace
 
     def _workbench(
@@ -216,14 +213,14 @@ class LocalTrainer:
                     return f"loss of task {self._data.tasks[task].name!r} is {loss} in step {step}"
         return "losses are finite, but too large for their mean"
 
-    def _class_accuracy(self, client: int, base: Tensor, trained: int = 0) -> ClassAccuracy:
+    def _class_accuracy(self, client: int, base: Tensor, chosen: Choice | None = None) -> ClassAccuracy:
         """The received model's accuracy for the first task with classes (:class:`clients.policies.base.Probe`)."""
-        index = (self._data.shards if trained else self._data.validation)[client].to(self.device)
+        index = (self._data.shards if chosen else self._data.validation)[client].to(self.device)
         task = next((t for t in self._data.tasks_of(client) if self._data.tasks[t].kind != "regression"), None)
         if task is None or len(index) == 0:
             return ClassAccuracy((), ())
-        if trained:
-            index = index[first_of_each_class(self._train.targets[task][index], trained)]
+        if chosen:
+            index = index[chosen(self._train.targets[task][index])]
         self._vector.copy_(base)
         with judging(self._model):
             head = self._model.heads[self._data.tasks[task].name]

@@ -5,25 +5,27 @@ name, looked up in one table, and options. The options of a component are the ke
 each annotated with what it means and its range, so that the signature is the only place that says so::
 
     def dirichlet(labels, clients, seed, *, alpha: Annotated[float, Param("concentration", gt=0)] = 0.3): ...
+
+A builder that composes others takes their options as its own without naming them again::
+
+    def fedbuff(task_weights=None, *, server_rate: ServerRate = 1.0, **buffer: Annotated[Any, OptionsOf(Buffered)]): ...
 """
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 import json
-import re
 import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from fedmtl.config_errors import by_key, did_you_mean, explain
 from fedmtl.errors import ConfigError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
-    from pydantic_core import ErrorDetails
 
 
 Part = TypeVar("Part")
@@ -96,19 +98,69 @@ def _in_words(annotation: Any) -> str:
     return _WORDS.get(annotation, str(getattr(annotation, "__name__", annotation)))
 
 
+class OptionsOf:
+    """Annotates ``**options`` of a builder that takes the options of other builders as its own.
+
+    An option that the builder states itself, because its default differs, say, is not taken from them.
+
+    Parameters
+    ----------
+    builders
+        The other builders.
+    """
+
+    def __init__(self, *builders: Callable[..., Any]) -> None:
+        self.builders = builders
+
+
 @functools.cache
 def options_of(build: Callable[..., Any]) -> tuple[Option, ...]:
-    """The options of a component: the keyword-only parameters of its builder."""
+    """The options of a component: the keyword-only parameters of its builder, and those of the builders it composes.
+
+    Raises
+    ------
+    TypeError
+        If two of the composed builders have an option of one name that differs: the composing one must then state it.
+    """
     target = build.__init__ if inspect.isclass(build) else build
     hints = get_type_hints(target, include_extras=True)
-    options = []
+    options: dict[str, Option] = {}
     for parameter in inspect.signature(build).parameters.values():
-        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
-            continue
-        annotation = hints[parameter.name]
-        param = next((m for m in getattr(annotation, "__metadata__", ()) if isinstance(m, Param)), Param(""))
-        options.append(Option(parameter.name, annotation, parameter.default, param))
-    return tuple(options)
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            annotation = hints[parameter.name]
+            options[parameter.name] = Option(
+                parameter.name, annotation, parameter.default, _metadata(annotation, Param) or Param("")
+            )
+        elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            composed = _metadata(hints.get(parameter.name), OptionsOf)
+            taken = [option for inner in (composed.builders if composed else ()) for option in options_of(inner)]
+            stated = set(options)
+            for option in taken:
+                if option.name not in stated and options.setdefault(option.name, option) != option:
+                    raise TypeError(f"{build.__name__} composes two options {option.name!r}: it must state its own")
+    return tuple(options.values())
+
+
+_Metadata = TypeVar("_Metadata")
+
+
+def _metadata(annotation: Any, kind: type[_Metadata]) -> _Metadata | None:
+    return next((m for m in getattr(annotation, "__metadata__", ()) if isinstance(m, kind)), None)
+
+
+def by_builder(options: Mapping[str, Any], *builders: Callable[..., Any]) -> list[dict[str, Any]]:
+    """Options that were given together, for each of these builders those that are its own.
+
+    Raises
+    ------
+    TypeError
+        If an option is none of any.
+    """
+    own = [{option.name for option in options_of(build)} for build in builders]
+    if strangers := sorted(options.keys() - set().union(*own)):
+        names = ", ".join(build.__name__ for build in builders)
+        raise TypeError(f"{strangers[0]!r} is an option of none of {names}")
+    return [{name: value for name, value in options.items() if name in names} for names in own]
 
 
 def summary_of(build: Callable[..., Any]) -> str:
@@ -187,72 +239,3 @@ def create(
             hint = f"{did_you_mean(key, known)}; known: {', '.join(known) or 'none'}"
             raise ConfigError(f"{section}.{key} is not a key of {name!r}{hint}")
     return build(*arguments, **options)
-
-
-Path = tuple[Any, ...]
-
-
-def by_key(faults: Iterable[ErrorDetails], key: Callable[[Path], Path]) -> dict[Path, list[ErrorDetails]]:
-    """Faults that pydantic found, grouped by the key of the configuration that they are about.
-
-    Pydantic's own path leads further, into lists and into every alternative of a union.
-    """
-    groups: dict[Path, list[ErrorDetails]] = {}
-    for fault in faults:
-        groups.setdefault(key(fault["loc"]), []).append(fault)
-    return groups
-
-
-def explain(key: str, faults: Sequence[ErrorDetails], known: Iterable[str], owner: str = "", meaning: str = "") -> str:
-    """What is wrong with a key, in one line: the value, what is allowed, the nearest valid key or value.
-
-    Parameters
-    ----------
-    key
-        The key as the user writes it, with its section.
-    faults
-        What pydantic found there; several if the value fits none of several types.
-    known
-        The keys that may stand in this place.
-    owner, meaning
-        Whose key it is, as in ``" of 'dirichlet'"``, and what it means.
-    """
-    fault = faults[0]
-    if fault["type"] == "extra_forbidden":
-        known = list(known)
-        hint = did_you_mean(key.rpartition(".")[2], known)
-        return f"{key} is not a key{owner}{hint}; known: {', '.join(known) or 'none'}"
-    if fault["type"] == "missing":
-        return f"{key} is missing" + (f" ({meaning})" if meaning else "")
-    if fault["type"] in ("model_type", "model_attributes_type", "dict_type"):
-        return f"{key} = {fault['input']!r}: is a section, so write [{key}] and its keys below"
-    expected = " or ".join(dict.fromkeys(_expected(one) for one in faults))
-    choices = [
-        choice for one in faults for choice in re.findall(r"'([^']*)'", str(one.get("ctx", {}).get("expected", "")))
-    ]
-    hint = did_you_mean(fault["input"], choices) if isinstance(fault["input"], str) else ""
-    return f"{key} = {fault['input']!r}: should be {expected}{hint}" + (f" ({meaning})" if meaning else "")
-
-
-_PLAIN = {
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "finite_number": "a finite number",
-    "string_type": "text",
-    "bool_type": "true or false",
-    "list_type": 'a list, such as ["a", "b"]',
-    "tuple_type": "a list, such as [1, 2]",
-    "none_required": "left out",
-}
-
-
-def _expected(fault: ErrorDetails) -> str:
-    message = fault["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    return _PLAIN.get(fault["type"], message)
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A hint at the nearest known name, or nothing."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f" (did you mean {near[0]!r}?)" if near else ""

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from fedmtl.components import by_key, explain
+from fedmtl.config_errors import by_key, explain
 from fedmtl.errors import ConfigError
 
 DEFAULT_VERSIONS = 400

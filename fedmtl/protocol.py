@@ -42,14 +42,14 @@ class TrainOrder:
     Attributes
     ----------
     client, job
-        Whom, and the client's how-manieth job it is; together the key of the job.
+        Whom, and the number of the client's job, counted from 0; together the key of the job.
     base
         The model to start from.
     steps
         Local steps to run, or None for ``settings.epochs`` passes over the shard.
     settings
         How to train.
-    task_weights
+    task_factors
         A factor per task for the shared gradient (in the order of the layout's heads), or None for ones.
     balancing
         How the client balances its tasks within a step.
@@ -72,7 +72,7 @@ class TrainOrder:
     base: GlobalModel
     steps: int | None
     settings: TrainSettings
-    task_weights: tuple[float, ...] | None
+    task_factors: tuple[float, ...] | None
     balancing: Balancing
     policy: str
     terms: Mapping[str, float]
@@ -104,18 +104,18 @@ class Update:
         Local steps that really ran; 0 only where short batches are dropped.
     tasks
         Indices of the tasks that the client owns.
-    task_losses, task_weights, task_traces
+    task_losses, mean_task_weights, task_traces
         For each owned task: mean training loss over the job's steps, mean weight that the balancer gave it, and mean
         NTK statistic (empty where the balancer measures none).
     task_sketches
         For each owned task a sketch of its mean gradient at the model that was sent (:mod:`fedmtl.balancing.sketch`),
         shape [tasks, m], float32 on the CPU; None where the balancer makes none.
-    learning_rate, momentum, client_type, similarity, feedback
-        What the client's half of the policy chose and measured.
+    learning_rate, momentum
+        What the client's half of the policy chose.
     failure
         Why the training failed (a loss was not finite, say), or None; a failed update is rejected.
     terms, vectors
-        Further scalars and flat vectors that the policy's client half sends up.
+        Further scalars and flat vectors that the policy's client half sends up; what it has not measured is absent.
     dispatched_at, arrived_at
         When the order was sent and the update received, seconds of the fleet's clock.
     bytes_up, bytes_down
@@ -132,14 +132,11 @@ class Update:
     steps: int
     tasks: tuple[int, ...] = (0,)
     task_losses: tuple[float, ...] = ()
-    task_weights: tuple[float, ...] = ()
+    mean_task_weights: tuple[float, ...] = ()
     task_traces: tuple[float, ...] = ()
     task_sketches: Tensor | None = None
     learning_rate: float = 0.0
     momentum: float = 0.0
-    client_type: str = ""
-    similarity: float | None = None
-    feedback: bool = False
     failure: str | None = None
     terms: Mapping[str, float] = field(default_factory=dict)
     vectors: Mapping[str, Tensor] = field(default_factory=dict)

@@ -9,7 +9,6 @@ many small differences more.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Literal
 
 import torch
@@ -51,39 +50,6 @@ def dissimilarity(a: Tensor, b: Tensor, name: SimilarityName = "angle") -> float
     if name == "angle":
         return math.degrees(math.acos(cosine))
     return 1.0 - cosine if name == "cosine" else math.sqrt(2.0 - 2.0 * cosine)
-
-
-def tensor_angles(a: Tensor, b: Tensor, tensors: Iterable[slice]) -> float | None:
-    """The mean angle over a model's tensors, in degrees, as the code of FedQS's authors takes it; for its study.
-
-    Faults that it has on purpose: each tensor is first shifted so that its least entry is 0 (a constant one is taken
-    for ones), which turns opposite directions into similar ones; a bias counts as much as a large matrix; and a tensor
-    is left out if a single entry of it is 0. Only the cosine is kept from exceeding 1, which theirs is not.
-
-    Parameters
-    ----------
-    a, b
-        Flat vectors of the same shape, [P].
-    tensors
-        The places of the tensors in them.
-
-    Returns
-    -------
-    float or None
-        The measure; None if no tensor is left.
-    """
-    angles = [
-        angle
-        for part in tensors
-        if bool(a[part].all()) and bool(b[part].all())
-        if (angle := dissimilarity(_above_least(a[part]), _above_least(b[part]), "angle")) is not None
-    ]
-    return math.fsum(angles) / len(angles) if angles else None
-
-
-def _above_least(v: Tensor) -> Tensor:
-    shifted = v - v.min()
-    return shifted if bool(shifted.any()) else torch.ones_like(v)
 
 
 def _usable(*lengths: float) -> bool:

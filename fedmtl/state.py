@@ -58,7 +58,7 @@ def order_state(order: TrainOrder) -> dict[str, Any]:
         "base": order.base.vector,
         "steps": order.steps,
         "settings": dataclasses.asdict(order.settings),
-        "task_weights": order.task_weights,
+        "task_factors": order.task_factors,
         "balancing": {"name": order.balancing.name, "options": dict(order.balancing.options)},
         "policy": order.policy,
         "terms": dict(order.terms),
@@ -72,14 +72,14 @@ def order_state(order: TrainOrder) -> dict[str, Any]:
 
 def order_from_state(state: Mapping[str, Any], layout: ParameterLayout) -> TrainOrder:
     """The order that `order_state` described."""
-    weights = state["task_weights"]
+    factors = state["task_factors"]
     return TrainOrder(
         client=state["client"],
         job=state["job"],
         base=GlobalModel(state["version"], state["base"], layout),
         steps=state["steps"],
         settings=TrainSettings(**state["settings"]),
-        task_weights=None if weights is None else tuple(weights),
+        task_factors=None if factors is None else tuple(factors),
         balancing=Balancing(state["balancing"]["name"], state["balancing"]["options"]),
         policy=state["policy"],
         terms=state["terms"],
@@ -99,6 +99,6 @@ def update_state(update: Update) -> dict[str, Any]:
 def update_from_state(state: Mapping[str, Any]) -> Update:
     """The update that `update_state` described."""
     values = dict(state)
-    for name in ("tasks", "task_losses", "task_weights", "task_traces"):
+    for name in ("tasks", "task_losses", "mean_task_weights", "task_traces"):
         values[name] = tuple(values[name])
     return Update(**values)

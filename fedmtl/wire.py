@@ -156,15 +156,12 @@ def _check_fields(state: dict[str, Any]) -> None:
     for name in ("client", "job", "base_version", "examples", "steps"):
         if type(state[name]) is not int or not 0 <= state[name] < 2**53:
             raise WireError(f"{name} is {_shown(state[name])}, expected an integer")
-    for name in ("learning_rate", "momentum", "similarity"):
-        if not _is_number(state[name]) and not (name == "similarity" and state[name] is None):
+    for name in ("learning_rate", "momentum"):
+        if not _is_number(state[name]):
             raise WireError(f"{name} is {_shown(state[name])}, expected a number")
-    for name in ("client_type", "failure"):
-        value = state[name]
-        if not (isinstance(value, str) and len(value) <= _LONGEST_TEXT) and not (name == "failure" and value is None):
-            raise WireError(f"{name} is {_shown(value)}, expected a text of at most {_LONGEST_TEXT} characters")
-    if type(state["feedback"]) is not bool:
-        raise WireError(f"feedback is {_shown(state['feedback'])}, expected true or false")
+    failure = state["failure"]
+    if failure is not None and not (isinstance(failure, str) and len(failure) <= _LONGEST_TEXT):
+        raise WireError(f"failure is {_shown(failure)}, expected a text of at most {_LONGEST_TEXT} characters")
     if not isinstance(state["delta"], Tensor):
         raise WireError(f"delta is {_shown(state['delta'])}, expected a vector")
     for name in ("terms", "vectors"):
@@ -180,7 +177,7 @@ def _check_tasks(state: dict[str, Any], tasks: int) -> None:
         raise WireError(f"tasks is {_shown(owned)}, expected indices below {tasks}")
     if not owned or len(set(owned)) != len(owned):
         raise WireError(f"tasks is {_shown(owned)}, expected at least one, each once")
-    for name in ("task_losses", "task_weights", "task_traces"):
+    for name in ("task_losses", "mean_task_weights", "task_traces"):
         values = state[name]
         if not isinstance(values, list) or len(values) not in (0, len(owned)) or not all(map(_is_number, values)):
             raise WireError(f"{name} is {_shown(values)}, expected {len(owned)} numbers or none")
@@ -192,7 +189,7 @@ def _check_tasks(state: dict[str, Any], tasks: int) -> None:
 
 
 def _check_finite(state: dict[str, Any]) -> None:
-    for name in ("task_losses", "task_weights", "task_traces"):
+    for name in ("task_losses", "mean_task_weights", "task_traces"):
         if not all(map(math.isfinite, state[name])):
             raise WireError(f"{name} is not finite")
     if not all(map(math.isfinite, state["terms"].values())):

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from clients.policies import adaptation
+from clients.policies import client_half
 from clients.policies.base import ClientState
 from clients.sending import send_compressed
 from clients.trainer import local_steps
@@ -101,7 +101,7 @@ class SimulatedFleet(Fleet):
         client, job = order.client, order.job
         steps = local_steps(order, self._data.shards.size(client))
         down, up = self._traffic(order)
-        half = adaptation(order.policy)
+        half = client_half(order.policy)
         times = len(self._data.tasks_of(client)) if half.apart else 1
         # A client that drops its only batch is busy all the same: orders that took no time would never let it pass.
         work = times * half.work(order, max(steps, 1), self._data.shards.size(client))
@@ -130,7 +130,7 @@ class SimulatedFleet(Fleet):
         update.dispatched_at, update.arrived_at = sent.at, self._now
         update.bytes_down, update.bytes_up = sent.down, sent.up
         state = self._states.setdefault(key.client, {})
-        adaptation(order.policy).conclude(order, update, state)
+        client_half(order.policy).conclude(order, update, state)
         entries = send_compressed(order, update, state)
         if not state:
             del self._states[key.client]
@@ -143,11 +143,11 @@ class SimulatedFleet(Fleet):
         """Bytes down and up: 4 per float, the model restricted to the client's tasks, 4 for the version."""
         tasks = self._data.tasks_of(order.client)
         model = 4 * self._layout.size_for(tasks)
-        weights = 0 if order.task_weights is None else len(tasks)
+        weights = 0 if order.task_factors is None else len(tasks)
         vectors = sum(vector.numel() for vector in order.vectors.values())
         received, sent = order.transfers
         down = received * model + 4 + 4 * (len(order.terms) + weights + vectors)
-        half = adaptation(order.policy)
+        half = client_half(order.policy)
         extra = half.extra_bytes_up(order) + half.task_bytes_up(order, len(tasks))
         if order.compression is not None:
             model = 4 * compressor_of(order.compression).most_entries(self._layout)

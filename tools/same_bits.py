@@ -45,6 +45,7 @@ _FORMAT = 1
 _PATIENCE = 180
 """Seconds that a process has for an answer; it gives a run up before."""
 
+CONFIGURATION = "experiment.toml:"
 _SHOWN = 6
 
 _SITE = """import sys
@@ -79,16 +80,20 @@ def main() -> None:
         before[name] = record
         if new:
             say(f"before {len(before)}/{len(names)}  {name}: {spent(record)}")
-    different = []
+    different, strange = [], set[tuple[str, str]]()
     for name, record, _ in digests(given.after, names, given.jobs, fresh=given.fresh):
         after[name] = record
         found = differences(before[name], record, given.ignore)
         say(f"after {len(after)}/{len(names)}  {name}: {spent(record)}: {listed(found) or 'same'}")
+        strange |= strange_keys(before[name], record)
         if found:
             different.append(name)
     for side, records in (("before", before), ("after", after)):
         for name, message in remarks(records):
             say(f"ATTENTION, {side}: {name}: {message}")
+    for side in ("before", "after"):
+        if keys := sorted(key for key, only in strange if only == side):
+            say(f"configuration keys only {side}: {', '.join(keys)}")
     some = f"DIFFERENT: {len(different)} of {len(names)} runs: {', '.join(different)}"
     say(some if different else f"same: {len(names)} runs")
     sys.exit(bool(different))
@@ -130,12 +135,25 @@ def differences(before: Record, after: Record, ignored: Iterable[str] = ()) -> l
         old, new = before["parts"].get(part), after["parts"].get(part)
         if old == new or any(fnmatch.fnmatch(part, pattern) for pattern in ignored):
             continue
+        if part.startswith(CONFIGURATION) and None in (old, new):
+            continue  # a key that only one of the two knows is no result; `strange_keys` lists it
         file = part.partition(":")[0]
         pairs = enumerate(zip(before["rows"].get(file, ()), after["rows"].get(file, ()), strict=False))
         row = next((number for number, (a, b) in pairs if a != b), None)
         where = " (only after)" if old is None else " (only before)" if new is None else ""
         found.append(part + (where or ("" if row is None else f" (table differs from row {row})")))
     return found
+
+
+def strange_keys(before: Record, after: Record) -> set[tuple[str, str]]:
+    """Configuration keys that a run has at one commit alone, each with ``"before"`` or ``"after"``."""
+    keys = [
+        {part.removeprefix(CONFIGURATION) for part in record.get("parts", ()) if part.startswith(CONFIGURATION)}
+        for record in (before, after)
+    ]
+    if not all(keys):
+        return set()
+    return {(key, "before") for key in keys[0] - keys[1]} | {(key, "after") for key in keys[1] - keys[0]}
 
 
 def remarks(records: Mapping[str, Record]) -> Iterator[tuple[str, str]]:

@@ -1,6 +1,6 @@
-"""The client's half of a policy.
+"""The client's half of a policy: what all halves have in common.
 
-It has four moments. `observe` and `conclude` run where the client's own state lives: on the node in a deployment,
+A half has four moments. `observe` and `conclude` run where the client's own state lives: on the node in a deployment,
 beside the event heap in a simulation. `plan` and `report` run where the training does, which may be another process:
 before it and after it, they see only the order, what `observe` returned, and what the training made.
 """
@@ -8,13 +8,13 @@ before it and after it, they see only the order, what `observe` returned, and wh
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from torch import Tensor
 
-from clients.policies.step_rule import Technique
+from clients.policies.step_rule import StepRule
 from fedmtl.protocol import TrainOrder, TrainSettings, Update
 
 ClientState = dict[str, float | Tensor]
@@ -26,17 +26,17 @@ Observed = Mapping[str, float | Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a client will do a job, and what it tells the server about that.
+    """How a client will do a job, and what it says of that to the server.
 
     Attributes
     ----------
     settings
         How to train.
-    client_type, feedback, similarity
-        For the update.
+    terms
+        What is known before the training and goes up with the update, for :attr:`Update.terms`.
     correction
         A constant flat vector that is added to every step's gradient, shape [P], or None.
-    technique
+    step_rule
         What the client does otherwise than plain descent, or None.
     start
         The vector to start from in place of the order's, shape [P], or None; the update's delta is still taken
@@ -44,22 +44,20 @@ class Plan:
     """
 
     settings: TrainSettings
-    client_type: str = ""
-    feedback: bool = False
-    similarity: float | None = None
+    terms: Mapping[str, float] = field(default_factory=dict)
     correction: Tensor | None = None
-    technique: Technique | None = None
+    step_rule: StepRule | None = None
     start: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Report:
-    """What a client sends up with its update, for :attr:`Update.terms` and :attr:`Update.vectors`.
+    """What a client sends up after the training, for :attr:`Update.terms` and :attr:`Update.vectors`.
 
     Attributes
     ----------
     terms
-        Scalars.
+        Scalars, beside the plan's.
     vectors
         Flat vectors, on the CPU.
     """
@@ -82,15 +80,19 @@ class ClassAccuracy:
     examples: tuple[int, ...]
 
 
+Choice = Callable[[Tensor], Tensor]
+"""Chooses among examples by their labels, shape [n]; returns bool, shape [n]."""
+
+
 class Probe(Protocol):
     """Evaluates the received model when called (only then)."""
 
-    def __call__(self, trained: int = 0) -> ClassAccuracy:
-        """Accuracy on the client's held-out examples, or on the first so many of each class that it trains on."""
+    def __call__(self, chosen: Choice | None = None) -> ClassAccuracy:
+        """Accuracy on the client's held-out examples, or on those chosen among the ones that it trains on."""
         ...
 
 
-class Adaptation(ABC):
+class ClientHalf(ABC):
     """The client's half of a policy; it keeps no state of its own.
 
     Attributes

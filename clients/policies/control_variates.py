@@ -1,13 +1,13 @@
 """The client's half of methods that correct each step by control variates (SCAFFOLD, FedAC).
 
-Client i keeps a variate c_i, an estimate of its own gradient, which starts at 0; the server sends its own, c, as the
-order's vector ``variate`` (absent: 0). With tau_i local steps of size eta, from w to y:
+Client i keeps a variate c_i, an estimate of its own gradient, which starts at 0; the server's own is c. With tau_i
+local steps of size eta, from w to y:
 
     y <- y - eta (g_i(y) + c - c_i)                  each step
     c_i+ = c_i - c + (w - y) / (tau_i eta)           after the job
 
-What goes up besides the update is the vector ``variate_change``, ``c_i+ - c_i``, shape [P]. It is 0 in the heads of
-tasks that the client does not own and in batch-norm statistics: no gradient was taken there.
+Down: c, as the vector ``variate``; absent for 0. Up: ``c_i+ - c_i``, as the vector ``variate_change``, shape [P]. It is
+0 in the heads of tasks that the client does not own and in batch-norm statistics: no gradient was taken there.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from clients.policies.base import Adaptation, ClientState, Observed, Plan, Probe, Report
+from clients.policies.base import ClientHalf, ClientState, Observed, Plan, Probe, Report
 from fedmtl.protocol import TrainOrder, Update
 
 
-class ControlVariatesAdaptation(Adaptation):
+class ControlVariatesHalf(ClientHalf):
     """Corrects the client's steps by ``c - c_i``. The client keeps c_i, a vector."""
 
     def observe(self, order: TrainOrder, state: ClientState) -> Observed:

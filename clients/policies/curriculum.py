@@ -1,28 +1,38 @@
-"""The client's half of curricula: it trains on a share of its examples (:mod:`clients.techniques.curriculum`).
+"""The client's half of curricula: it trains on some of its examples first.
 
-The term ``share`` says on how many, the constant ``order`` on which.
+"When Do Curricula Work in Federated Learning?" (arXiv 2212.12712). A client sorts its n examples by a score, the loss
+under the model that it was sent, and trains on the first
+
+    m = max(min(n, batch size), ceil(share n))
+
+of them; the server opens the pool by raising the share to 1. Once it is open, nothing is scored or sorted.
+
+Down: the term ``share`` and the constant ``order``, which says what examples come first. Up: nothing beside the update.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Literal
 
-from clients.policies.base import Adaptation, Observed, Plan, Probe
-from clients.techniques import Curriculum
-from clients.techniques.curriculum import pool_size
+import torch
+from torch import Tensor
+
+from clients.policies.base import ClientHalf, Observed, Plan, Probe
+from clients.policies.step_rule import StepRule, Workbench
 from fedmtl.protocol import TrainOrder
 
+OrderName = Literal["easy_first", "hard_first", "random"]
 
-class CurriculumAdaptation(Adaptation):
+
+class CurriculumHalf(ClientHalf):
     """Scores the examples, and trains as many steps as ever on the pool."""
 
     def plan(self, order: TrainOrder, observed: Observed, probe: Probe) -> Plan:
         """The order's settings, on the pool."""
         # The batches' stream must not be the pool's as well.
-        technique = Curriculum(
-            order.terms["share"], order.constants["order"], order.settings.batch_size, order.seed ^ 2
-        )
-        return Plan(order.settings, technique=technique)
+        pool = Curriculum(order.terms["share"], order.constants["order"], order.settings.batch_size, order.seed ^ 2)
+        return Plan(order.settings, step_rule=pool)
 
     def work(self, order: TrainOrder, steps: int, examples: int) -> float:
         """To score an example is to go forward, a third of a step's work, once."""
@@ -30,3 +40,40 @@ class CurriculumAdaptation(Adaptation):
         if not scored or pool_size(examples, order.terms["share"], order.settings.batch_size) == examples:
             return steps
         return steps + math.ceil(examples / order.settings.batch_size) / 3
+
+
+class Curriculum(StepRule):
+    """Trains on a share of the examples.
+
+    Parameters
+    ----------
+    share
+        Of the examples, in (0, 1].
+    order
+        Which come first: those with the smallest loss, those with the largest, or any (the control).
+    least
+        Examples that the pool has at least, if the client has so many.
+    seed
+        Of the random order.
+    """
+
+    def __init__(self, share: float, order: OrderName, least: int, seed: int) -> None:
+        self.share = share
+        self.order = order
+        self.least = least
+        self.seed = seed
+
+    def start(self, bench: Workbench) -> Tensor | None:
+        """The positions of the pool."""
+        n = len(bench.features)
+        m = pool_size(n, self.share, self.least)
+        if m == n:
+            return None
+        if self.order == "random":
+            return torch.randperm(n, generator=torch.Generator().manual_seed(self.seed))[:m]
+        return torch.argsort(bench.losses(), descending=self.order == "hard_first", stable=True)[:m]
+
+
+def pool_size(n: int, share: float, least: int) -> int:
+    """m, at most n."""
+    return min(n, max(least, math.ceil(share * n)))

@@ -22,6 +22,9 @@ its bounds when it changes.
 A client stays untyped, with its own eta, the run's momentum and bit 0, in its first job and until f, f_bar, s and
 s_bar are all known and, but for s, not zero.
 
+Down: see :mod:`strategies.policies.fedqs`. Up: the terms ``similarity``, which is s, ``client_type``
+(:mod:`fedmtl.client_types`) and ``feedback``, which is 1; each is absent where there is no s, no type or no bit.
+
 Differences from the authors' code, which options of :func:`strategies.recipes.fedqs.fedqs` undo: L_g really is a
 difference of models, s is one value over the whole vector of parameters (batch-norm statistics left out), and held-out
 examples are never trained on. What is not finite counts as unknown. Their code compares angles; for a cosine the
@@ -32,17 +35,18 @@ dissimilarities.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 
 from torch import Tensor
 
-from clients.policies.base import Adaptation, ClassAccuracy, ClientState, Observed, Plan, Probe
+from clients.policies.base import ClassAccuracy, ClientHalf, ClientState, Observed, Plan, Probe
+from clients.policies.reference_faults import measured_by_tensors, probe_for
+from fedmtl.client_types import TYPE_NUMBERS
 from fedmtl.protocol import TrainOrder, Update
-from fedmtl.similarity import dissimilarity, tensor_angles
+from fedmtl.similarity import dissimilarity
 
 
-class FedQSAdaptation(Adaptation):
+class FedQSHalf(ClientHalf):
     """Types the client and adapts its training.
 
     The client keeps its learning rate, and, from an upload to its next order, that update (and where it forms L_g
@@ -65,30 +69,24 @@ class FedQSAdaptation(Adaptation):
         return observed
 
     def plan(self, order: TrainOrder, observed: Observed, probe: Probe) -> Plan:
-        """Type, learning rate, momentum and feedback bit."""
+        """Learning rate and momentum; type, feedback bit and s as terms."""
         terms = {**order.constants, **order.terms}
         eta = float(observed.get("learning_rate", order.settings.learning_rate))
         similarity = observed.get("similarity")
         if similarity is None:
             return Plan(dataclasses.replace(order.settings, learning_rate=eta))
         s = float(similarity)
-        if trained := order.constants.get("judged_on"):
-            probe = functools.partial(probe, trained)
-        client_type = client_type_of(terms, s, probe)
+        client_type = client_type_of(terms, s, probe_for(order, probe))
         momentum = order.settings.momentum
         if client_type:
             eta = adapted_rate(terms, eta, client_type)
             if terms["adapt_momentum"]:
                 momentum = adapted_momentum(terms, s, client_type)
-        return Plan(
-            dataclasses.replace(order.settings, learning_rate=eta, momentum=momentum),
-            client_type=client_type,
-            feedback=client_type in ("FBC", "SBC-2"),
-            similarity=s,
-        )
+        settings = dataclasses.replace(order.settings, learning_rate=eta, momentum=momentum)
+        return Plan(settings, _said(client_type, s))
 
     def extra_bytes_up(self, order: TrainOrder) -> int:
-        """The similarity, a float, and the feedback bit, a byte."""
+        """The similarity, a float, and the feedback bit, a byte; the type is for the records, and not counted."""
         return 5
 
     def conclude(self, order: TrainOrder, update: Update, state: ClientState) -> None:
@@ -100,12 +98,20 @@ class FedQSAdaptation(Adaptation):
                 state["received"] = order.base.vector
 
 
+def _said(client_type: str, s: float) -> dict[str, float]:
+    terms = {"similarity": s}
+    if client_type:
+        terms["client_type"] = TYPE_NUMBERS[client_type]
+    if client_type in ("FBC", "SBC-2"):
+        terms["feedback"] = 1.0
+    return terms
+
+
 def measured(order: TrainOrder, global_step: Tensor, last: Tensor) -> float | None:
     """The measure s of these two, of shape [P] each; None where it is not defined."""
     layout, name = order.base.layout, order.constants["similarity"]
     if name == "ref_tensors":
-        ends = [entry for entry in layout.entries if entry.stop <= layout.trainable.stop]
-        return tensor_angles(global_step, last, [slice(entry.start, entry.stop) for entry in ends])
+        return measured_by_tensors(layout, global_step, last)
     return dissimilarity(global_step[layout.trainable], last[layout.trainable], name)
 
 

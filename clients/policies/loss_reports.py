@@ -1,8 +1,8 @@
 """The client's half of selections by loss (Oort, HeteRo-Select): clients that report theirs.
 
-What goes up besides the update are two terms over the job's first steps, with l_k the mean over the owned tasks of the
-loss of step k: ``loss_mean``, the mean of the l_k, and ``loss_rms``, the root of the mean of the l_k squared. The
-order's constant ``steps`` says how many steps; 0 for those of the first epoch.
+Down: the constant ``steps``, the number of first steps whose losses are reported; 0 for those of the first epoch. Up:
+with l_k the mean over the owned tasks of the loss of step k, the terms ``loss_mean``, the mean of the l_k, and
+``loss_rms``, the root of the mean of the l_k squared.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from clients.policies.base import Adaptation, Observed, Plan, Probe, Report
+from clients.policies.base import ClientHalf, Observed, Plan, Probe, Report
 from fedmtl.protocol import TrainOrder, Update
 
 
-class LossesAdaptation(Adaptation):
-    """Trains as told and reports its first losses."""
+class LossReportsHalf(ClientHalf):
+    """Trains plainly, and reports its first losses."""
 
     def plan(self, order: TrainOrder, observed: Observed, probe: Probe) -> Plan:
         """The order's settings."""

@@ -1,8 +1,10 @@
 """The client's half of M-step FedAsync (KAFL): a client goes on from its own model until there is a newer global one.
 
 A client that is sent the very version that it started its last job from goes on from where that job ended; its update
-then holds both jobs' progress, ``w_i - w[t]``. Its state is that model (a vector, from the upload to the next order)
-and its version.
+then holds both jobs' progress, ``w_i - w[t]``.
+
+Down: nothing beside the settings. Up: nothing beside the update. The client keeps that model (a vector, from the upload
+to the next order) and its version.
 """
 
 from __future__ import annotations
@@ -10,11 +12,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from clients.policies.base import Adaptation, ClientState, Observed, Plan, Probe
+from clients.policies.base import ClientHalf, ClientState, Observed, Plan, Probe
 from fedmtl.protocol import TrainOrder, Update
 
 
-class OwnModelAdaptation(Adaptation):
+class OwnModelHalf(ClientHalf):
     """Starts from the client's own model where the server has nothing newer."""
 
     def observe(self, order: TrainOrder, state: ClientState) -> Observed:

@@ -1,45 +1,86 @@
-"""The client's half of methods that descend where the loss is higher (FedSpeed, DFedSAM).
+"""The client's half of sharpness-aware steps: the gradient is taken where the loss is higher (SAM, DFedSAM).
 
-Every step's gradient is taken at a perturbed point (:mod:`clients.techniques.perturbation`), with the constants
-``rho`` and ``mix``. If the constant ``dual`` is set, the client also keeps FedSpeed's dual variable h_i, a vector that
-starts at 0, and with the order's proximal factor lambda
+"Sharpness-Aware Minimization for Efficiently Improving Generalization" (arXiv 2010.01412), as FedSpeed and DFedSAM
+use it. With the gradient g1 of all the client's parameters together at w:
 
-    g = gradient + lambda (w - w_start) + lambda h_i    each step
-    h_i <- h_i + (w_end - w_start)                      after the job
+    e = rho g1 / ||g1||      climb of norm rho
+    g2 = grad(w + e)         on the same batch
+    g = (1 - mix) g1 + mix g2
 
-The drift is clipped together with the gradient; the dual, which is constant in a job, is added after that.
+A gradient that is zero or not finite points nowhere: the step is then taken with g1. With several tasks, g1 and g2
+are what the balancer makes of them; a balancer that learns from step to step sees each batch twice.
+
+Down: the constants ``rho`` and ``mix``. Up: nothing beside the update.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from clients.policies.base import Adaptation, ClientState, Observed, Plan, Probe
-from clients.techniques import Perturbation
-from fedmtl.protocol import TrainOrder, Update
+from clients.policies.base import ClientHalf, Observed, Plan, Probe
+from clients.policies.step_rule import Compute, StepRule
+from fedmtl.balancing.base import StepGradients
+from fedmtl.balancing.network import TaskNetwork
+from fedmtl.protocol import TrainOrder
 
 
-class SharpnessAdaptation(Adaptation):
-    """Two gradients a step, and with them, where asked, a dual variable that the client keeps."""
-
-    def observe(self, order: TrainOrder, state: ClientState) -> Observed:
-        """The dual variable, if the client has one."""
-        return {"dual": state["dual"]} if "dual" in state else {}
+class SharpnessAwareHalf(ClientHalf):
+    """Takes two gradients a step."""
 
     def plan(self, order: TrainOrder, observed: Observed, probe: Probe) -> Plan:
-        """The order's settings, the perturbation, and the dual as a correction."""
-        dual = observed.get("dual")
-        correction = order.settings.proximal * dual if isinstance(dual, Tensor) else None
-        technique = Perturbation(order.constants["rho"], order.constants["mix"])
-        return Plan(order.settings, correction=correction, technique=technique)
+        """The order's settings, with perturbed gradients."""
+        return Plan(order.settings, step_rule=Perturbation(order.constants["rho"], order.constants["mix"]))
 
     def work(self, order: TrainOrder, steps: int, examples: int) -> float:
         """A second gradient doubles it."""
-        return 2 * steps if order.constants["rho"] > 0 else steps
+        return perturbed_steps(order.constants["rho"], steps)
 
-    def conclude(self, order: TrainOrder, update: Update, state: ClientState) -> None:
-        """Move the dual variable; what the server cannot use must not move it, either."""
-        if order.constants["dual"] and update.failure is None and torch.isfinite(update.delta).all():
-            own = state.get("dual")
-            state["dual"] = own + update.delta if isinstance(own, Tensor) else update.delta
+
+class Perturbation(StepRule):
+    """Two gradients a step.
+
+    Parameters
+    ----------
+    rho
+        Norm of the climb; 0 for plain steps, which cost one gradient.
+    mix
+        Share of the gradient at the perturbed point.
+    """
+
+    def __init__(self, rho: float, mix: float = 1.0) -> None:
+        self.rho = rho
+        self.mix = mix
+
+    def gradients(
+        self, compute: Compute, network: TaskNetwork, inputs: Tensor, targets: Sequence[Tensor]
+    ) -> StepGradients:
+        """The mixed gradient; losses, weights and all that was measured are those at w."""
+        here = compute(inputs, targets)
+        g1 = flat(here)
+        # A norm of float32 entries may overflow where they do not; then, too, there is no direction.
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(g1))).item()
+        if self.rho == 0 or norm == 0 or not math.isfinite(norm):
+            return here
+        w = [value.clone() for value in network.values]
+        torch._foreach_add_(network.values, g1, alpha=self.rho / norm)
+        g2 = flat(compute(inputs, targets))
+        torch._foreach_copy_(network.values, w)
+        g = g2 if self.mix == 1 else list(torch._foreach_lerp(g1, g2, self.mix))
+        shared = len(network.shared)
+        return dataclasses.replace(here, shared=g[:shared], heads=network.by_head(g[shared:]))
+
+
+def perturbed_steps(rho: float, steps: int) -> int:
+    """What so many steps cost, in plain ones."""
+    return 2 * steps if rho > 0 else steps
+
+
+def flat(step: StepGradients) -> list[Tensor]:
+    """All gradients of a step, in the order of :attr:`TaskNetwork.values`."""
+    return [*step.shared, *itertools.chain.from_iterable(step.heads)]

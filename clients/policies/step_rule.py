@@ -1,4 +1,4 @@
-"""The seam in local training through which a method changes what a client does in a job."""
+"""The rule of a client's steps: the seam in local training through which a policy changes what a job does."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Workbench:
     pooled: Tensor | None = None
 
 
-class Technique:
+class StepRule:
     """Changes what a client does in one job; the client's half of a policy makes a new one for each job.
 
     The three moments are neutral here: what inherits them unchanged trains as ever.

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from fedmtl.components import check_options, choose, did_you_mean, options_of
+from fedmtl.components import check_options, choose, options_of
+from fedmtl.config_errors import did_you_mean
 from fedmtl.data.federated import FederatedData
 from fedmtl.data.holdout import hold_out
 from fedmtl.data.ownership import task_owners

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedmtl.components import did_you_mean
+from fedmtl.config_errors import did_you_mean
 from fedmtl.errors import DataError
 
 if TYPE_CHECKING:

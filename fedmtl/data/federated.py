@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedmtl.components import did_you_mean
+from fedmtl.config_errors import did_you_mean
 from fedmtl.errors import ConfigError, DataError
 from fedmtl.tasks import Task
 

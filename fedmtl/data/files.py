@@ -9,7 +9,8 @@ from typing import Annotated
 import numpy as np
 import torch
 
-from fedmtl.components import Param, did_you_mean
+from fedmtl.components import Param
+from fedmtl.config_errors import did_you_mean
 from fedmtl.data.columns import Columns, read_columns
 from fedmtl.data.federated import Examples
 from fedmtl.data.pool import Pool

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from torch import Tensor
-from torch.nn.functional import one_hot
 
 from fedmtl.data.federated import Shards
 from fedmtl.randomness import numpy_generator
@@ -42,10 +40,3 @@ def hold_out(parts: Sequence[np.ndarray], fraction: float, seed: int) -> tuple[S
     rank[order] = np.arange(len(order)) - np.repeat(whole.offsets[:-1], sizes)
     validates = rank < held[client]
     return Shards.of_sizes(positions[~validates], sizes - held), Shards.of_sizes(positions[validates], held)
-
-
-def first_of_each_class(labels: Tensor, most: int) -> Tensor:
-    """Which examples are among the first so many of their class, in the examples' order: bool, shape [n]."""
-    classes = labels.long()
-    so_far = one_hot(classes).cumsum(0).gather(1, classes[:, None])[:, 0]
-    return so_far <= most

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import torch
 
-from fedmtl.components import Param, did_you_mean
+from fedmtl.components import Param
+from fedmtl.config_errors import did_you_mean
 from fedmtl.data.federated import Examples
 from fedmtl.data.hub_schemas import SCHEMAS, Images, Name, Schema, read_column
 from fedmtl.data.pool import Pool

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from fedmtl.components import did_you_mean
+from fedmtl.config_errors import did_you_mean
 from fedmtl.data.federated import Examples
 from fedmtl.errors import ConfigError
 from fedmtl.tasks import Task

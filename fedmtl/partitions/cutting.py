@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedmtl.components import did_you_mean
+from fedmtl.config_errors import did_you_mean
 from fedmtl.data.pool import Pool
 from fedmtl.errors import ConfigError, DataError
 

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from fedmtl.client_types import type_name
 from fedmtl.evaluation import EvaluationRow
 from fedmtl.files import replacing
 from fedmtl.protocol import Aggregation, Joined, Lost, Rejection, Update
@@ -33,12 +34,12 @@ ROW_GROUP = 1 << 16
 
 # What an upload says of itself, and what its settlement adds: a row of `updates` is a tuple of both, made at C speed.
 _SAID = (
-    *("client", "job", "base_version", "steps", "dispatched_at", "arrived_at", "client_type", "learning_rate"),
-    *("momentum", "similarity", "feedback", "examples", "bytes_up", "bytes_down"),
+    *("client", "job", "base_version", "steps", "dispatched_at", "arrived_at", "learning_rate", "momentum"),
+    *("examples", "bytes_up", "bytes_down"),
 )
-_PER_TASK = {"losses": "task_losses", "task_weights": "task_weights", "ntk": "task_traces"}
+_PER_TASK = {"losses": "task_losses", "task_weights": "mean_task_weights", "ntk": "task_traces"}
 _SETTLED = ("applied_version", "staleness", "weight", "trigger", "late", "rejected")
-_said = attrgetter(*_SAID, "tasks", *_PER_TASK.values())
+_said = attrgetter(*_SAID, "terms", "tasks", *_PER_TASK.values())
 _NEITHER = (None, None, None, None, False, None)
 
 
@@ -228,12 +229,22 @@ class Recorder:
     def _update_columns(self, rows: Sequence[Row]) -> list[Sequence[Any]]:
         said, settled = zip(*rows, strict=True)
         columns: dict[str, Sequence[Any]] = dict(
-            zip((*_SAID, "tasks", *_PER_TASK), zip(*said, strict=True), strict=True)
+            zip((*_SAID, "terms", "tasks", *_PER_TASK), zip(*said, strict=True), strict=True)
         )
+        columns |= _fedqs_columns(columns["terms"])
         columns |= dict(zip(_SETTLED, zip(*settled, strict=True), strict=True))
         for name in _PER_TASK:
             columns[name] = _align(columns["tasks"], columns[name], len(self.tasks))
         return [columns[name] for name in UPDATES.names]
+
+
+def _fedqs_columns(terms: Sequence[Mapping[str, float]]) -> dict[str, Sequence[Any]]:
+    """What FedQS's clients say of themselves; of others nobody is typed, and nothing measured."""
+    return {
+        "client_type": [type_name(said.get("client_type")) for said in terms],
+        "similarity": [said.get("similarity") for said in terms],
+        "feedback": [said.get("feedback") == 1.0 for said in terms],
+    }
 
 
 def _transpose(rows: Sequence[Row]) -> list[Sequence[Any]]:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedmtl.components import Param, did_you_mean
+from fedmtl.components import Param
+from fedmtl.config_errors import did_you_mean
 from fedmtl.errors import ConfigError
 from fedmtl.randomness import numpy_generator
 from simulations.devices.catalogue import DEFAULT_MIX, GIGA, GPUS

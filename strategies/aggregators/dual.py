@@ -18,7 +18,7 @@ from strategies.core.kinds import Aggregator, Step, Weighting
 class DualAveraged(Aggregator):
     """``w[t+1] = w[t] + sum_i p_i Delta_i + h`` with the mean ``h = (1/N) sum_i h_i`` of all clients' dual variables.
 
-    A client adds its update to its own h_i (:mod:`clients.policies.sharpness_aware`), so the server knows their mean
+    A client adds its update to its own h_i (:mod:`clients.policies.dual_corrected`), so the server knows their mean
     without being told: ``h += (1/N) sum_{i in S} Delta_i``. With tasks that only some clients own, the others' h_i of
     their heads count as the zeros that they are. Batch-norm statistics have no h.
 

@@ -66,7 +66,7 @@ class PerTaskAggregator(Aggregator):
         if not owners:
             return None
         shares = self.weighting.weights(owners, step.model.version, step.ledger)
-        sent = [update.task_weights[update.tasks.index(task)] for update in owners]
+        sent = [update.mean_task_weights[update.tasks.index(task)] for update in owners]
         changes = [task_change(update, task)[step.model.layout.shared] for update in owners]
         factors = [p / omega for p, omega in zip(shares, sent, strict=True)]
         return weighted_sum(changes, factors, torch.zeros_like(changes[0]))

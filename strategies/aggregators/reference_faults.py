@@ -114,14 +114,20 @@ class NewestMeta(Reread):
         """Write the arrays."""
         known = self._newest.get(update.client)
         if known is None or known.job != update.job:
-            self._newest[update.client] = Meta(update.job, update.base_version, update.feedback, update.similarity)
+            self._newest[update.client] = Meta(
+                update.job, update.base_version, update.terms.get("feedback") == 1.0, update.terms.get("similarity")
+            )
             ledger.received(update)
 
     def changed(self, update: Update, step: Step) -> Update:
         """The update with what the arrays say."""
         meta = self._newest[update.client]
-        live = meta.feedback and meta.version == step.model.version
-        return dataclasses.replace(update, feedback=live, similarity=meta.similarity)
+        terms = {name: value for name, value in update.terms.items() if name not in ("feedback", "similarity")}
+        if meta.feedback and meta.version == step.model.version:
+            terms["feedback"] = 1.0
+        if meta.similarity is not None:
+            terms["similarity"] = meta.similarity
+        return dataclasses.replace(update, terms=terms)
 
     def state_dict(self) -> dict[str, Any]:
         """The arrays."""

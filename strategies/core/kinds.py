@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor
@@ -134,27 +135,34 @@ class Instruction:
     vectors: Mapping[str, Tensor]
 
 
-class ClientPolicy(Part):
-    """Decides what each client is told. `name` selects the client's half in :mod:`clients.policies`.
+class ClientPolicy(Part, ABC):
+    """Decides what each client is asked to do: the server's half of a policy.
 
-    `reported` names the vectors, of shape [P], that this half sends up; an update without them is rejected.
+    Attributes
+    ----------
+    name
+        Selects the client's half in :mod:`clients.policies`.
+    constants
+        What that half needs and every order of the run has alike.
+    reported
+        The vectors, of shape [P], that it sends up; an update without them is rejected.
     """
 
     name: str = "plain"
+    constants: Mapping[str, Any] = MappingProxyType({})
     reported: tuple[str, ...] = ()
 
     def initial(self, model: GlobalModel, seed: int) -> GlobalModel:
         """The model that a run starts from, given the one that was drawn for it."""
         return model
 
-    @property
-    def constants(self) -> Mapping[str, Any]:
-        """What the client's half needs and every order of the run has alike."""
-        return {}
-
+    @abstractmethod
     def instruct(self, client: int, settings: TrainSettings, model: GlobalModel, ledger: Ledger) -> Instruction:
-        """What to tell a client that is about to be sent an order."""
-        return Instruction(settings, {}, {})
+        """What the client's next order says."""
+
+    def fault(self, update: Update) -> str | None:
+        """Why what a client says cannot be true, so that its update must not be applied, or None."""
+        return None
 
     def compression(self, client: int, version: int) -> Mapping[str, Any]:
         """Options of the compressor, if there is one, that are a client's own in an order from this version."""
@@ -169,7 +177,15 @@ class ClientPolicy(Part):
         return None
 
 
-class TaskWeights(Part):
+class Plain(ClientPolicy):
+    """Clients train with the run's settings."""
+
+    def instruct(self, client: int, settings: TrainSettings, model: GlobalModel, ledger: Ledger) -> Instruction:
+        """The settings."""
+        return Instruction(settings, {}, {})
+
+
+class TaskWeights(Part, ABC):
     """Decides how tasks are weighted, within a client's step and across clients."""
 
     @property
@@ -177,13 +193,13 @@ class TaskWeights(Part):
         """How a client balances its tasks within a step."""
         return Balancing()
 
-    def fit(self, aggregator: Aggregator, policy: ClientPolicy) -> tuple[Aggregator, ClientPolicy]:
+    def adjust(self, aggregator: Aggregator, policy: ClientPolicy) -> tuple[Aggregator, ClientPolicy]:
         """The parts of the strategy that carries these weights: others, where weighing needs more than a factor."""
         return aggregator, policy
 
+    @abstractmethod
     def weights(self) -> tuple[float, ...] | None:
         """A factor per task that is sent with every order; None for ones."""
-        return None
 
     def fault(self, update: Update, layout: ParameterLayout) -> str | None:
         """Why an update lacks what these weights ask of clients, so that it must not be applied, or None."""
@@ -191,4 +207,12 @@ class TaskWeights(Part):
 
     def on_aggregated(self, updates: Sequence[Update], weights: Sequence[float], layout: ParameterLayout) -> None:
         """A server step was taken with these weights."""
+        return None
+
+
+class Equal(TaskWeights):
+    """Every task's loss has weight 1, on every client."""
+
+    def weights(self) -> None:
+        """None, for ones."""
         return None

@@ -2,15 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from fedmtl.protocol import Update
-from fedmtl.similarity import LARGEST
+
+
+@dataclass(slots=True)
+class Reports:
+    """The latest credible value of one term from each client.
+
+    Attributes
+    ----------
+    largest
+        Credible are 0 to this.
+    latest
+        By client.
+    left_out
+        How many values were not finite or out of range, and were left out: a sum that is kept up to date would never be
+        rid of what a huge one did to it.
+    sum
+        Of the latest values, kept up to date.
+    """
+
+    largest: float
+    latest: dict[int, float] = field(default_factory=dict)
+    left_out: int = 0
+    sum: float = 0.0
+
+    def add(self, client: int, value: float) -> None:
+        """Take a client's newest value, if it is credible."""
+        if not 0.0 <= value <= self.largest:
+            self.left_out += 1
+            return
+        self.sum += value - self.latest.get(client, 0.0)
+        self.latest[client] = value
+
+    @property
+    def mean(self) -> float | None:
+        """Mean over the clients that reported; None before the first."""
+        return self.sum / len(self.latest) if self.latest else None
 
 
 class Ledger:
-    """Counts of aggregated updates and the latest similarity of each client; every operation costs O(1).
+    """Counts of aggregated updates, and each client's latest report of what is followed; each operation costs O(1).
+
+    Parameters
+    ----------
+    follows
+        The terms of updates to follow, each with its largest credible value: what the parts' `follows` say.
 
     Attributes
     ----------
@@ -22,22 +64,28 @@ class Ledger:
         Sum of n(i) over all clients.
     examples
         The training examples that each client reported last.
-    similarity
-        The latest similarity that each client reported and that a measure of :mod:`fedmtl.similarity` can have.
-    non_finite
-        How many reported similarities were not finite, or out of every measure's range, and were left out: a sum that
-        is kept up to date would never be rid of what a huge one did to it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, follows: Mapping[str, float] = MappingProxyType({})) -> None:
         self.known: set[int] = set()
         self.aggregated: dict[int, int] = {}
         self.total = 0
         self.examples: dict[int, int] = {}
-        self.similarity: dict[int, float] = {}
-        self.non_finite = 0
-        self._similarity_sum = 0.0
         self._examples_sum = 0
+        self._reports = {term: Reports(largest) for term, largest in follows.items()}
+
+    @property
+    def followed(self) -> Collection[str]:
+        """The terms that are followed."""
+        return self._reports.keys()
+
+    def reports(self, term: str) -> Reports:
+        """What clients reported of a term; nothing of one that is not followed."""
+        return self._reports.get(term) or Reports(0.0)
+
+    def mean(self, term: str) -> float | None:
+        """Mean of the clients' latest credible values of a term; None before the first."""
+        return self.reports(term).mean
 
     def met(self, clients: Iterable[int]) -> None:
         """Note clients that are there."""
@@ -47,14 +95,9 @@ class Ledger:
         """Note what an update reports, when it arrives."""
         self._examples_sum += update.examples - self.examples.get(update.client, 0)
         self.examples[update.client] = update.examples
-        value = update.similarity
-        if value is None:
-            return
-        if not 0.0 <= value <= LARGEST:
-            self.non_finite += 1
-            return
-        self._similarity_sum += value - self.similarity.get(update.client, 0.0)
-        self.similarity[update.client] = value
+        for term, reports in self._reports.items():
+            if (value := update.terms.get(term)) is not None:
+                reports.add(update.client, value)
 
     def applied(self, updates: Sequence[Update]) -> None:
         """Count updates that are being aggregated."""
@@ -76,20 +119,16 @@ class Ledger:
         """Mean of the examples over the clients that reported; 0 before the first."""
         return self._examples_sum / len(self.examples) if self.examples else 0.0
 
-    @property
-    def mean_similarity(self) -> float | None:
-        """Mean of the latest similarities over the clients that reported one; None before the first."""
-        return self._similarity_sum / len(self.similarity) if self.similarity else None
-
     def state_dict(self) -> dict[str, Any]:
         """Everything, as JSON-compatible values."""
         return {
             "known": sorted(self.known),
             "aggregated": list(self.aggregated.items()),
             "examples": list(self.examples.items()),
-            "similarity": list(self.similarity.items()),
-            "similarity_sum": self._similarity_sum,
-            "non_finite": self.non_finite,
+            "reports": {
+                term: {"latest": list(reports.latest.items()), "left_out": reports.left_out, "sum": reports.sum}
+                for term, reports in self._reports.items()
+            },
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -99,6 +138,7 @@ class Ledger:
         self.total = sum(self.aggregated.values())
         self.examples = {int(c): int(n) for c, n in state["examples"]}
         self._examples_sum = sum(self.examples.values())
-        self.similarity = {int(c): float(s) for c, s in state["similarity"]}
-        self._similarity_sum = float(state["similarity_sum"])
-        self.non_finite = int(state["non_finite"])
+        for term, reports in self._reports.items():
+            saved = state["reports"][term]
+            reports.latest = {int(c): float(value) for c, value in saved["latest"]}
+            reports.left_out, reports.sum = int(saved["left_out"]), float(saved["sum"])

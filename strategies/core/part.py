@@ -49,7 +49,7 @@ Trait = Literal[
 ``"assigned-steps"``
     Every order says how many local steps to run.
 ``"feedback"``
-    Updates carry FedQS's feedback bit and similarity.
+    Updates carry FedQS's feedback bit and similarity, as terms.
 ``"duals"``
     Clients correct their steps by dual variables, which move by their updates.
 ``"duals-mean"``
@@ -84,6 +84,8 @@ class Part:
     needs_bases
         Whether the part looks at :attr:`strategies.core.kinds.Step.bases`. The strategy then keeps a base vector while
         an order or a received update that started from it exists, and not longer.
+    follows
+        Terms of updates that the ledger is to follow, each with the largest value that is credible; none is below 0.
     only_simulated
         Why real clients cannot do what the part asks of them; empty if they can.
     """
@@ -91,6 +93,7 @@ class Part:
     provides: frozenset[Trait] = frozenset()
     needs: Mapping[Trait, str] = MappingProxyType({})
     needs_bases: bool = False
+    follows: Mapping[str, float] = MappingProxyType({})
     only_simulated: str = ""
 
     def held_parts(self) -> Iterator[tuple[str, Part]]:

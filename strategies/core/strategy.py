@@ -31,7 +31,7 @@ from fedmtl.protocol import (
 from fedmtl.randomness import derive_seed
 from strategies.core.compatibility import refuse_misfits
 from strategies.core.jobs import Jobs
-from strategies.core.kinds import Aggregator, ClientPolicy, Scheduler, Step, TaskWeights
+from strategies.core.kinds import Aggregator, ClientPolicy, Equal, Plain, Scheduler, Step, TaskWeights
 from strategies.core.ledger import Ledger
 from strategies.core.part import USUAL, Part, parts_within, prepare, restore, states_of
 from strategies.core.update_checks import Asked, content_fault
@@ -74,12 +74,12 @@ class Strategy:
         name: str = "custom",
     ) -> None:
         self.scheduler = scheduler
-        self.task_weights = task_weights or TaskWeights()
-        self.aggregator, self.policy = self.task_weights.fit(aggregator, policy or ClientPolicy())
+        self.task_weights = task_weights or Equal()
+        self.aggregator, self.policy = self.task_weights.adjust(aggregator, policy or Plain())
         refuse_misfits(self._parts.values())
         self.name = name
         self.compressor: Compressor | None = None
-        self.ledger = Ledger()
+        self.ledger = Ledger({term: most for part in self.every_part for term, most in part.follows.items()})
         self.settings = TrainSettings()
         self.seed = 0
         self._model: GlobalModel | None = None
@@ -245,7 +245,7 @@ class Strategy:
             base=self.aggregator.model_for(client, model, self.ledger),
             steps=assignment.steps,
             settings=instruction.settings,
-            task_weights=self.task_weights.weights(),
+            task_factors=self.task_weights.weights(),
             balancing=self.task_weights.balancing,
             policy=self.policy.name,
             terms=instruction.terms,
@@ -281,7 +281,8 @@ class Strategy:
             except CompressionError as error:
                 return str(error)
         least_steps = 0 if self.settings.tiny_clients == "ref_drop_last" else 1
-        fault = content_fault(update, self.model, self.policy.reported, least_steps) or asked.fault(update)
+        fault = content_fault(update, self.model, self.policy.reported, self.ledger.followed, least_steps)
+        fault = fault or asked.fault(update) or self.policy.fault(update)
         return fault or self.task_weights.fault(update, self.model.layout)
 
     def _settle(self, decision: Decision, now: float) -> Reaction:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import torch
@@ -46,7 +46,13 @@ class Asked(NamedTuple):
         return f"claims {update.steps} steps, was asked for {most}" if update.steps > most else None
 
 
-def content_fault(update: Update, model: GlobalModel, reported: Sequence[str], least_steps: int = 1) -> str | None:
+def content_fault(
+    update: Update,
+    model: GlobalModel,
+    reported: Sequence[str],
+    followed: Collection[str] = (),
+    least_steps: int = 1,
+) -> str | None:
     """Why an update's content cannot be of use, or None.
 
     Parameters
@@ -57,6 +63,8 @@ def content_fault(update: Update, model: GlobalModel, reported: Sequence[str], l
         The newest model.
     reported
         The vectors that the client must have sent beside the delta. These and all that it sent have shape [P].
+    followed
+        The terms that the ledger follows: it leaves out by itself what is not credible.
     least_steps
         Local steps that it must come of.
     """
@@ -65,7 +73,7 @@ def content_fault(update: Update, model: GlobalModel, reported: Sequence[str], l
     for name, vector in {"delta": update.delta, **update.vectors}.items():
         if (fault := _vector_fault(name, vector, model.vector)) is not None:
             return fault
-    if (fault := _number_fault(update, least_steps)) is not None:
+    if (fault := _number_fault(update, followed, least_steps)) is not None:
         return fault
     heads = len(model.layout.heads)
     if not update.tasks or len(set(update.tasks)) < len(update.tasks) or not set(update.tasks) <= set(range(heads)):
@@ -82,10 +90,11 @@ def _vector_fault(name: str, vector: Tensor, expected: Tensor) -> str | None:
     return f"{name} is longer than {_LONGEST:g}" if torch.isfinite(vector).all() else f"{name} is not finite"
 
 
-def _number_fault(update: Update, least_steps: int) -> str | None:
-    if not all(map(math.isfinite, update.terms.values())):
+def _number_fault(update: Update, followed: Collection[str], least_steps: int) -> str | None:
+    terms = [value for name, value in update.terms.items() if name not in followed]
+    if not all(map(math.isfinite, terms)):
         return "a term is not finite"
-    for number in itertools.chain(update.terms.values(), update.task_losses, update.task_traces):
+    for number in itertools.chain(terms, update.task_losses, update.task_traces):
         if _LARGEST < abs(number) < math.inf:
             return f"claims to have measured {number:g}"
     if update.examples < 1 or update.steps < least_steps:

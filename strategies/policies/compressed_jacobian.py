@@ -1,29 +1,25 @@
-"""Clients report the gradients of their tasks, compressed."""
+"""Clients that report the gradients of their tasks, compressed.
+
+Down: the constant ``rank``, r. Up: a basis of r vectors and each task's coefficients. The client's half is
+:mod:`clients.policies.compressed_jacobian`; FedCMOO's task weights put this policy into a strategy.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Annotated
 
-from strategies.core.kinds import ClientPolicy
+from fedmtl.components import Param
+from strategies.policies.local import LocalPolicy
+
+Rank = Annotated[int, Param("r, vectors that stand for a client's Jacobian", ge=1, source="paper")]
 
 
-class CompressedJacobian(ClientPolicy):
-    """Asks for a basis of r vectors and each task's coefficients (:mod:`clients.policies.compressed_jacobian`).
-
-    Parameters
-    ----------
-    rank
-        r.
-    """
+class CompressedJacobian(LocalPolicy):
+    """Clients report the gradients of their tasks in r vectors (FedCMOO)."""
 
     name = "compressed-jacobian"
 
-    def __init__(self, rank: int) -> None:
+    def __init__(self, *, rank: Rank = 1) -> None:
+        self.rank = rank
         self.reported = tuple(f"basis {j}" for j in range(rank))
-        self._constants = {"rank": rank}
-
-    @property
-    def constants(self) -> Mapping[str, Any]:
-        """The rank."""
-        return self._constants
+        self.constants = {"rank": rank}

@@ -1,21 +1,24 @@
 """The server's half of control variates: it keeps the mean direction c that clients correct their own by.
 
-The client's half is :mod:`clients.policies.control_variates`. c, of shape [P], starts at 0 (and is then not sent);
-it goes down with every order as the vector ``variate``. A server step adds the reported changes ``dc_i = c_i+ - c_i``::
+c, of shape [P], starts at 0. A server step adds the reported changes ``dc_i = c_i+ - c_i``::
 
     c <- c + (1/N) sum_i dc_i     share = "clients", N clients known: c is the mean of all c_i (SCAFFOLD);
                                   in a head, of those that are not known to lack its task
     c <- c + sum_i p_i dc_i       share = "weights", p_i the update's weight in the aggregation (FedAC)
+
+Down: c, as the vector ``variate``; absent for 0. Up: ``dc_i``, as the vector ``variate_change``. The client's half is
+:mod:`clients.policies.control_variates`.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from torch import Tensor
 
+from fedmtl.components import Param
 from fedmtl.parameters import weighted_sum
 from fedmtl.protocol import GlobalModel, TrainSettings, Update
 from strategies.core.kinds import ClientPolicy, Instruction
@@ -25,18 +28,14 @@ _log = logging.getLogger(__name__)
 
 
 class ControlVariates(ClientPolicy):
-    """Sends c, and follows the clients' variates.
-
-    Parameters
-    ----------
-    share
-        What an update's change counts: one over the clients known, or the update's weight.
-    """
+    """Control variates take the clients' drift out of their steps (SCAFFOLD, FedAC)."""
 
     name = "control-variates"
     reported = ("variate_change",)
 
-    def __init__(self, share: Literal["clients", "weights"] = "clients") -> None:
+    def __init__(
+        self, *, share: Annotated[Literal["clients", "weights"], Param("what an update's change counts")] = "clients"
+    ) -> None:
         self.needs = {
             "every-update": "where an update is dropped, the change of its client's variate is lost",
             "local-steps": "a client's variate is its update divided by its steps",

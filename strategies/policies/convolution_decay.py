@@ -1,25 +1,28 @@
-"""Clients whose convolutions decay, and nothing else."""
+"""Clients whose convolutions decay, and nothing else.
+
+Down: the constant ``decay``. Up: nothing beside the update. The client's half is
+:mod:`clients.policies.convolution_decay`.
+"""
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor
 
+from fedmtl.components import Param
 from fedmtl.errors import ConfigError
 from fedmtl.models.multitask import MultiTaskModel
-from strategies.policies.local import LocalTechnique
+from strategies.policies.local import LocalPolicy
 
 
-class ConvolutionDecay(LocalTechnique):
-    """Adds ``decay/2 ||w||^2`` for the convolutions' weights w; the client's half has the same name.
+class ConvolutionDecay(LocalPolicy):
+    """Convolutions' weights decay (FedAT as FedQS's authors have it)."""
 
-    Parameters
-    ----------
-    decay
-        The factor.
-    """
+    name = "convolution-decay"
 
-    def __init__(self, decay: float) -> None:
-        super().__init__("convolution-decay", {"decay": decay})
+    def __init__(self, *, decay: Annotated[float, Param("factor of the decay", ge=0)] = 0.1) -> None:
+        self.constants = {"decay": decay}
 
     def examine(self, model: MultiTaskModel, features: Tensor) -> None:
         """Refuse a model without convolutions, where it would do nothing."""

@@ -1,40 +1,35 @@
-"""Curricula: the server says how much of its examples a client may use by now."""
+"""Curricula: the server says how much of its examples a client may use by now.
+
+Down: the open share, as the term ``share``, and the constant ``order``. Up: nothing beside the update. The client's
+half is :mod:`clients.policies.curriculum`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Literal
 
+from fedmtl.components import Param
 from fedmtl.protocol import GlobalModel, TrainSettings
 from strategies.core.kinds import ClientPolicy, Instruction
 from strategies.core.ledger import Ledger
 from strategies.selectors.paced import paced
 
+Share = Annotated[float, Param("share of the examples at the start", gt=0, le=1)]
+Opened = Annotated[int, Param("server version from which on everything is open", ge=1)]
+ExampleOrder = Annotated[
+    Literal["easy_first", "hard_first", "random"], Param("which examples come first", source="paper")
+]
 
-class Pacing(ClientPolicy):
-    """Sends the open share as the term ``share``; the client's half is :mod:`clients.policies.curriculum`.
 
-    Parameters
-    ----------
-    order
-        Which examples come first.
-    start
-        The share at version 0.
-    versions
-        The version from which on everything is open.
-    """
+class Curriculum(ClientPolicy):
+    """Clients train on easy examples first, and on all of them later (curricula)."""
 
     name = "curriculum"
 
-    def __init__(self, order: Literal["easy_first", "hard_first", "random"], start: float, versions: int) -> None:
-        self.order = order
+    def __init__(self, *, start: Share = 0.3, versions: Opened = 200, order: ExampleOrder = "easy_first") -> None:
         self.start = start
         self.versions = versions
-
-    @property
-    def constants(self) -> Mapping[str, Any]:
-        """The order."""
-        return {"order": self.order}
+        self.constants = {"order": order}
 
     def instruct(self, client: int, settings: TrainSettings, model: GlobalModel, ledger: Ledger) -> Instruction:
         """The share."""

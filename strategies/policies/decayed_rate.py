@@ -1,28 +1,32 @@
-"""Clients slow down with the steps that they have done."""
+"""Clients that slow down with the steps that they have done.
+
+Down: the rate, in the settings. Up: nothing beside the update. The client's half is :mod:`clients.policies.plain`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
+from fedmtl.components import Param
 from fedmtl.protocol import GlobalModel, TrainSettings, Update
 from strategies.core.kinds import ClientPolicy, Instruction
 from strategies.core.ledger import Ledger
 
 
 class DecayedRate(ClientPolicy):
-    """A client's learning rate is ``eta factor^floor(steps_i / period)`` with the steps of its aggregated updates.
+    """A client's learning rate falls with the steps that it has done.
 
-    Parameters
-    ----------
-    factor
-        Decay per period.
-    period
-        Steps of a period.
+    It is ``eta factor^floor(steps_i / period)``, with the steps of the client's aggregated updates.
     """
 
-    def __init__(self, factor: float, period: int) -> None:
+    def __init__(
+        self,
+        *,
+        factor: Annotated[float, Param("decay per period", gt=0, le=1)] = 0.995,
+        period: Annotated[int, Param("local steps of a period", ge=1)] = 100,
+    ) -> None:
         self.factor = factor
         self.period = period
         self._steps: dict[int, int] = {}

@@ -10,53 +10,72 @@ term                      meaning
 ``similarity_mean``       s_bar, the mean of the latest similarities when the server last aggregated; absent before any
 ========================  =============================================================================================
 
-Every order has the adaptation's parameters (:class:`Adaptivity`), the measure ``similarity``, the flag ``since_last``
-(whether the client is to form L_g itself) and the number ``judged_on`` as constants. The vector ``global_step`` is the
-pseudo-global gradient ``L_g = w[t] - w[t-1]``; absent at the first version.
+The vector ``global_step`` is the pseudo-global gradient ``L_g = w[t] - w[t-1]``; absent at the first version. The
+options that say how strongly clients adapt are constants, as are the measure ``similarity``, the flag ``since_last``
+(whether the client is to form L_g itself) and the number ``judged_on``.
+
+What a client sends up are the terms ``similarity``, of which the ledger follows the mean, ``client_type`` and
+``feedback``, where it has them.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
 
 from torch import Tensor
 
+from fedmtl.client_types import type_name
+from fedmtl.components import Param
 from fedmtl.errors import ConfigError
 from fedmtl.protocol import GlobalModel, TrainSettings, Update
-from fedmtl.similarity import SimilarityName
+from fedmtl.similarity import LARGEST, SimilarityName
 from strategies.core.kinds import ClientPolicy, Instruction
 from strategies.core.ledger import Ledger
+from strategies.weightings.fedqs_options import FrequencyCap
 
 MeasureName = SimilarityName | Literal["ref_tensors"]
-"""A measure of :func:`fedmtl.similarity.dissimilarity`, or :func:`fedmtl.similarity.tensor_angles`."""
+"""A measure of :func:`fedmtl.similarity.dissimilarity`, or that of :mod:`clients.policies.reference_faults`."""
 
 GlobalStepName = Literal["previous", "since_last", "ref_previous_model"]
 
 
-@dataclass(frozen=True)
-class Adaptivity:
-    """How strongly clients adapt.
+_CODE = "authors' code"
 
-    Attributes
-    ----------
-    a
-        Learning rate's change per unit of F.
-    m0, k, momentum_cap
-        Momentum ``m = m0 + min(k (1/G - 1), momentum_cap)``.
-    adapt_momentum
-        Whether momentum is set by the client's type; otherwise it stays the run's.
-    frequency_cap
-        Upper bound of ``F = f_bar / f_i``.
-    rate_min, rate_max
-        Bounds of a client's learning rate after a change.
-    spread
-        Spread of the class accuracies, in percentage points, from which on a slow client's bias is put down to its
-        labels.
-    small_class
-        A class with fewer held-out examples has its accuracy halved.
+RateChange = Annotated[float, Param("change of the learning rate per unit of F", ge=0, le=0.1, source=_CODE)]
+MomentumMin = Annotated[float, Param("least momentum of an unbiased client", ge=0, lt=1, source=_CODE)]
+MomentumGain = Annotated[float, Param("gain of the momentum", ge=0, source=_CODE)]
+MomentumCap = Annotated[float, Param("most momentum beyond m0", ge=0, lt=1, source=_CODE)]
+AdaptMomentum = Annotated[bool, Param("set momentum by client type; otherwise it stays training.momentum")]
+RateMin = Annotated[float, Param("least learning rate after a change", gt=0, source=_CODE)]
+RateMax = Annotated[float, Param("largest learning rate after a change", gt=0, source=_CODE)]
+Spread = Annotated[float, Param("spread of class accuracies of SBC-2, points", ge=0, le=100, source=_CODE)]
+SmallClass = Annotated[float, Param("held-out examples below which a class counts half", ge=0, source=_CODE)]
+MeanFrequency = Annotated[Literal["active", "all"], Param("clients that f_bar is the mean over", source=_CODE)]
+Similarity = Annotated[
+    MeasureName, Param("measure between L_g and L_i; ref_tensors: the code's, tensor by tensor", source=_CODE)
+]
+GlobalStep = Annotated[
+    GlobalStepName,
+    Param(
+        "L_g: the last server step, sent; all since the client was last sent a model; or no step but the model before "
+        "it (authors' code)"
+    ),
+]
+ClassData = Annotated[
+    Literal["holdout", "train20"],
+    Param("class accuracies: on held-out examples, or on the first 20 of a class that are trained on (authors' code)"),
+]
+
+
+class FedQSPolicy(ClientPolicy):
+    """FedQS's typing: clients learn how fast and how similar they are, and adapt rate and momentum.
+
+    With ``lg_source = "previous"`` L_g is computed once per version and sent (4 bytes per parameter). With
+    ``"since_last"`` each client subtracts the model that it was sent last from the one it is sent now, for which it
+    keeps that model. ``"ref_previous_model"`` sends ``w[t-1]`` itself in place of L_g, as the authors' code does by
+    mistake.
 
     Raises
     ------
@@ -64,70 +83,51 @@ class Adaptivity:
         If the bounds of the learning rate cross, or momentum could reach 1.
     """
 
-    a: float = 0.002
-    m0: float = 0.1
-    k: float = 2.0
-    momentum_cap: float = 0.4
-    adapt_momentum: bool = True
-    frequency_cap: float = 9.0
-    rate_min: float = 0.001
-    rate_max: float = 0.2
-    spread: float = 30.0
-    small_class: float = 10.0
-
-    def __post_init__(self) -> None:
-        if self.rate_min > self.rate_max:
-            raise ConfigError(f"rate_min = {self.rate_min} is above rate_max = {self.rate_max}")
-        if self.m0 + self.momentum_cap >= 1:
-            raise ConfigError(f"m0 + momentum_cap = {self.m0 + self.momentum_cap}: a momentum must stay below 1")
-
-
-class FedQSPolicy(ClientPolicy):
-    """Sends f_i, f_bar, s_bar and L_g.
-
-    Parameters
-    ----------
-    adaptivity
-        How strongly clients adapt.
-    similarity
-        The measure between L_g and a client's last update; all are larger for a client that is further off.
-    fbar
-        Mean of f over the clients with any aggregated update (``"active"``), or over all (``"all"``, which is 1/N).
-    lg_source
-        ``"previous"`` computes L_g once per version and sends it (4 bytes per parameter); ``"since_last"`` has each
-        client subtract the model that it was sent last from the one it is sent now, for which it keeps that model.
-        ``"ref_previous_model"`` sends ``w[t-1]`` itself in place of L_g, as the authors' code does by mistake.
-    judged_on
-        A slow and biased client is judged on its held-out examples (0), or on the first so many of each class that it
-        trains on.
-    """
-
     name = "fedqs"
     provides = frozenset({"feedback"})
+    follows = MappingProxyType({"similarity": LARGEST})
 
     def __init__(
         self,
-        adaptivity: Adaptivity | None = None,
         *,
-        similarity: MeasureName = "angle",
-        fbar: Literal["active", "all"] = "active",
-        lg_source: GlobalStepName = "previous",
-        judged_on: int = 0,
+        a: RateChange = 0.002,
+        m0: MomentumMin = 0.1,
+        k: MomentumGain = 2.0,
+        momentum_cap: MomentumCap = 0.4,
+        momentum: AdaptMomentum = True,
+        frequency_cap: FrequencyCap = 9.0,
+        rate_min: RateMin = 0.001,
+        rate_max: RateMax = 0.2,
+        spread: Spread = 30.0,
+        small_class: SmallClass = 10.0,
+        fbar: MeanFrequency = "active",
+        similarity: Similarity = "angle",
+        lg_source: GlobalStep = "previous",
+        sbc_data: ClassData = "holdout",
     ) -> None:
+        if rate_min > rate_max:
+            raise ConfigError(f"rate_min = {rate_min} is above rate_max = {rate_max}")
+        if m0 + momentum_cap >= 1:
+            raise ConfigError(f"m0 + momentum_cap = {m0 + momentum_cap}: a momentum must stay below 1")
         self.fbar = fbar
         self.lg_source = lg_source
-        self._constants = dataclasses.asdict(adaptivity or Adaptivity()) | {
+        self.constants = {
+            "a": a,
+            "m0": m0,
+            "k": k,
+            "momentum_cap": momentum_cap,
+            "adapt_momentum": momentum,
+            "frequency_cap": frequency_cap,
+            "rate_min": rate_min,
+            "rate_max": rate_max,
+            "spread": spread,
+            "small_class": small_class,
             "similarity": similarity,
             "since_last": lg_source == "since_last",
-            "judged_on": judged_on,
+            "judged_on": 20 if sbc_data == "train20" else 0,
         }
         self._global_step: Tensor | None = None
         self._similarity_mean: float | None = None
-
-    @property
-    def constants(self) -> Mapping[str, Any]:
-        """The adaptation's parameters, the measure, who forms L_g, and what a client is judged on."""
-        return self._constants
 
     def instruct(self, client: int, settings: TrainSettings, model: GlobalModel, ledger: Ledger) -> Instruction:
         """The terms and the vector of the module's table."""
@@ -139,13 +139,20 @@ class FedQSPolicy(ClientPolicy):
         vectors = {} if self._global_step is None else {"global_step": self._global_step}
         return Instruction(settings, terms, vectors)
 
+    def fault(self, update: Update) -> str | None:
+        """Whether the type is none, or the bit is no bit."""
+        number, bit = update.terms.get("client_type"), update.terms.get("feedback", 0.0)
+        if number is not None and not type_name(number):
+            return f"claims the client type {number:g}, which there is not"
+        return None if bit in (0.0, 1.0) else f"claims the feedback bit {bit:g}"
+
     def on_aggregated(self, before: GlobalModel, after: GlobalModel, updates: Sequence[Update], ledger: Ledger) -> None:
         """Form L_g and s_bar of the new version."""
         if self.lg_source == "previous":
             self._global_step = after.vector - before.vector
         elif self.lg_source == "ref_previous_model":
             self._global_step = before.vector
-        self._similarity_mean = ledger.mean_similarity
+        self._similarity_mean = ledger.mean("similarity")
 
     def _frequency_mean(self, ledger: Ledger) -> float | None:
         if self.fbar == "active" or not ledger.total:

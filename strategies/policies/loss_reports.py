@@ -1,59 +1,36 @@
-"""Clients that report their first losses, for selections by loss (:mod:`clients.policies.loss_reports`)."""
+"""Clients that report their first losses, for selections by loss.
+
+Down: the constant ``steps``. Up: the terms ``loss_mean`` and ``loss_rms``. The client's half is
+:mod:`clients.policies.loss_reports`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated
 
+from fedmtl.components import Param
 from fedmtl.protocol import GlobalModel, TrainSettings
 from strategies.core.kinds import ClientPolicy, Instruction
 from strategies.core.ledger import Ledger
 
 
 class LossReports(ClientPolicy):
-    """Clients train with the run's settings and report mean and root mean square of their first losses.
+    """Clients report their first losses, for a selection by score (Oort, HeteRo-Select)."""
 
-    Parameters
-    ----------
-    steps
-        Over how many steps; 0 for those of the first epoch.
-    mu
-        Factor of a proximal term; None for that of the run's settings.
-    rate
-        A client's learning rate from the run's; None for the run's itself.
-    compression
-        The options of the compressor that are a client's own in an order from a version; None for none.
-    """
-
-    name = "losses"
+    name = "loss-reports"
     needs = MappingProxyType({"local-steps": "a client that trains no step has no first losses"})
 
     def __init__(
         self,
-        steps: int = 0,
-        mu: float | None = None,
-        rate: Callable[[int, float], float] | None = None,
-        compression: Callable[[int, int], Mapping[str, Any]] | None = None,
+        *,
+        batches: Annotated[int, Param("first batches whose losses are reported; 0: an epoch's", ge=0)] = 0,
+        mu: Annotated[float | None, Param("factor of a proximal term; the run's if not set", ge=0)] = None,
     ) -> None:
-        self.steps = steps
         self.mu = mu
-        self._rate = rate
-        self._compression = compression
-
-    @property
-    def constants(self) -> Mapping[str, Any]:
-        """The number of steps."""
-        return {"steps": self.steps}
-
-    def compression(self, client: int, version: int) -> Mapping[str, Any]:
-        """The client's own options."""
-        return {} if self._compression is None else self._compression(client, version)
+        self.constants = {"steps": batches}
 
     def instruct(self, client: int, settings: TrainSettings, model: GlobalModel, ledger: Ledger) -> Instruction:
         """The settings, with the proximal term."""
-        told = settings if self.mu is None else dataclasses.replace(settings, proximal=self.mu)
-        if self._rate is not None:
-            told = dataclasses.replace(told, learning_rate=self._rate(client, settings.learning_rate))
-        return Instruction(told, {}, {})
+        return Instruction(settings if self.mu is None else dataclasses.replace(settings, proximal=self.mu), {}, {})

@@ -1,58 +1,74 @@
-"""Clients are sent their neighbours' models, and merge them themselves."""
+"""Clients that are sent their neighbours' models, and merge them themselves.
+
+Down: each neighbour's model as the vector ``neighbour/l`` and its weight W_il as the term ``weight/l``; the constants
+``match``, ``examples`` and ``bn_data``. Up: nothing beside the update. The client's half is
+:mod:`clients.policies.merging`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Literal
 
 from torch import Tensor
 
+from fedmtl.components import Param
 from fedmtl.errors import ConfigError
 from fedmtl.models.chain import hidden_layers
 from fedmtl.models.multitask import MultiTaskModel
 from fedmtl.models.norms import norms_in
 from fedmtl.protocol import GlobalModel, TrainSettings
 from strategies.aggregators.gossip import Gossip
-from strategies.core.kinds import ClientPolicy, Instruction
+from strategies.core.kinds import Aggregator, ClientPolicy, Instruction
 from strategies.core.ledger import Ledger
 
-Match = Literal["activations", "weights", "none"]
-NormData = Literal["private", "shared"]
+Match = Annotated[
+    Literal["activations", "weights", "none"], Param("what units are matched by before averaging", source="paper")
+]
+Sampled = Annotated[int, Param("a client's examples that activations are taken from, at most", ge=2)]
+NormData = Annotated[
+    Literal["private", "shared"],
+    Param("whose examples statistics of batch norm are measured on after a merge (their code: shared)"),
+]
 
 
-class NeighbourModels(ClientPolicy):
-    """The vectors ``neighbour/l`` and the terms ``weight/l`` (W_il) for a client's neighbours l.
-
-    The client's half is :mod:`clients.policies.merging`.
+class Merging(ClientPolicy):
+    """Clients merge their neighbours' models before they train (DIMAT).
 
     Parameters
     ----------
-    gossip
-        Has the models and the graph; it takes no gossip steps itself.
-    match
-        What clients match units by.
-    examples
-        From how many of their examples, at most.
-    bn_data
-        Whether statistics of batch norm are measured on a client's own examples, or on some of all clients'.
+    aggregator
+        Has the models and the graph, and takes no gossip steps itself.
+
+    Raises
+    ------
+    ConfigError
+        If it has no models of the clients' own, or mixes them itself.
     """
 
     name = "merging"
     provides = frozenset({"merging"})
 
-    def __init__(self, gossip: Gossip, match: Match, examples: int, bn_data: NormData = "private") -> None:
-        self.gossip = gossip
+    def __init__(
+        self,
+        aggregator: Aggregator,
+        *,
+        match: Match = "activations",
+        examples: Sampled = 256,
+        bn_data: NormData = "private",
+    ) -> None:
+        if not isinstance(aggregator, Gossip) or aggregator.steps > 0:
+            raise ConfigError(
+                f"Merging with {type(aggregator).__name__}: it needs 'neighbours', which none of them has; take "
+                "strategy.aggregator.name = 'gossip' with steps = 0"
+            )
+        self.gossip = aggregator
         self.match = match
-        self.examples = examples
         self.bn_data = bn_data
+        self.constants = {"match": match, "examples": examples, "bn_data": bn_data}
         if bn_data == "shared":
             self.only_simulated = "bn_data = 'shared' takes examples of all clients, which no real client has"
         self._models: tuple[int, Mapping[int, Tensor]] | None = None  # of this version
-
-    @property
-    def constants(self) -> Mapping[str, Any]:
-        """How to merge."""
-        return {"match": self.match, "examples": self.examples, "bn_data": self.bn_data}
 
     def examine(self, model: MultiTaskModel, features: Tensor) -> None:
         """Refuse a model whose units cannot be matched, and a choice of examples for a batch norm that is not there."""

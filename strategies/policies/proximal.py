@@ -1,28 +1,35 @@
-"""Clients are held near the model that they were sent."""
+"""Clients that are held near the model that they were sent.
+
+Down: the factor and the epochs, in the settings. Up: nothing beside the update. The client's half is
+:mod:`clients.policies.plain`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Annotated
 
+from fedmtl.components import Param
 from fedmtl.protocol import GlobalModel, TrainSettings
 from fedmtl.randomness import numpy_generator
 from strategies.core.kinds import ClientPolicy, Instruction
 from strategies.core.ledger import Ledger
 
+Mu = Annotated[float, Param("factor of the proximal term", ge=0, source="authors' code")]
+Stragglers = Annotated[
+    float, Param("probability that a client runs only some of its epochs", ge=0, le=1, source="paper")
+]
+
 
 class Proximal(ClientPolicy):
-    """Adds ``mu/2 ||w - w_base||^2`` to the local objective (FedProx, arXiv 1812.06127; FedAsync calls the factor rho).
+    """Clients are held near the model that they were sent, and stragglers do partial work (FedProx).
 
-    Parameters
-    ----------
-    mu
-        The factor; it replaces that of the run's settings.
-    stragglers
-        Probability that a client does partial work in a version: 1 to all of its epochs, each as likely. (It has no
-        effect where the scheduler says how many steps to run.)
+    ``mu/2 ||w - w_base||^2`` is added to the local objective (arXiv 1812.06127; FedAsync calls the factor rho); mu
+    replaces the factor of the run's settings. A straggler runs 1 to all of its epochs, each as likely; this has no
+    effect where the scheduler says how many steps to run.
     """
 
-    def __init__(self, mu: float, stragglers: float = 0.0) -> None:
+    def __init__(self, *, mu: Mu = 0.01, stragglers: Stragglers = 0.0) -> None:
         self.mu = mu
         self.stragglers = stragglers
         self._seed = 0

@@ -1,26 +1,40 @@
-"""Clients that take more steps take smaller ones."""
+"""Clients whose learning rates follow the steps that the scheduler gives them.
+
+Down: the rate, in the settings. Up: nothing beside the update. The client's half is :mod:`clients.policies.plain`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
+from fedmtl.errors import ConfigError
 from fedmtl.protocol import GlobalModel, TrainSettings
-from strategies.core.kinds import ClientPolicy, Instruction
+from strategies.core.kinds import ClientPolicy, Instruction, Scheduler
 from strategies.core.ledger import Ledger
+from strategies.schedulers import Queued
 
 
 class ScaledRate(ClientPolicy):
-    """Multiplies the run's learning rate with a factor of the client's.
+    """Clients that take more steps take smaller ones (FedQueue).
 
     Parameters
     ----------
-    factor
-        The factor, for instance the scheduler's (FedQueue: fewest steps of any client over this one's).
+    scheduler
+        Its budgets make the factor: fewest steps of any client over this one's.
+
+    Raises
+    ------
+    ConfigError
+        If it has no budgets.
     """
 
-    def __init__(self, factor: Callable[[int], float]) -> None:
-        self._factor = factor
+    def __init__(self, scheduler: Scheduler) -> None:
+        if not isinstance(scheduler, Queued):
+            raise ConfigError(
+                f"ScaledRate with {type(scheduler).__name__}: it needs 'step-budgets', which none of them has; take "
+                "strategy.scheduler.name = 'queued'"
+            )
+        self._factor = scheduler.rate_factor
 
     def instruct(self, client: int, settings: TrainSettings, model: GlobalModel, ledger: Ledger) -> Instruction:
         """The settings, with the client's rate."""

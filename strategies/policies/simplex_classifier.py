@@ -1,38 +1,36 @@
-"""Classifiers that are frozen to the corners of a simplex (an equiangular tight frame)."""
+"""Classifiers that are frozen to the corners of a simplex (an equiangular tight frame).
+
+Down: the classifiers, in the model that the run starts from, and the constant ``temperature``. Up: nothing beside the
+update. The client's half is :mod:`clients.policies.simplex_classifier`.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from fedmtl.components import Param
 from fedmtl.errors import ConfigError
 from fedmtl.protocol import GlobalModel
 from fedmtl.randomness import torch_generator
-from strategies.core.kinds import ClientPolicy
+from strategies.policies.local import LocalPolicy
+
+Temperature = Annotated[float, Param("T, divides the logits", gt=0, source="authors' code")]
 
 
-class SimplexClassifier(ClientPolicy):
-    """Sets the heads of all tasks with classes at the start; clients neither train nor change them.
+class SimplexClassifier(LocalPolicy):
+    """Nobody trains the classifiers, and logits follow a client's own classes (FedGELA).
 
-    Parameters
-    ----------
-    temperature
-        Divides the logits in local training.
+    The heads of all tasks with classes are set at the start; clients neither train nor change them.
     """
 
-    name = "frozen-classifier"
+    name = "simplex-classifier"
 
-    def __init__(self, temperature: float) -> None:
-        self.temperature = temperature
-
-    @property
-    def constants(self) -> Mapping[str, Any]:
-        """The temperature."""
-        return {"temperature": self.temperature}
+    def __init__(self, *, temperature: Temperature = 0.2) -> None:
+        self.constants = {"temperature": temperature}
 
     def initial(self, model: GlobalModel, seed: int) -> GlobalModel:
         """The model with M as the weight and 0 as the bias of each head of several outputs.

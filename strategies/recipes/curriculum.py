@@ -2,7 +2,7 @@
 
 "When Do Curricula Work in Federated Learning?" (ICCV 2023, arXiv 2212.12712). Synchronous rounds of FedAvg, in which
 
-    each client trains on the easiest share of its examples,    :mod:`clients.techniques.curriculum`
+    each client trains on the easiest share of its examples,    :mod:`clients.policies.curriculum`
     by their loss under the model that it was sent;
     the clients are drawn from the easiest share of all,        :mod:`strategies.selectors.paced`
     by the loss that each last reported;
@@ -23,8 +23,7 @@ from fedmtl.errors import ConfigError
 from strategies.aggregators import ModelAggregator
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
-from strategies.policies.curriculum import Pacing
-from strategies.policies.table import ExampleOrder, Opened
+from strategies.policies.curriculum import Curriculum, ExampleOrder, Opened
 from strategies.recipes.papers import method
 from strategies.schedulers import Synchronous
 from strategies.schedulers.options import ClientsDrawn
@@ -56,7 +55,7 @@ def curriculum(
     return FlowerStrategy(
         Synchronous(selection, clients_per_round=clients_per_round),
         ModelAggregator(base_weighting(weight_base)),
-        Pacing(order, start, versions),
+        Curriculum(start=start, versions=versions, order=order),
         task_weights,
         name="curriculum",
     )

@@ -3,7 +3,7 @@
 "Improving the Model Consistency of Decentralized Federated Learning" (ICML 2023, arXiv 2302.04083). In a round every
 client i of the N takes its local steps from its own model x_i, vectors of shape [P], both gradients on one batch:
 
-    g = grad f_i(y), y <- y - eta grad f_i(y + rho g / ||g||)     :mod:`clients.techniques.perturbation`
+    g = grad f_i(y), y <- y - eta grad f_i(y + rho g / ||g||)     :mod:`clients.policies.sharpness_aware`
 
 and then, with z_i where the steps ended, Q gossip steps with the neighbours in a graph:
 
@@ -27,7 +27,7 @@ from strategies.aggregators.gossip import Gossip
 from strategies.aggregators.topologies import Degree, Topology, TopologyOption
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
-from strategies.policies.local import LocalTechnique
+from strategies.policies.sharpness_aware import SharpnessAware
 from strategies.recipes.papers import method
 from strategies.schedulers import Synchronous
 
@@ -48,7 +48,7 @@ def dfedsam(
     return FlowerStrategy(
         Synchronous(),
         Gossip(Topology(topology, degree), gossip_steps, mix_order),
-        LocalTechnique("sharpness", {"rho": rho, "mix": 1.0, "dual": False}),
+        SharpnessAware(rho=rho),
         task_weights,
         name="dfedsam",
     )

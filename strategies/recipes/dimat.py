@@ -5,7 +5,7 @@ no server. In a round every client i, with its model x_i of shape [P] and a row 
 
     puts the units of each neighbour's model x_l in the order of its own, by their activations
     x_i <- W_ii x_i + sum_l W_il (x_l aligned)
-    trains from there                                                :mod:`clients.techniques.merging`
+    trains from there                                                :mod:`clients.policies.merging`
 
 A round lasts until its slowest client is done; a client receives a model from each neighbour and sends its own to
 each. What a run calls the global model is the mean of the clients' models, unit by unit; where these drift far apart,
@@ -33,7 +33,7 @@ from strategies.aggregators.gossip import Gossip
 from strategies.aggregators.topologies import Degree, Topology, TopologyOption
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
-from strategies.policies.merging import Match, NeighbourModels, NormData
+from strategies.policies.merging import Match, Merging, NormData, Sampled
 from strategies.recipes.papers import method
 from strategies.schedulers import Synchronous
 
@@ -46,17 +46,14 @@ from strategies.schedulers import Synchronous
 def dimat(
     task_weights: TaskWeights | None = None,
     *,
-    examples: Annotated[int, Param("a client's examples that activations are taken from, at most", ge=2)] = 256,
-    match: Annotated[Match, Param("what units are matched by before averaging", source="paper")] = "activations",
-    bn_data: Annotated[
-        NormData, Param("whose examples statistics of batch norm are measured on after a merge (their code: shared)")
-    ] = "private",
+    examples: Sampled = 256,
+    match: Match = "activations",
+    bn_data: NormData = "private",
     start: Annotated[Literal["one", "own"], Param("all start from one model, or each from one of its own")] = "one",
     topology: TopologyOption = "ring",
     degree: Degree = 4,
 ) -> FlowerStrategy:
     """DIMAT: clients merge with neighbours unit by matching unit, then train."""
     gossip = Gossip(Topology(topology, degree), steps=0, start=start)
-    return FlowerStrategy(
-        Synchronous(), gossip, NeighbourModels(gossip, match, examples, bn_data), task_weights, name="dimat"
-    )
+    policy = Merging(gossip, match=match, examples=examples, bn_data=bn_data)
+    return FlowerStrategy(Synchronous(), gossip, policy, task_weights, name="dimat")

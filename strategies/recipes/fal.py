@@ -4,7 +4,7 @@
 
     min_W sum_c E max_{||x' - x|| <= rho} loss(f_W(x'), y).
 
-In a round each client takes its local steps on adversarial examples (:mod:`clients.techniques.adversary`), and
+In a round each client takes its local steps on adversarial examples (:mod:`clients.policies.adversarial`), and
 ``W += eta_global mean_c(Delta_c)``, vectors of shape [P]. The metrics of a run are those on the true examples.
 
 The paper is a theory and names no attack: projected gradient ascent of 7 steps of rho/4 in the maximum norm, clamped
@@ -20,7 +20,7 @@ from fedmtl.components import Param
 from strategies.aggregators import GradientAggregator
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
-from strategies.policies.table import AttackSteps, BallNorm, Rho, StepSize, adversarial
+from strategies.policies.adversarial import Adversarial, AttackSteps, BallNorm, Radius, StepSize
 from strategies.recipes.papers import method
 from strategies.schedulers import Synchronous
 from strategies.schedulers.options import ClientsDrawn
@@ -31,7 +31,7 @@ from strategies.weightings.options import WeightBase, base_weighting
 def fal(
     task_weights: TaskWeights | None = None,
     *,
-    rho: Rho = 0.1,
+    rho: Radius = 0.1,
     attack_steps: AttackSteps = 7,
     step_size: StepSize = 0.25,
     norm: BallNorm = "inf",
@@ -43,7 +43,7 @@ def fal(
     return FlowerStrategy(
         Synchronous(clients_per_round=clients_per_round),
         GradientAggregator(base_weighting(weight_base), server_rate),
-        adversarial(rho=rho, attack_steps=attack_steps, step_size=step_size, norm=norm),
+        Adversarial(rho=rho, attack_steps=attack_steps, step_size=step_size, norm=norm),
         task_weights,
         name="fal",
     )

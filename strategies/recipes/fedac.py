@@ -60,7 +60,7 @@ def fedac(
     return FlowerStrategy(
         Buffered(buffer_size=buffer_size, concurrency=concurrency, clock=clock),
         Optimized(GradientAggregator(Agreement(floor)), Adam(server_rate, beta1, beta2, eps, v0=0.0, look_ahead=True)),
-        ControlVariates("weights") if correction == "on" else Plain(),
+        ControlVariates(share="weights") if correction == "on" else Plain(),
         task_weights,
         name="fedac",
     )

@@ -40,5 +40,9 @@ def fedasync(
     """FedAsync: each model is mixed into the global one when it arrives, the less the staler it is."""
     weighting = Discounted(Uniform(), staleness_function(staleness, a, b), alpha)
     return FlowerStrategy(
-        Asynchronous(concurrency=concurrency), ModelAggregator(weighting), Proximal(rho), task_weights, name="fedasync"
+        Asynchronous(concurrency=concurrency),
+        ModelAggregator(weighting),
+        Proximal(mu=rho),
+        task_weights,
+        name="fedasync",
     )

@@ -53,5 +53,5 @@ def fedat(
     """FedAT: tiers of equally fast clients have rounds of their own; slow tiers weigh as much as fast ones count."""
     scheduler = Tiered(tiers=tiers, clients_per_round=clients_per_round)
     aggregator = TierModels(base_weighting(weight_base), scheduler.tier_of, lambda: scheduler.tiers)
-    policy = Proximal(proximal) if local == "prox" else ConvolutionDecay(l2)
+    policy = Proximal(mu=proximal) if local == "prox" else ConvolutionDecay(decay=l2)
     return FlowerStrategy(scheduler, aggregator, policy, task_weights, name="fedat")

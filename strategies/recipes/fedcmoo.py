@@ -24,11 +24,11 @@ from fedmtl.components import Param
 from strategies.aggregators import GradientAggregator
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
-from strategies.policies.compressed_jacobian import CompressedJacobian
+from strategies.policies.compressed_jacobian import CompressedJacobian, Rank
 from strategies.recipes.papers import method
 from strategies.schedulers import Synchronous
 from strategies.schedulers.options import ClientsDrawn
-from strategies.task_weights.fedcmoo import FedCMOOWeights, Rank, WeightRate, WeightSteps
+from strategies.task_weights.fedcmoo import FedCMOOWeights, WeightRate, WeightSteps
 from strategies.task_weights.local import refuse_balancing
 from strategies.weightings.options import WeightBase, base_weighting
 
@@ -49,7 +49,7 @@ def fedcmoo(
     return FlowerStrategy(
         Synchronous(clients_per_round=clients_per_round),
         GradientAggregator(base_weighting(weight_base), server_rate),
-        CompressedJacobian(rank),
+        CompressedJacobian(rank=rank),
         FedCMOOWeights(rank, weight_rate, weight_steps),
         name="fedcmoo",
     )

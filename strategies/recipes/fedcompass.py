@@ -128,7 +128,7 @@ def fedcompass(
         aggregator = LoneReports(aggregator, Optimized(aggregator, SGD(momentum=server_momentum)))
     if statistics != "weighted_mean":
         aggregator = Statistics(aggregator, statistics)
-    policy = Plain() if client_rate == "constant" else DecayedRate(0.995, q_max)
+    policy = Plain() if client_rate == "constant" else DecayedRate(factor=0.995, period=q_max)
     return FlowerStrategy(scheduler, aggregator, policy, task_weights, name="fedcompass")
 
 

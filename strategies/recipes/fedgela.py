@@ -7,7 +7,7 @@ head of a task of C classes on representations of d entries is frozen to the cor
 
 A client k with n_k examples, n_{k,c} of class c, trains the backbone with cross-entropy on the logits
 
-    phi_{k,c} M_c^T h / T,    phi_{k,c} = C n_{k,c} / n_k         :mod:`clients.techniques.frozen_classifier`
+    phi_{k,c} M_c^T h / T,    phi_{k,c} = C n_{k,c} / n_k         :mod:`clients.policies.simplex_classifier`
 
 and the server averages by examples, ``w[t+1] = sum_k p_k w_k`` with ``p_k = n_k / sum n``. The global model is judged
 with M itself.
@@ -23,8 +23,7 @@ from __future__ import annotations
 from strategies.aggregators import ModelAggregator
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
-from strategies.policies.simplex_classifier import SimplexClassifier
-from strategies.policies.table import Temperature
+from strategies.policies.simplex_classifier import SimplexClassifier, Temperature
 from strategies.recipes.papers import method
 from strategies.schedulers import Synchronous
 from strategies.schedulers.options import ClientsDrawn
@@ -47,7 +46,7 @@ def fedgela(
     return FlowerStrategy(
         Synchronous(clients_per_round=clients_per_round),
         ModelAggregator(base_weighting(weight_base)),
-        SimplexClassifier(temperature),
+        SimplexClassifier(temperature=temperature),
         task_weights,
         name="fedgela",
     )

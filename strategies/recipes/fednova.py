@@ -60,4 +60,4 @@ def fednova(
     aggregator: Aggregator = GradientAggregator(Normalised(base_weighting(weight_base), mu))
     if server_momentum > 0:
         aggregator = Optimized(aggregator, SGD(momentum=server_momentum))
-    return FlowerStrategy(scheduler, aggregator, Proximal(mu, stragglers), task_weights, name="fednova")
+    return FlowerStrategy(scheduler, aggregator, Proximal(mu=mu, stragglers=stragglers), task_weights, name="fednova")

@@ -13,13 +13,10 @@ Differences: the authors' code fixes how many clients of a round are stragglers;
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fedmtl.components import Param
 from strategies.aggregators import ModelAggregator
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
-from strategies.policies import Proximal
+from strategies.policies.proximal import Mu, Proximal, Stragglers
 from strategies.recipes.papers import method
 from strategies.schedulers import Synchronous
 from strategies.schedulers.options import ClientsPerRound, Late, OverCommit, StepBudget, Timeout
@@ -30,10 +27,8 @@ from strategies.weightings.options import WeightBase, base_weighting
 def fedprox(
     task_weights: TaskWeights | None = None,
     *,
-    mu: Annotated[float, Param("factor of the proximal term", ge=0, source="authors' code")] = 0.01,
-    stragglers: Annotated[
-        float, Param("probability that a client runs only some of its epochs", ge=0, le=1, source="paper")
-    ] = 0.0,
+    mu: Mu = 0.01,
+    stragglers: Stragglers = 0.0,
     clients_per_round: ClientsPerRound = None,
     over_commit: OverCommit = 1.0,
     timeout: Timeout = None,
@@ -50,4 +45,4 @@ def fedprox(
         step_budget=step_budget,
     )
     aggregator = ModelAggregator(base_weighting(weight_base))
-    return FlowerStrategy(scheduler, aggregator, Proximal(mu, stragglers), task_weights, name="fedprox")
+    return FlowerStrategy(scheduler, aggregator, Proximal(mu=mu, stragglers=stragglers), task_weights, name="fedprox")

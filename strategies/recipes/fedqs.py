@@ -52,9 +52,10 @@ from strategies.aggregators.reference_options import (
 )
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
-from strategies.policies.fedqs_options import (
+from strategies.policies.fedqs import (
     AdaptMomentum,
     ClassData,
+    FedQSPolicy,
     GlobalStep,
     MeanFrequency,
     MomentumCap,
@@ -66,7 +67,6 @@ from strategies.policies.fedqs_options import (
     Similarity,
     SmallClass,
     Spread,
-    fedqs_policy,
 )
 from strategies.recipes.papers import method
 from strategies.recipes.profiles import profile
@@ -165,7 +165,7 @@ def fedqs(
         similarity_cap=similarity_cap,
         frequency_cap=frequency_cap,
     )
-    policy = fedqs_policy(
+    policy = FedQSPolicy(
         a=a,
         m0=m0,
         k=k,

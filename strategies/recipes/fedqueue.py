@@ -70,4 +70,4 @@ def fedqueue(
     aggregator: Aggregator = ModelAggregator(LocalSteps())
     if aggregation == "gradient":
         aggregator = GradientAggregator(LocalSteps())
-    return FlowerStrategy(scheduler, aggregator, ScaledRate(scheduler.rate_factor), task_weights, name="fedqueue")
+    return FlowerStrategy(scheduler, aggregator, ScaledRate(scheduler), task_weights, name="fedqueue")

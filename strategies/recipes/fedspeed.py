@@ -3,8 +3,8 @@
 "FedSpeed: Larger Local Interval, Less Communication Round, and Higher Generalization Accuracy" (ICLR 2023, arXiv
 2302.10429). Rounds over a set S of the N clients, vectors of shape [P], local steps of size eta:
 
-    g1 = grad(w), e = rho g1 / ||g1||, g2 = grad(w + e)         :mod:`clients.techniques.perturbation`
-    g  = (1 - mix) g1 + mix g2 + lambda (w - w[t] + h_i)        :mod:`clients.policies.sharpness_aware`
+    g1 = grad(w), e = rho g1 / ||g1||, g2 = grad(w + e)         :mod:`clients.policies.sharpness_aware`
+    g  = (1 - mix) g1 + mix g2 + lambda (w - w[t] + h_i)        :mod:`clients.policies.dual_corrected`
     w <- w - eta g                                              each step, from w[t] to w_i
     h_i <- h_i + w_i - w[t]                                     after the job; h_i = 0 at the start
     w[t+1] = (1/|S|) sum_{S} w_i + (1/N) sum_{all} h_i          :mod:`strategies.aggregators.dual`
@@ -19,19 +19,14 @@ with the gradient, the dual is not. The paper mixes g1 and g2, the code uses g2 
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fedmtl.components import Param
 from strategies.aggregators.dual import DualAveraged
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
-from strategies.policies.table import dual_corrected
+from strategies.policies.dual_corrected import Climb, DualCorrected, Lambda, Mix
 from strategies.recipes.papers import method
 from strategies.schedulers import Synchronous
 from strategies.schedulers.options import ClientsDrawn
 from strategies.weightings import Uniform
-
-_CODE = "authors' code"
 
 
 @method(
@@ -42,13 +37,13 @@ _CODE = "authors' code"
 def fedspeed(
     task_weights: TaskWeights | None = None,
     *,
-    lam: Annotated[float, Param("lambda, factor of drift and dual", ge=0, source=_CODE)] = 0.1,
-    rho: Annotated[float, Param("norm of the climb; 0 for one gradient a step", ge=0, source=_CODE)] = 0.1,
-    mix: Annotated[float, Param("share of the perturbed gradient", ge=0, le=1, source=_CODE)] = 1.0,
+    lam: Lambda = 0.1,
+    rho: Climb = 0.1,
+    mix: Mix = 1.0,
     clients_per_round: ClientsDrawn = None,
 ) -> FlowerStrategy:
     """FedSpeed: rounds of proximal steps with perturbed gradients and a dual correction."""
-    policy = dual_corrected(lam=lam, rho=rho, mix=mix)
+    policy = DualCorrected(lam=lam, rho=rho, mix=mix)
     aggregator = DualAveraged(Uniform())
     scheduler = Synchronous(clients_per_round=clients_per_round)
     return FlowerStrategy(scheduler, aggregator, policy, task_weights, name="fedspeed")

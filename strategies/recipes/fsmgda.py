@@ -24,7 +24,7 @@ from fedmtl.components import Param
 from strategies.aggregators.min_norm import MinNormAggregator
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
-from strategies.policies.table import tasks_apart
+from strategies.policies.tasks_apart import TasksApart
 from strategies.recipes.papers import method
 from strategies.schedulers import Synchronous
 from strategies.schedulers.options import ClientsDrawn
@@ -45,7 +45,7 @@ def fsmgda(
     return FlowerStrategy(
         Synchronous(clients_per_round=clients_per_round),
         MinNormAggregator(base_weighting(weight_base), server_rate),
-        tasks_apart(),
+        TasksApart(),
         task_weights,
         name="fsmgda",
     )

@@ -22,7 +22,7 @@ from strategies.aggregators import ModelAggregator, Optimized
 from strategies.aggregators.server_optimizers import SGD
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
-from strategies.policies import LossReports
+from strategies.policies.scored_reports import ScoredReports
 from strategies.recipes.papers import method
 from strategies.schedulers import Synchronous
 from strategies.schedulers.options import Late, OverCommit, StepBudget, Timeout
@@ -78,11 +78,8 @@ def heteroselect(
     weighting = ScoreWeights(selector) if weight_base == "score" else base_weighting(weight_base)
     aggregator = Optimized(ModelAggregator(weighting), SGD(momentum=beta))
 
-    def scaled(client: int, rate: float) -> float:
-        return min(rate * (1.0 + selector.score_of(client)), rate_cap)
-
     shares = ScoreCompression(selector, kept, kept_rounds) if score_compression else None
-    policy = LossReports(batches, mu, scaled if score_rate else None, shares)
+    policy = ScoredReports(selector, shares, batches=batches, mu=mu, rate_cap=rate_cap if score_rate else None)
     strategy = FlowerStrategy(scheduler, aggregator, policy, task_weights, name="heteroselect")
     if score_compression:
         strategy.compress(TopEntries(share=kept))

@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
 
-from strategies.core.kinds import ClientPolicy
 from strategies.core.part import Part
 from strategies.core.strategy import Strategy
 
@@ -80,5 +79,4 @@ def composition(strategy: Strategy) -> str:
 def _named(part: Part, beside: Collection[Part]) -> str:
     held = [inner for _, inner in part.held_parts() if not any(inner is other for other in beside)]
     inside = ", ".join(_named(inner, beside) for inner in held)
-    name = "Plain" if type(part) is ClientPolicy else type(part).__name__.removesuffix("Aggregator")
-    return name + (f"({inside})" if inside else "")
+    return type(part).__name__.removesuffix("Aggregator") + (f"({inside})" if inside else "")

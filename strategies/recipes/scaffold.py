@@ -52,4 +52,4 @@ def scaffold(
         step_budget=step_budget,
     )
     aggregator = GradientAggregator(base_weighting(weight_base), server_rate)
-    return FlowerStrategy(scheduler, aggregator, ControlVariates("clients"), task_weights, name="scaffold")
+    return FlowerStrategy(scheduler, aggregator, ControlVariates(share="clients"), task_weights, name="scaffold")

@@ -1,6 +1,6 @@
 """How tasks are weighted against each other."""
 
-from strategies.task_weights.equal import Equal
+from strategies.core.kinds import Equal
 from strategies.task_weights.fedntk_trace import FedNTKTrace
 from strategies.task_weights.local import NTKMTL, NTKMTLSR, LocalBalancing
 from strategies.task_weights.per_task_delta import PerTaskDeltas

@@ -13,11 +13,9 @@ from fedmtl.components import Param
 from fedmtl.errors import ConfigError
 from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import GlobalModel, Update
-from strategies.core.kinds import Aggregator, ClientPolicy, TaskWeights
-from strategies.policies.compressed_jacobian import CompressedJacobian
-from strategies.policies.plain import Plain
+from strategies.core.kinds import Aggregator, ClientPolicy, Plain, TaskWeights
+from strategies.policies.compressed_jacobian import CompressedJacobian, Rank
 
-Rank = Annotated[int, Param("r, vectors that stand for a client's Jacobian", ge=1, source="paper")]
 WeightRate = Annotated[float, Param("beta, step of the tasks' weights", gt=0)]
 WeightSteps = Annotated[int, Param("steps of the tasks' weights for each server step", ge=1, source="authors' code")]
 
@@ -57,7 +55,7 @@ class FedCMOOWeights(TaskWeights):
         tasks = len(model.layout.heads)
         self._weights = (1.0 / tasks,) * tasks
 
-    def fit(self, aggregator: Aggregator, policy: ClientPolicy) -> tuple[Aggregator, ClientPolicy]:
+    def adjust(self, aggregator: Aggregator, policy: ClientPolicy) -> tuple[Aggregator, ClientPolicy]:
         """Have clients report their compressed gradients.
 
         Raises
@@ -65,14 +63,14 @@ class FedCMOOWeights(TaskWeights):
         ConfigError
             If the clients have something else to do.
         """
-        if isinstance(policy, CompressedJacobian) and policy.constants["rank"] == self.rank:
+        if isinstance(policy, CompressedJacobian) and policy.rank == self.rank:
             return aggregator, policy
-        if type(policy) not in (ClientPolicy, Plain):
+        if type(policy) is not Plain:
             raise ConfigError(
                 f"balancing.name = 'fedcmoo' with {type(policy).__name__}: clients report compressed gradients, and "
                 "cannot follow that policy besides; choose a strategy with plain clients (fedavg, fedbuff)"
             )
-        return aggregator, CompressedJacobian(self.rank)
+        return aggregator, CompressedJacobian(rank=self.rank)
 
     def weights(self) -> tuple[float, ...]:
         """The weights, on the simplex."""

@@ -139,7 +139,7 @@ class FedNTKTrace(TaskWeights):
         if self._sketch is not None:
             self._balancing = Balancing("equal-probed", {**self._balancing.options, **self._sketch.probe})
 
-    def fit(self, aggregator: Aggregator, policy: ClientPolicy) -> tuple[Aggregator, ClientPolicy]:
+    def adjust(self, aggregator: Aggregator, policy: ClientPolicy) -> tuple[Aggregator, ClientPolicy]:
         """Any parts, but for sketches; an aggregator that adds updates is made to average heads."""
         if self._sketch is not None:
             self._sketch.refuse(aggregator)

@@ -28,6 +28,10 @@ class LocalBalancing(TaskWeights):
         """The balancer and its options."""
         return self._balancing
 
+    def weights(self) -> None:
+        """None: the server sends no factors."""
+        return None
+
 
 def NTKMTL(**options: Any) -> LocalBalancing:  # noqa: N802
     """NTKMTL: tasks are weighted so that their NTK spectra match (arXiv 2510.18258)."""

@@ -34,9 +34,8 @@ from fedmtl.protocol import GlobalModel, Update
 from strategies.aggregators.gradient import GradientAggregator
 from strategies.aggregators.optimized import Optimized
 from strategies.aggregators.per_task import PerTaskAggregator
-from strategies.core.kinds import Aggregator, ClientPolicy, TaskWeights
-from strategies.policies.local import LocalTechnique
-from strategies.policies.plain import Plain
+from strategies.core.kinds import Aggregator, ClientPolicy, Plain, TaskWeights
+from strategies.policies.tasks_apart import TasksApart
 
 
 class PerTaskDeltas(TaskWeights):
@@ -86,7 +85,7 @@ class PerTaskDeltas(TaskWeights):
             self._omega = tuple(min(max(weight, 1.0 / self.w_max), self.w_max) for weight in omega)
         return self._omega
 
-    def fit(self, aggregator: Aggregator, policy: ClientPolicy) -> tuple[Aggregator, ClientPolicy]:
+    def adjust(self, aggregator: Aggregator, policy: ClientPolicy) -> tuple[Aggregator, ClientPolicy]:
         """Have clients train tasks apart, and the aggregator weigh the tasks.
 
         Raises
@@ -94,13 +93,13 @@ class PerTaskDeltas(TaskWeights):
         ConfigError
             If the clients have something else to do, or the aggregator does not add changes.
         """
-        if type(policy) not in (ClientPolicy, Plain):
+        if type(policy) is not Plain:
             raise ConfigError(
                 f"balancing.extra = 'per_task_delta' with {type(policy).__name__}: clients train their tasks apart, "
                 "and cannot follow that policy besides; choose a strategy with plain clients (fedbuff, fedsgd), or "
                 "balancing.extra = 'none'"
             )
-        return self._weighing(aggregator), LocalTechnique("tasks-apart", {})
+        return self._weighing(aggregator), TasksApart()
 
     def _weighing(self, aggregator: Aggregator) -> Aggregator:
         if type(aggregator) is GradientAggregator:
@@ -115,11 +114,11 @@ class PerTaskDeltas(TaskWeights):
 
     def fault(self, update: Update, layout: ParameterLayout) -> str | None:
         """Why an update cannot be what was asked for, or None."""
-        if len(update.task_weights) != len(update.tasks):
-            return f"tells {len(update.task_weights)} weights of {len(update.tasks)} tasks"
+        if len(update.mean_task_weights) != len(update.tasks):
+            return f"tells {len(update.mean_task_weights)} weights of {len(update.tasks)} tasks"
         most = self.w_max * 1.000001  # a client may have rounded to single precision
-        if not all(1.0 / most <= weight <= most for weight in update.task_weights):
-            return f"claims to have weighted its tasks with {update.task_weights}"
+        if not all(1.0 / most <= weight <= most for weight in update.mean_task_weights):
+            return f"claims to have weighted its tasks with {update.mean_task_weights}"
         lacking = [task for task in update.tasks[1:] if f"task {task}" not in update.vectors]
         return f"lacks the change of task {lacking[0]}" if lacking else None
 

@@ -17,7 +17,7 @@ class FedQSWeights(Weighting):
     For an update with the bit, ``p_i = q_i (e/2)^(phi - f_i) (1 + G_i^2)`` with the base weight q_i, client i's share
     f_i of all aggregated updates and ``G_i = min(theta_i / theta_bar, cap)``; for the others ``p_i = q_i``. The p_i
     are then divided by their sum. If no update carries the bit they are the base's, untouched. The bit and theta_i
-    are those uploaded with the update; theta_bar is the mean at the moment of the aggregation.
+    are the terms ``feedback`` and ``similarity`` of the update; theta_bar is the mean at the moment of the aggregation.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ class FedQSWeights(Weighting):
     def weights(self, updates: Sequence[Update], version: int, ledger: Ledger) -> tuple[float, ...]:
         """Weights that are not negative and sum to 1."""
         base = self.base.weights(updates, version, ledger)
-        if not self.feedback or not any(update.feedback for update in updates):
+        if not self.feedback or not any(map(_has_bit, updates)):
             return base
         raised = self.unnormalised(updates, base, ledger)
         total = math.fsum(raised)
@@ -75,7 +75,7 @@ class FedQSWeights(Weighting):
         phi = len(updates) / len(ledger.known) if self.phi is None else self.phi
         return [
             q * self._speed_factor(update.client, phi, ledger) * self._similarity_factor(update, ledger)
-            if update.feedback
+            if _has_bit(update)
             else q
             for q, update in zip(base, updates, strict=True)
         ]
@@ -87,8 +87,12 @@ class FedQSWeights(Weighting):
         return math.pow(math.e / 2, phi - f)
 
     def _similarity_factor(self, update: Update, ledger: Ledger) -> float:
-        theta, theta_bar = update.similarity, ledger.mean_similarity
+        theta, theta_bar = update.terms.get("similarity"), ledger.mean("similarity")
         if theta is None or not math.isfinite(theta) or not theta_bar:
             return 1.0
         G = min(max(theta / theta_bar, 0.0), self.similarity_cap)
         return (1 + G) ** 2 if self.similarity == "(1+G)^2" else 1 + G**2
+
+
+def _has_bit(update: Update) -> bool:
+    return update.terms.get("feedback") == 1.0

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from clients.trainer import LocalTrainer
+from fedmtl.client_types import type_name
 from fedmtl.data.federated import Examples, FederatedData
-from fedmtl.data.holdout import first_of_each_class, hold_out
+from fedmtl.data.holdout import hold_out
 from fedmtl.models import build_model
 from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import Balancing, GlobalModel, TrainOrder, TrainSettings, Update
@@ -78,7 +79,7 @@ def test_heavy_ball_over_three_steps_of_a_constant_gradient() -> None:
     data = make_data(task, x, torch.tensor([1000.0]), [1])
     for _ in range(2):  # the second job starts as empty as the first
         update = train(data, task, similarity=50.0)
-        assert (update.client_type, update.momentum, update.steps) == ("SUC", 0.5, 3)
+        assert (type_name(update.terms.get("client_type")), update.momentum, update.steps) == ("SUC", 0.5, 3)
         gradient = torch.cat([-x[0], torch.tensor([-1.0])])
         torch.testing.assert_close(update.delta, -0.01 * gradient * (1 + 1.5 + 1.75))
 
@@ -103,7 +104,8 @@ def test_a_slow_and_biased_client_is_judged_on_examples_it_never_trains_on(right
     sign = torch.where(targets == 0, -1.0, 1.0) if right == "both classes" else -torch.ones(40)
     data.train.features[held, 0] = sign[held]
     reads_the_sign = torch.tensor([-1.0, 1.0, 0.0, 0.0])  # weights of the two outputs, then their biases
-    assert train(data, task, similarity=70.0, base=reads_the_sign).client_type == expected
+    update = train(data, task, similarity=70.0, base=reads_the_sign)
+    assert type_name(update.terms.get("client_type")) == expected
 
 
 def test_a_client_can_be_judged_on_the_first_examples_that_it_trains_on() -> None:
@@ -115,16 +117,11 @@ def test_a_client_can_be_judged_on_the_first_examples_that_it_trains_on() -> Non
     reads_the_sign = torch.tensor([-1.0, 1.0, 0.0, 0.0])
 
     def judged(on: int) -> str:
-        return train(data, task, similarity=70.0, base=reads_the_sign, judged_on=on).client_type
+        update = train(data, task, similarity=70.0, base=reads_the_sign, judged_on=on)
+        return type_name(update.terms.get("client_type"))
 
     assert [judged(on) for on in (0, 3)] == ["SBC-2", "SBC-2"]
     ones = trained[targets[trained] == 1]
     data.train.features[ones[:3], 0] = 1.0
     assert [judged(on) for on in (0, 3)] == ["SBC-2", "SBC-1"]
     assert judged(9) == "SBC-2"  # a third of the second class is right
-
-
-def test_the_first_of_each_class_are_counted_in_the_examples_order() -> None:
-    labels = torch.tensor([2, 0, 2, 2, 1, 0, 2])
-    assert first_of_each_class(labels, 2).tolist() == [True, True, True, False, True, True, False]
-    assert first_of_each_class(labels.float(), 1).tolist() == [True, True, False, False, True, False, False]

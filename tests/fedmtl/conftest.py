@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 import torch
 
+from fedmtl.client_types import TYPE_NUMBERS
 from fedmtl.evaluation import EvaluationRow
 from fedmtl.ntk.measure import KernelRow
 from fedmtl.protocol import Aggregation, Rejection, Update
@@ -113,10 +114,10 @@ class MadeUpRun:
             steps=4,
             tasks=tuple(range(len(self.tasks))),
             task_losses=tuple(progress * self.random.uniform(0.5, 1.5, len(self.tasks))),
-            task_weights=tuple(weights) if self.balanced else (),
+            mean_task_weights=tuple(weights) if self.balanced else (),
             task_traces=tuple(self.random.uniform(1, 9, len(self.tasks))),
             learning_rate=0.1,
-            client_type=types[self.random.integers(len(types))] if typed else "",
+            terms={"client_type": TYPE_NUMBERS[types[self.random.integers(len(types))]]} if typed else {},
             dispatched_at=sent,
             arrived_at=now,
             bytes_up=27_000,

@@ -3,7 +3,8 @@ from typing import Annotated, Any, Literal
 
 import pytest
 
-from fedmtl.components import Param, check_options, choose, create, did_you_mean, options_of, summary_of
+from fedmtl.components import OptionsOf, Param, by_builder, check_options, choose, create, options_of, summary_of
+from fedmtl.config_errors import did_you_mean
 from fedmtl.errors import ConfigError
 
 
@@ -64,6 +65,42 @@ def test_options_of_a_class_are_those_of_its_constructor() -> None:
             self.iso = iso
 
     assert [(option.name, option.default) for option in options_of(Camera)] == [("iso", 100)]
+
+
+def telescope(
+    subject: str,
+    *,
+    blades: Annotated[int, Param("blades of the shutter", ge=3, le=12)] = 5,
+    **optics: Annotated[Any, OptionsOf(lens, mirror)],
+) -> dict[str, Any]:
+    """A telescope, with the shutter of a slower lens."""
+    of_lens, of_mirror = by_builder(optics, lens, mirror)
+    return {**lens(subject, blades=blades, **of_lens), "diameter": mirror(subject, **of_mirror)}
+
+
+def test_a_builder_takes_the_options_of_those_it_composes_but_states_its_own_defaults() -> None:
+    options = {option.name: option.default for option in options_of(telescope)}
+    assert options["blades"] == 5
+    assert options["focus"] == 0.05
+    assert set(options) == {option.name for build in (lens, mirror) for option in options_of(build)}
+    checked = check_options(telescope, {"diameter": 0.3, "focus": 1.5}, "data", "telescope")
+    assert telescope("moon", **checked) == {"subject": "moon", "focus": 1.5, "blades": 5, "diameter": 0.3}
+
+
+def test_an_option_of_none_of_the_composed_builders_is_refused() -> None:
+    with pytest.raises(TypeError, match="'zoom' is an option of none of lens, mirror"):
+        telescope("moon", zoom=2)
+    with pytest.raises(ConfigError, match=r"data\.zoom is not a key of 'telescope'"):
+        check_options(telescope, {"zoom": 2, "diameter": 1.0}, "data", "telescope")
+
+
+def test_two_composed_builders_must_agree_on_an_option_of_one_name() -> None:
+    def other(*, diameter: Annotated[float, Param("inches", gt=0)]) -> None: ...
+
+    def both(**optics: Annotated[Any, OptionsOf(mirror, other)]) -> None: ...
+
+    with pytest.raises(TypeError, match="both composes two options 'diameter'"):
+        options_of(both)
 
 
 def test_the_summary_is_the_docstrings_first_line() -> None:

@@ -53,7 +53,7 @@ def orders(draw: st.DrawFn) -> TrainOrder:
         base=GlobalModel(draw(st.integers(0, 10**6)), draw(VECTORS), LAYOUT),
         steps=draw(st.none() | st.integers(1, 1000)),
         settings=TrainSettings(learning_rate=draw(st.floats(0, 1, exclude_min=True))),
-        task_weights=draw(st.none() | st.tuples(st.floats(0, 2), st.floats(0, 2))),
+        task_factors=draw(st.none() | st.tuples(st.floats(0, 2), st.floats(0, 2))),
         balancing=Balancing("some", {"rate": draw(st.floats(0, 1))}),
         policy="plain",
         terms=draw(st.dictionaries(st.text(max_size=5), st.floats(allow_nan=False, allow_infinity=False), max_size=3)),
@@ -76,7 +76,7 @@ def order() -> TrainOrder:
 
 
 def update(**changes: Any) -> Update:
-    values = {"tasks": (0, 1), "task_losses": (0.5, 2.0), "similarity": -0.25, "client_type": "FBC", "feedback": True}
+    values = {"tasks": (0, 1), "task_losses": (0.5, 2.0), "terms": {"similarity": -0.25, "client_type": 1.0}}
     vectors = {"c": torch.tensor([1.0, 0.1, -3.5e-38, 0.0])}
     return Update(5, 2, 7, torch.tensor([0.1, 1e-40, -2.0, 3.0]), 10, 4, vectors=vectors, **{**values, **changes})
 
@@ -184,7 +184,7 @@ def test_whatever_stands_in_a_field_the_update_is_read_or_refused(field: str, ju
     assert len(arrived.task_losses) in (0, len(arrived.tasks))
 
 
-@pytest.mark.parametrize("field", ["task_losses", "task_weights", "task_traces"])
+@pytest.mark.parametrize("field", ["task_losses", "mean_task_weights", "task_traces"])
 def test_numbers_that_are_not_finite_are_refused_unless_the_update_says_that_it_failed(field: str) -> None:
     diverged = {field: (float("nan"), 1.0)}
     with pytest.raises(WireError, match=f"{field} is not finite"):

@@ -32,13 +32,13 @@ REFUSED = {
     ("LoneReports", "groups"),
     ("TierModels", "tiers"),
     ("ScaledRate", "step-budgets"),
-    ("NeighbourModels", "neighbours"),
+    ("Merging", "neighbours"),
     ("CachedModels", "distinct-clients"),
     ("Gossip", "fresh-updates"),
     ("ControlVariates", "every-update"),
     ("DualAveraged", "duals"),
     ("DualAveraged", "every-update"),
-    ("LocalTechnique", "duals-mean"),
+    ("DualCorrected", "duals-mean"),
     ("MinNormAggregator", "task-changes"),
 }
 """Which part is refused for want of what, in the combinations of parts with their default options."""

@@ -14,7 +14,7 @@ SMALL = ["data.clients=9", "devices.ratio=8", "model.name=linear", "balancing.na
 
 
 def said(update: Update) -> tuple[object, ...]:
-    return update.feedback, update.similarity, update.client_type, update.learning_rate, update.base_version
+    return update.terms, update.learning_rate, update.base_version
 
 
 class Compared(Observer):

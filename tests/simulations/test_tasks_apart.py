@@ -90,12 +90,12 @@ def test_heads_and_traces_move_with_their_owners_and_not_a_bit_without(apart: st
             assert len(update.task_traces) == len(update.tasks)
             others = [head for task, head in enumerate(layout.heads) if task not in update.tasks]
             assert all(update.delta[head].count_nonzero() == 0 for head in others)
-            assert all(1 / 50 <= weight <= 50 for weight in update.task_weights)
+            assert all(1 / 50 <= weight <= 50 for weight in update.mean_task_weights)
             assert update.base_version < step.version
     assert still or "every task" in strategy
     keys = [update.key for step in seen.steps for update in step.updates]
     assert len(keys) == len(set(keys))
-    assert any(weight != 1.0 for update in seen.steps[-1].updates for weight in update.task_weights)
+    assert any(weight != 1.0 for update in seen.steps[-1].updates for weight in update.mean_task_weights)
 
 
 def test_averaged_heads_stay_bounded_where_added_ones_diverge() -> None:
@@ -112,7 +112,7 @@ def test_orders_weigh_with_ones_until_every_task_was_seen() -> None:
     seen = run(*APART["task-disjoint"], "strategy.name=fedbuff", versions=30)
     first = next(index for index, traces in enumerate(seen.traces, start=1) if not np.isnan(traces).any())
     assert first > 1
-    sent = {update.base_version: update.task_weights for step in seen.steps for update in step.updates}
+    sent = {update.base_version: update.mean_task_weights for step in seen.steps for update in step.updates}
     assert {weights for version, weights in sent.items() if version < first} == {(1.0,)}
     assert (1.0,) not in {weights for version, weights in sent.items() if version >= first}
 

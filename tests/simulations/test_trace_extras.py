@@ -171,11 +171,11 @@ def test_one_step_of_a_task_apart_is_linear_in_its_weight() -> None:
     """So that a change made with an old weight can be made up for exactly; the clip must not bind."""
     trainer, order = trainer_and_order(DELTAS, "training.clip=0.0")
     weights = (0.5, 3.0, 1.5, 8.0)
-    plain, weighted = trainer.train(order), trainer.train(dataclasses.replace(order, task_weights=weights))
+    plain, weighted = trainer.train(order), trainer.train(dataclasses.replace(order, task_factors=weights))
     shared = order.base.layout.shared
     tasks = plain.tasks
     assert len(tasks) > 1
-    assert weighted.task_weights == tuple(weights[task] for task in tasks)
+    assert weighted.mean_task_weights == tuple(weights[task] for task in tasks)
     for task in tasks[1:]:
         one, other = (u.vectors[f"task {task}"][shared] for u in (plain, weighted))
         assert one.count_nonzero() > 0

@@ -13,9 +13,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from clients.policies import adaptation
+from clients.policies import client_half
 from clients.policies.base import ClassAccuracy
 from clients.sending import send_compressed
+from fedmtl.client_types import TYPE_NUMBERS
 from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import (
     Aggregation,
@@ -54,6 +55,13 @@ def make_update(client: int = 0, job: int = 0, version: int = 0, **fields: Any) 
     delta = torch.randn(LAYOUT.size, generator=torch_generator(0, "delta", client, job))
     values = {"delta": delta, "examples": 10 + client, "steps": 2, "tasks": (0, 1)} | fields
     return Update(client, job, version, **values)
+
+
+def fedqs_terms(*, client_type: str = "", similarity: float | None = None, feedback: bool = False) -> dict[str, float]:
+    """What a client of FedQS says of itself: a type, a measure and a bit, each absent where there is none."""
+    bit = 1.0 if feedback else None
+    said = {"client_type": TYPE_NUMBERS.get(client_type), "similarity": similarity, "feedback": bit}
+    return {name: value for name, value in said.items() if value is not None}
 
 
 @dataclass
@@ -109,7 +117,7 @@ class ToyFleet(Fleet):
             assert client not in self.away, "an order for a client that is away"
             if self._absent(client, job, self.quirks.outage(client, job)):
                 continue
-            observed = adaptation(order.policy).observe(order, self.states.setdefault(client, {}))
+            observed = client_half(order.policy).observe(order, self.states.setdefault(client, {}))
             self.pending[order.key] = (order, observed, self.time)
             steps = order.steps or 2
             self._push(self.time + self.duration(client, job) * steps / 2, _ARRIVAL, client, job)
@@ -156,7 +164,7 @@ class ToyFleet(Fleet):
         order = self.pending.pop(key)[0]
         self._send_more(update, self.quirks.fault(key.client, key.job))
         update.arrived_at = self.time
-        adaptation(order.policy).conclude(order, update, self.states.setdefault(key.client, {}))
+        client_half(order.policy).conclude(order, update, self.states.setdefault(key.client, {}))
         send_compressed(order, update, self.states[key.client])
         return update
 
@@ -164,7 +172,7 @@ class ToyFleet(Fleet):
         order, observed, sent = self.pending[key]
         draw = derive_seed(0, "accuracy", key.client)
         accuracy = ClassAccuracy((draw % 21, 10), (20, 20))
-        half = adaptation(order.policy)
+        half = client_half(order.policy)
         plan = half.plan(order, observed, lambda: accuracy)
         aim, base = _aim(self.quirks.aim(key.client)), order.base.vector
         start = base if plan.start is None else plan.start
@@ -182,13 +190,11 @@ class ToyFleet(Fleet):
             tasks=self.quirks.tasks(key.client),
             learning_rate=plan.settings.learning_rate,
             momentum=plan.settings.momentum,
-            client_type=plan.client_type,
-            similarity=plan.similarity,
-            feedback=plan.feedback,
+            terms=plan.terms,
             dispatched_at=sent,
         )
         if (report := half.report(order, observed, plan, update, [torch.tensor([0.5, 1.5])])) is not None:
-            update.terms, update.vectors = report.terms, report.vectors
+            update.terms, update.vectors = {**plan.terms, **report.terms}, report.vectors
         self._spoil(update, self.quirks.fault(key.client, key.job))
         return update
 
@@ -202,7 +208,7 @@ class ToyFleet(Fleet):
         elif fault == "failure":
             update.failure = "the loss is nan"
         elif fault == "similarity":
-            update.similarity = float("nan")
+            update.terms = {**update.terms, "similarity": float("nan")}
 
     def _send_more(self, update: Update, fault: str) -> None:
         if fault == "duplicate":
@@ -278,6 +284,7 @@ class Toys:
     Trace = Trace
     start_model = staticmethod(start_model)
     make_update = staticmethod(make_update)
+    fedqs_terms = staticmethod(fedqs_terms)
     through_json = staticmethod(through_json)
 
     @staticmethod

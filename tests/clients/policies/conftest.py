@@ -51,7 +51,7 @@ class World:
             client=client,
             base=base or self.start(),
             settings=settings,
-            task_weights=None,
+            task_factors=None,
             balancing=Balancing("equal"),
             policy=policy,
             **values,

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clients.techniques import Adversary, Workbench
+from clients.policies.adversarial import Adversary
+from clients.policies.step_rule import Workbench
 from fedmtl.balancing.network import TaskNetwork
 from fedmtl.errors import DataError
 from fedmtl.models import build_model

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from clients.policies import adaptation
+from clients.policies import client_half
 from fedmtl.models import build_model
 from fedmtl.protocol import TrainOrder, Update
 from fedmtl.randomness import derive_seed
@@ -67,7 +67,7 @@ def test_training_is_plain_to_the_bit(world, rank: int) -> None:
 
 def test_the_basis_and_the_coefficients_go_up(world) -> None:
     what = order(world, 2)
-    half, shared = adaptation(what.policy), what.base.layout.shared
+    half, shared = client_half(what.policy), what.base.layout.shared
     assert half.extra_bytes_up(what) == 2 * 4 * (shared.stop - shared.start)
     assert half.task_bytes_up(what, 3) == 2 * 4 * 3
     assert half.work(what, 7, 40) == 8

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from clients.policies import adaptation
+from clients.policies import client_half
 from clients.trainer import LocalTrainer
 from fedmtl.data.federated import Examples, FederatedData, Shards
 from fedmtl.models import build_model
@@ -17,7 +17,7 @@ from fedmtl.protocol import Balancing, GlobalModel, TrainOrder, TrainSettings
 from fedmtl.tasks import Task
 
 TASKS = (Task("kind", "classification", 3), Task("size", "regression"))
-HALF = adaptation("control-variates")
+HALF = client_half("control-variates")
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clients.policies import adaptation
-from clients.techniques import Curriculum, Workbench
-from clients.techniques.curriculum import pool_size
+from clients.policies import client_half
+from clients.policies.curriculum import Curriculum, pool_size
+from clients.policies.step_rule import Workbench
 
 LOSSES = torch.tensor([3.0, 1.0, 2.0, 1.0, 5.0, 4.0])
 
@@ -56,8 +56,8 @@ def test_the_trainer_scores_with_the_model_that_was_sent_and_trains_on_the_pool_
             seen["losses"], seen["pool"] = bench.losses(), super().start(bench)
             return seen["pool"]
 
-    plan = adaptation("curriculum").plan(order, {}, None)
-    spy = Spy(plan.technique.share, plan.technique.order, plan.technique.least, plan.technique.seed)
+    plan = client_half("curriculum").plan(order, {}, None)
+    spy = Spy(plan.step_rule.share, plan.step_rule.order, plan.step_rule.least, plan.step_rule.seed)
     network = trainer._network((0, 1))
     trainer._vector.copy_(base.vector)
     spy.start(trainer._workbench(network, (0, 1), world.data.shards[0]))
@@ -86,7 +86,7 @@ def test_at_full_pacing_training_is_plain(world) -> None:
 
 
 def test_scoring_is_work(world) -> None:
-    half = adaptation("curriculum")
+    half = client_half("curriculum")
     easy = world.order("curriculum", terms={"share": 0.5}, constants={"order": "easy_first"})
     control = world.order("curriculum", terms={"share": 0.5}, constants={"order": "random"})
     full = world.order("curriculum", terms={"share": 1.0}, constants={"order": "easy_first"})

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clients.policies import ADAPTATIONS, adaptation
+from clients.policies import CLIENT_HALVES, client_half
 from clients.policies.base import ClassAccuracy, ClientState, Plan
-from clients.policies.fedqs import FedQSAdaptation, accuracy_spread
+from clients.policies.fedqs import FedQSHalf, accuracy_spread
+from fedmtl.client_types import type_name
 from fedmtl.errors import UserError
 from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import Balancing, GlobalModel, TrainOrder, TrainSettings, Update
@@ -52,7 +54,20 @@ def plan(
     **terms: float,
 ) -> Plan:
     asked = order(frequency=f, frequency_mean=f_bar, similarity_mean=theta_bar, **terms)
-    return FedQSAdaptation().plan(asked, {"similarity": theta, "learning_rate": eta}, lambda: accuracy)
+    return FedQSHalf().plan(asked, {"similarity": theta, "learning_rate": eta}, lambda: accuracy)
+
+
+class Said(NamedTuple):
+    client_type: str
+    feedback: bool
+    similarity: float | None
+
+
+def said(made: Plan) -> Said:
+    """What the client says of itself to the server."""
+    assert made.terms.get("feedback", 1.0) == 1.0
+    number, similarity = made.terms.get("client_type"), made.terms.get("similarity")
+    return Said(type_name(number), "feedback" in made.terms, similarity)
 
 
 def update(delta: torch.Tensor | None = None, **fields: object) -> Update:
@@ -72,7 +87,7 @@ def update(delta: torch.Tensor | None = None, **fields: object) -> Update:
 )
 def test_the_five_types(f: float, theta: float, accuracy: ClassAccuracy, expected: tuple) -> None:
     made = plan(f, 0.01, theta, 60.0, accuracy)
-    assert (made.client_type, made.feedback, made.similarity) == (expected[0], expected[3], theta)
+    assert said(made) == (expected[0], expected[3], theta)
     assert made.settings.learning_rate == pytest.approx(expected[1])
     assert made.settings.momentum == pytest.approx(expected[2])
 
@@ -83,7 +98,7 @@ def test_only_a_slow_and_biased_client_is_probed() -> None:
 
     for f, theta in ((0.02, 70.0), (0.02, 50.0), (0.005, 50.0)):
         asked = order(frequency=f, frequency_mean=0.01, similarity_mean=60.0)
-        assert FedQSAdaptation().plan(asked, {"similarity": theta}, never).client_type
+        assert said(FedQSHalf().plan(asked, {"similarity": theta}, never)).client_type
 
 
 @pytest.mark.parametrize(("G", "momentum"), [(1.0, 0.1), (0.9, 0.322222), (0.8, 0.5), (0.3, 0.5), (0.0, 0.5)])
@@ -121,13 +136,14 @@ def test_typing_is_total_and_exclusive_and_stays_in_bounds(
     f: float, f_bar: float, theta: float, theta_bar: float, eta: float, uneven: bool
 ) -> None:
     made = plan(f, f_bar, theta, theta_bar, UNEVEN if uneven else EVEN, eta)
+    client_type, feedback, _ = said(made)
     fast, biased = f > f_bar, theta > theta_bar
     slow_type = ("SBC-2" if uneven else "SBC-1") if biased else "SUC"
-    assert made.client_type == (("FBC" if biased else "FUC") if fast else slow_type)
-    assert made.feedback == (made.client_type in ("FBC", "SBC-2"))
+    assert client_type == (("FBC" if biased else "FUC") if fast else slow_type)
+    assert feedback == (client_type in ("FBC", "SBC-2"))
     assert 0.001 <= made.settings.learning_rate <= 0.2
     m = made.settings.momentum
-    assert m == 0.0 if made.feedback else 0.1 <= m <= 0.5 + 1e-12
+    assert m == 0.0 if feedback else 0.1 <= m <= 0.5 + 1e-12
 
 
 @pytest.mark.parametrize(
@@ -141,72 +157,70 @@ def test_typing_is_total_and_exclusive_and_stays_in_bounds(
     ],
 )
 def test_who_is_not_known_well_enough_stays_untyped(known: dict) -> None:
-    made = FedQSAdaptation().plan(
-        order(momentum=0.3, **known), {"similarity": 50.0, "learning_rate": 0.07}, lambda: EVEN
-    )
-    assert (made.client_type, made.feedback, made.similarity) == ("", False, 50.0)
+    made = FedQSHalf().plan(order(momentum=0.3, **known), {"similarity": 50.0, "learning_rate": 0.07}, lambda: EVEN)
+    assert said(made) == ("", False, 50.0)
     assert (made.settings.learning_rate, made.settings.momentum) == (0.07, 0.3)
 
 
 def test_the_first_job_is_untyped_and_plain() -> None:
-    adapt, state = FedQSAdaptation(), ClientState()
+    half, state = FedQSHalf(), ClientState()
     asked = order({"global_step": torch.ones(LAYOUT.size)}, frequency=0.0, frequency_mean=0.01, similarity_mean=60.0)
-    made = adapt.plan(asked, adapt.observe(asked, state), lambda: EVEN)
+    made = half.plan(asked, half.observe(asked, state), lambda: EVEN)
     assert made == Plan(asked.settings)
 
 
 def test_momentum_can_be_switched_off() -> None:
     for theta in (50.0, 70.0):
         asked = order(momentum=0.3, frequency=0.02, frequency_mean=0.01, similarity_mean=60.0, adapt_momentum=0.0)
-        assert FedQSAdaptation().plan(asked, {"similarity": theta}, lambda: EVEN).settings.momentum == 0.3
+        assert FedQSHalf().plan(asked, {"similarity": theta}, lambda: EVEN).settings.momentum == 0.3
 
 
 def test_a_client_measures_its_last_update_once_and_lets_go_of_it() -> None:
-    adapt = FedQSAdaptation()
+    half = FedQSHalf()
     state: ClientState = {}
     delta = torch.tensor([1.0, 0.0, 0.0, 0.0, 9.0])
-    adapt.conclude(order(), update(delta, learning_rate=0.05), state)
+    half.conclude(order(), update(delta, learning_rate=0.05), state)
     asked = order({"global_step": torch.tensor([0.0, 1.0, 0.0, 0.0, 9.0])})
     # The last entry is a buffer and is left out: with it the vectors would be nearly parallel.
-    assert adapt.observe(asked, state) == {"learning_rate": 0.05, "similarity": pytest.approx(90.0)}
+    assert half.observe(asked, state) == {"learning_rate": 0.05, "similarity": pytest.approx(90.0)}
     assert set(state) == {"learning_rate"}
-    assert adapt.observe(asked, state) == {"learning_rate": 0.05}
+    assert half.observe(asked, state) == {"learning_rate": 0.05}
 
 
 @pytest.mark.parametrize("global_step", [None, torch.zeros(LAYOUT.size), torch.full((LAYOUT.size,), math.nan)])
 def test_without_a_usable_global_step_there_is_no_similarity(global_step: torch.Tensor | None) -> None:
-    adapt, state = FedQSAdaptation(), ClientState()
-    adapt.conclude(order(), update(), state)
+    half, state = FedQSHalf(), ClientState()
+    half.conclude(order(), update(), state)
     asked = order({} if global_step is None else {"global_step": global_step})
-    assert "similarity" not in adapt.observe(asked, state)
+    assert "similarity" not in half.observe(asked, state)
 
 
 def test_a_zero_or_failed_update_gives_no_similarity() -> None:
-    adapt = FedQSAdaptation()
+    half = FedQSHalf()
     asked = order({"global_step": torch.ones(LAYOUT.size)})
     for made in (update(torch.zeros(LAYOUT.size)), update(failure="the loss is nan")):
         state: ClientState = {}
-        adapt.conclude(order(), made, state)
-        assert "similarity" not in adapt.observe(asked, state)
+        half.conclude(order(), made, state)
+        assert "similarity" not in half.observe(asked, state)
 
 
 def test_opposite_and_identical_vectors_are_measured() -> None:
-    adapt = FedQSAdaptation()
+    half = FedQSHalf()
     step = torch.randn(LAYOUT.size, generator=torch.Generator().manual_seed(1))
     for sign, theta in ((1.0, 0.0), (-1.0, 180.0)):
         state: ClientState = {}
-        adapt.conclude(order(), update(sign * step), state)
-        seen = adapt.observe(order({"global_step": step}), state)
+        half.conclude(order(), update(sign * step), state)
+        seen = half.observe(order({"global_step": step}), state)
         assert seen["similarity"] == pytest.approx(theta, abs=0.1)  # float32 cannot tell 0.06 degrees from none
 
 
 def test_a_client_can_form_the_global_step_from_the_last_model_it_was_sent() -> None:
-    adapt, state = FedQSAdaptation(), ClientState()
+    half, state = FedQSHalf(), ClientState()
     first, second = order(base=1.0, since_last=1.0), order(base=3.0, since_last=1.0)
-    adapt.observe(first, state)
-    adapt.conclude(first, update(torch.tensor([-1.0, -1.0, -1.0, -1.0, 5.0])), state)
+    half.observe(first, state)
+    half.conclude(first, update(torch.tensor([-1.0, -1.0, -1.0, -1.0, 5.0])), state)
     assert torch.equal(state["received"], first.base.vector)
-    assert adapt.observe(second, state)["similarity"] == pytest.approx(180.0)
+    assert half.observe(second, state)["similarity"] == pytest.approx(180.0)
     assert "received" not in state
 
 
@@ -218,14 +232,14 @@ def test_the_spread_counts_small_classes_half() -> None:
 
 
 def test_every_policy_has_its_half_and_an_unknown_one_is_refused() -> None:
-    assert set(ADAPTATIONS) >= {"plain", "fedqs"}
+    assert set(CLIENT_HALVES) >= {"plain", "fedqs"}
     with pytest.raises(UserError, match=r"'fedqs2'.*knows plain, fedqs"):
-        adaptation("fedqs2")
+        client_half("fedqs2")
 
 
 def test_the_plain_half_trains_as_told() -> None:
     asked = order()
-    plain = adaptation("plain")
+    plain = client_half("plain")
     state: ClientState = {}
     assert plain.plan(asked, plain.observe(asked, state), lambda: EVEN) == Plan(asked.settings)
     plain.conclude(asked, update(), state)

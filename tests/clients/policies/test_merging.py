@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clients.policies.matching import matched_by_activations, matched_by_weights, reordered
-from clients.techniques.merging import Match, Merging, NormData
+from clients.policies.merging import Match, Merging, NormData
 from clients.trainer import LocalTrainer
 from fedmtl.data.federated import Examples, FederatedData, Shards
 from fedmtl.errors import ConfigError
@@ -98,8 +98,8 @@ def test_the_order_of_units_does_not_change_what_a_network_computes(name: str) -
 def test_a_permutation_is_found_and_merging_is_then_exact(name: str, seed: int) -> None:
     node = Node(name)
     other, orders = node.shuffled(seed)
-    technique = Merging((), "activations", 256)
-    mine, theirs = technique._activations(node.bench, node.vector), technique._activations(node.bench, other)
+    merging = Merging((), "activations", 256)
+    mine, theirs = merging._activations(node.bench, node.vector), merging._activations(node.bench, other)
     for own, a, b, order in zip(node.units, mine, theirs, orders, strict=True):
         found = matched_by_activations(a, b, 60)
         moving = (a.abs().sum(0) > 0).nonzero()[:, 0]  # a unit that is always off may be any other such

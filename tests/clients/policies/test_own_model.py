@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from clients.policies import adaptation
+from clients.policies import client_half
 from clients.policies.base import ClientState
 from clients.trainer import LocalTrainer
 from fedmtl.data.federated import Examples, FederatedData, Shards
@@ -15,7 +15,7 @@ from fedmtl.protocol import Balancing, GlobalModel, TrainOrder, TrainSettings, U
 from fedmtl.tasks import Task
 
 TASKS = (Task("kind", "classification", 3), Task("size", "regression"))
-HALF = adaptation("own-model")
+HALF = client_half("own-model")
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from clients.techniques.frozen_classifier import FrozenClassifier, class_shares
-from clients.techniques.perturbation import flat
+from clients.policies.sharpness_aware import flat
+from clients.policies.simplex_classifier import FrozenClassifier, class_shares
 from fedmtl.balancing import build_balancer
 from fedmtl.protocol import Balancing
 
@@ -21,7 +21,7 @@ def test_shares_are_one_where_all_classes_are_as_frequent_and_zero_where_there_a
 
 @pytest.mark.parametrize("settings", [{}, DECAY], ids=["plain", "with momentum and decay"])
 def test_the_classifier_comes_back_bit_for_bit_and_the_rest_moves(world, settings) -> None:
-    order = world.order("frozen-classifier", client=1, constants=FROZEN, settings=settings)
+    order = world.order("simplex-classifier", client=1, constants=FROZEN, settings=settings)
     delta, layout = world.trainer().train(order).delta, order.base.layout
     assert delta[layout.heads[0]].abs().max() == 0
     assert delta[layout.shared].abs().max() > 0
@@ -35,13 +35,13 @@ def step_of(world, labels: torch.Tensor):
     trainer._vector.copy_(world.start().vector)
     bench = trainer._workbench(network, (0, 1), world.data.shards[0][: len(labels)])
     bench.targets[0].copy_(labels)
-    technique, balancer = FrozenClassifier(0.5), build_balancer(Balancing("equal"))
-    technique.start(bench)
+    rule, balancer = FrozenClassifier(0.5), build_balancer(Balancing("equal"))
+    rule.start(bench)
 
     def compute(inputs, targets):
         return balancer.gradients(network, inputs, targets, None)
 
-    return bench, technique.gradients(compute, network, bench.features, bench.targets)
+    return bench, rule.gradients(compute, network, bench.features, bench.targets)
 
 
 def test_the_gradient_is_that_of_the_scaled_logits(world) -> None:

@@ -51,7 +51,7 @@ def train(config: ExperimentConfig, data: FederatedData, client: int) -> torch.T
         base=GlobalModel(0, layout.pack(model), layout),
         steps=None,
         settings=TrainSettings(epochs=2, batch_size=4, learning_rate=0.1),
-        task_weights=None,
+        task_factors=None,
         balancing=Balancing("equal", {}),
         policy="plain",
         terms={},

@@ -17,6 +17,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedmtl.client_types import TYPE_NUMBERS
 from fedmtl.errors import CheckpointError, RunDirectoryError
 from fedmtl.evaluation import EvaluationRow
 from fedmtl.protocol import Aggregation, Rejection, Update
@@ -32,14 +33,13 @@ def update(number: int, **values: Any) -> Update:
     both = {
         "tasks": (0, 1),
         "task_losses": (number + 0.5, 2.0),
-        "task_weights": (0.25, 1.75),
+        "mean_task_weights": (0.25, 1.75),
         "task_traces": (3.0, float(number)),
     }
     given: dict[str, Any] = {
         **both,
-        "client_type": "FUC",
+        "terms": {"client_type": TYPE_NUMBERS["FUC"], "similarity": 0.5},
         "learning_rate": 0.1,
-        "similarity": 0.5,
         "dispatched_at": float(number),
         "arrived_at": number + 2.5,
         "bytes_up": 40,
@@ -111,6 +111,16 @@ def test_every_upload_has_a_row_that_says_what_became_of_it(tmp_path: Path) -> N
     assert {unsettled[name] for name in ("staleness", "weight", "trigger", "rejected")} == {None}
 
 
+def test_a_type_that_there_is_not_is_recorded_as_none_and_absent_terms_as_nothing() -> None:
+    recorder = Recorder(None, TASKS)
+    for terms in ({"client_type": 9.0, "feedback": 1.0}, {"client_type": float("nan"), "feedback": 0.5}, {}):
+        recorder.add_rejection(Rejection(0.0, update(0, terms=terms), "claims what there is not"))
+    rows = recorder.table("updates").to_pylist()
+    assert [row["client_type"] for row in rows] == ["", "", ""]
+    assert [row["feedback"] for row in rows] == [True, False, False]
+    assert [row["similarity"] for row in rows] == [None, None, None]
+
+
 def test_aggregations_sum_up_their_updates() -> None:
     recorder = Recorder(None, TASKS)
     step(recorder, 4)
@@ -121,7 +131,7 @@ def test_aggregations_sum_up_their_updates() -> None:
 
 def test_per_task_columns_are_aligned_to_all_tasks_and_null_where_not_owned() -> None:
     recorder = Recorder(None, TASKS)
-    only_ink = update(0, tasks=(1,), task_losses=(2.0,), task_weights=(1.0,), task_traces=())
+    only_ink = update(0, tasks=(1,), task_losses=(2.0,), mean_task_weights=(1.0,), task_traces=())
     recorder.add_rejection(Rejection(0.0, only_ink, "late"))
     row = recorder.table("updates").to_pylist()[0]
     assert row["losses"] == [None, 2.0]

@@ -74,7 +74,7 @@ def run(experiment: Experiment, fleet: Fleet) -> tuple[torch.Tensor, list[Any]]:
     Loop(strategy, fleet, [watcher]).run(lambda loop: "done" if loop.strategy.model.version >= 15 else None)
     fleet.close()
     fields = [
-        (update.key, update.base_version, update.arrived_at, update.task_losses, update.task_traces, update.client_type)
+        (update.key, update.base_version, update.arrived_at, update.task_losses, update.task_traces, update.terms)
         for step in watcher.steps
         for update in step.updates
     ]

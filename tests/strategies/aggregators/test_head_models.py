@@ -27,7 +27,7 @@ from strategies.core.kinds import Aggregator, Step
 from strategies.core.ledger import Ledger
 from strategies.core.part import prepare
 from strategies.core.strategy import Strategy
-from strategies.policies.table import dual_corrected
+from strategies.policies.dual_corrected import DualCorrected
 from strategies.schedulers import Buffered, Synchronous
 from strategies.task_weights import FedNTKTrace
 from strategies.weightings import DataSize, Uniform
@@ -114,14 +114,14 @@ def test_fedntk_trace_leaves_alone_what_averages_models(toys) -> None:
         (Optimized(averages, SGD()), False),
         (LoneReports(averages, adds), False),
     ]:
-        found, _ = FedNTKTrace().fit(aggregator, None)  # type: ignore[arg-type]
+        found, _ = FedNTKTrace().adjust(aggregator, None)  # type: ignore[arg-type]
         assert isinstance(found, HeadModels) == wrapped
-        assert FedNTKTrace(head_aggregation="strategy").fit(aggregator, None)[0] is aggregator  # type: ignore[arg-type]
+        assert FedNTKTrace(head_aggregation="strategy").adjust(aggregator, None)[0] is aggregator  # type: ignore[arg-type]
 
 
 def test_an_aggregator_that_counts_on_exact_updates_needs_fresh_ones(toys) -> None:
     def strategy(scheduler) -> Strategy:
-        return Strategy(scheduler, DualAveraged(Uniform()), dual_corrected(), FedNTKTrace())
+        return Strategy(scheduler, DualAveraged(Uniform()), DualCorrected(), FedNTKTrace())
 
     with pytest.raises(ConfigError, match=r"DualAveraged counts on updates .* balancing.head_aggregation = 'strategy'"):
         strategy(Buffered(buffer_size=2))

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from fedmtl.errors import ConfigError
+from fedmtl.similarity import LARGEST
 from strategies.aggregators import GradientAggregator, ModelAggregator, NewestMeta, Overwritten
 from strategies.core.kinds import Aggregator, Step
 from strategies.core.ledger import Ledger
@@ -194,35 +195,38 @@ def test_what_is_not_finite_is_not_written(toys, spoilt: str) -> None:
     torch.testing.assert_close(vector, model.vector + waited.delta)
 
 
+FOLLOWS = {"similarity": LARGEST}
+
+
 class Shown(Uniform):
     """Notes the updates that it is shown."""
 
     def weights(self, updates, version, ledger):
-        self.seen = [(update.feedback, update.similarity) for update in updates]
+        self.seen = [("feedback" in update.terms, update.terms.get("similarity")) for update in updates]
         return super().weights(updates, version, ledger)
 
 
 def test_bits_and_similarities_are_those_of_the_newest_job(toys) -> None:
     """A bit counts only while no step was taken since the job began; a similarity counts, and enters the mean."""
-    shown, ledger = Shown(), Ledger()
+    shown, ledger = Shown(), Ledger(FOLLOWS)
     arrays = NewestMeta(GradientAggregator(shown))
-    waits = toys.make_update(0, 3, version=6, feedback=True, similarity=50.0)
-    began = toys.make_update(0, 4, version=7, feedback=False, similarity=90.0)
-    other = toys.make_update(1, 2, version=7, feedback=True, similarity=30.0)
+    waits = toys.make_update(0, 3, version=6, terms=toys.fedqs_terms(feedback=True, similarity=50.0))
+    began = toys.make_update(0, 4, version=7, terms=toys.fedqs_terms(similarity=90.0))
+    other = toys.make_update(1, 2, version=7, terms=toys.fedqs_terms(feedback=True, similarity=30.0))
     for told in (waits, began, other):
         arrays.on_outcome_known(told, ledger)
-    assert ledger.mean_similarity == pytest.approx((90.0 + 30.0) / 2)
+    assert ledger.mean("similarity") == pytest.approx((90.0 + 30.0) / 2)
     for version, bit in ((7, True), (8, False)):
         arrays.aggregate(Step(toys.start_model(version), [waits, other], {}, "full", frozenset(), ledger))
         assert shown.seen == [(False, 90.0), (bit, 30.0)]
 
 
 def test_being_told_a_second_time_changes_nothing(toys) -> None:
-    ledger, arrays = Ledger(), NewestMeta(GradientAggregator(Uniform()))
-    told = toys.make_update(0, 3, similarity=float("nan"))
+    ledger, arrays = Ledger(FOLLOWS), NewestMeta(GradientAggregator(Uniform()))
+    told = toys.make_update(0, 3, terms={"similarity": float("nan")})
     arrays.on_outcome_known(told, ledger)
     arrays.on_outcome_known(told, ledger)
-    assert ledger.non_finite == 1
+    assert ledger.reports("similarity").left_out == 1
 
 
 @pytest.mark.parametrize("options", [{"updates": "ref_overwrite"}, {"carry_meta": "global_arrays"}, {"profile": "ref"}])

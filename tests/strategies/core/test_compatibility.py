@@ -6,7 +6,7 @@ import pytest
 
 from fedmtl.errors import ConfigError
 from strategies.aggregators import GradientAggregator
-from strategies.core.kinds import ClientPolicy
+from strategies.core.kinds import Plain
 from strategies.core.part import parts_within
 from strategies.core.strategy import Strategy
 from strategies.policies import FedQSPolicy
@@ -14,7 +14,7 @@ from strategies.schedulers import Asynchronous, Buffered, Synchronous
 from strategies.weightings import DataSize, Discounted, FedQSWeights, Uniform, polynomial
 
 
-class Counting(ClientPolicy):
+class Counting(Plain):
     """A policy that keeps books which a dropped update would falsify."""
 
     needs = {"every-update": "its books would be wrong"}  # noqa: RUF012

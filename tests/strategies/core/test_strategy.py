@@ -9,7 +9,7 @@ import torch
 
 from fedmtl.protocol import Arrival, Joined, Lost, TrainSettings
 from strategies.aggregators import GradientAggregator, ModelAggregator
-from strategies.core.kinds import ClientPolicy
+from strategies.core.kinds import Plain
 from strategies.core.strategy import Reaction, Strategy
 from strategies.policies import FedQSPolicy, Proximal
 from strategies.schedulers import Buffered, Compass
@@ -76,7 +76,7 @@ def test_an_update_that_cannot_be_used_is_rejected_and_its_client_goes_on(toys, 
     ],
 )
 def test_vectors_that_a_policy_relies_on_are_checked_like_the_update(toys, vectors, reason) -> None:
-    policy = ClientPolicy()
+    policy = Plain()
     policy.reported = ("change",)
     strategy = toys.ready(Strategy(Buffered(buffer_size=1), GradientAggregator(Uniform()), policy))
     strategy.orders(strategy.begin([0], 0.0).decision.assignments)
@@ -186,12 +186,13 @@ def test_the_feedback_bit_that_counts_is_the_one_uploaded_with_the_update(toys) 
     weighting = FedQSWeights(Uniform(), phi=0.1)
     strategy = toys.ready(Strategy(Buffered(buffer_size=3), GradientAggregator(weighting), FedQSPolicy()))
     strategy.orders(strategy.begin(range(3), 0.0).decision.assignments)
-    arrive(strategy, toys.make_update(0, 0, feedback=True, similarity=80.0, client_type="FBC"))
-    arrive(strategy, toys.make_update(0, 1, feedback=False, similarity=20.0, client_type="FUC"))
+    arrive(strategy, toys.make_update(0, 0, terms=toys.fedqs_terms(feedback=True, similarity=80.0, client_type="FBC")))
+    arrive(strategy, toys.make_update(0, 1, terms=toys.fedqs_terms(similarity=20.0, client_type="FUC")))
     reaction = strategy.on_event(Arrival(1.0, toys.make_update(1)))
     aggregation = strategy.aggregate(reaction.decision, 1.0)
-    assert [(u.feedback, u.similarity) for u in aggregation.updates] == [(True, 80.0), (False, 20.0), (False, None)]
-    assert strategy.ledger.similarity[0] == 20.0
+    said = [(update.terms.get("feedback"), update.terms.get("similarity")) for update in aggregation.updates]
+    assert said == [(1.0, 80.0), (None, 20.0), (None, None)]
+    assert strategy.ledger.reports("similarity").latest[0] == 20.0
     # f_0 = 2/3 counts both updates, theta_bar = 20 the newest of each client; G = 80 / 20 is capped at 2.
     raised = (math.e / 2) ** (0.1 - 2 / 3) * (1 + 2**2)
     assert aggregation.weights == pytest.approx([raised / (raised + 2), 1 / (raised + 2), 1 / (raised + 2)])
@@ -221,7 +222,7 @@ def test_no_base_vector_is_kept_for_gradient_aggregation(strategy) -> None:
 
 
 def test_orders_carry_model_job_settings_and_a_seed_of_their_own(toys) -> None:
-    strategy = Strategy(Buffered(buffer_size=2), GradientAggregator(Uniform()), Proximal(0.3), NTKMTLSR(w_max=5.0))
+    strategy = Strategy(Buffered(buffer_size=2), GradientAggregator(Uniform()), Proximal(mu=0.3), NTKMTLSR(w_max=5.0))
     settings = TrainSettings(epochs=3, learning_rate=0.05)
     strategy.initialise(toys.start_model(), settings, seed=4)
     orders = strategy.orders(strategy.begin(range(3), 0.0).decision.assignments)
@@ -231,7 +232,7 @@ def test_orders_carry_model_job_settings_and_a_seed_of_their_own(toys) -> None:
         assert order.base is strategy.model
         assert (order.settings.epochs, order.settings.learning_rate, order.settings.proximal) == (3, 0.05, 0.3)
         assert (order.balancing.name, dict(order.balancing.options)) == ("ntkmtl-sr", {"w_max": 5.0})
-        assert (order.policy, order.task_weights) == ("plain", None)
+        assert (order.policy, order.task_factors) == ("plain", None)
 
 
 def test_task_weights_by_name() -> None:

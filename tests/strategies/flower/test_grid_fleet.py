@@ -95,7 +95,7 @@ def test_an_asynchronous_strategy_runs_on_real_messages(grid: Any, initialised: 
 def test_a_client_keeps_its_own_state_on_its_node(grid: Any, initialised: Initialise) -> None:
     """FedQS compares a client's last update with the global step: it can only if the node kept that update."""
     _, watcher = run(initialised(fedqs(buffer_size=2)), grid, versions(8))
-    reported = [update.similarity for step in watcher.steps for update in step.updates if update.job >= 2]
+    reported = [update.terms.get("similarity") for step in watcher.steps for update in step.updates if update.job >= 2]
     assert any(similarity is not None for similarity in reported)
 
 

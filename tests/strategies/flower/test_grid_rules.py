@@ -146,7 +146,7 @@ def test_nothing_hangs_on_a_process_that_lives_on_between_messages(
         grid.behaviour = {} if behaviour is None else {101: behaviour}
         strategy = initialised(fedqs(buffer_size=1))
         steps = run(strategy, fleet_on(grid, expected=1), 5)
-        similarities = [update.similarity for step in steps for update in step.updates]
+        similarities = [update.terms.get("similarity") for step in steps for update in step.updates]
         assert similarities[0] is None
         assert None not in similarities[1:], "the node kept no last update"
         return strategy.model.vector

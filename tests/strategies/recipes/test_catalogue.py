@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from fedmtl.client_types import type_name
 from fedmtl.components import options_of, summary_of
 from fedmtl.errors import ConfigError
 from strategies.recipes.catalogue import STRATEGIES, build_strategy
@@ -106,7 +107,7 @@ def test_every_switch_of_fedqs_does_something(toys, options: dict) -> None:
     def run(options: dict):
         fleet = toys.Fleet(12, lambda client, job: 1.0 + client % 5)
         loop, trace = toys.run(build_strategy("fedqs", {"buffer_size": 4} | options), fleet, versions=40)
-        types = {update.client_type for update in trace.received}
+        types = {type_name(update.terms.get("client_type")) for update in trace.received}
         assert types > {""}
         return loop.strategy.model.vector
 

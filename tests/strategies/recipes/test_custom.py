@@ -230,7 +230,7 @@ def test_a_selection_is_written_out_with_its_options_and_chance_as_its_name() ->
         ({"policy": "scaled-rate"}, r"ScaledRate with Buffered: it needs 'step-budgets'.*'queued'"),
         ({"aggregator": "min-norm"}, r"MinNormAggregator .* needs 'task-changes'.*policy = 'tasks-apart'"),
         ({"aggregator": "dual-averaged"}, r"DualAveraged .* needs 'duals'.*policy = 'dual-corrected'"),
-        ({"policy": "dual-corrected"}, r"LocalTechnique .* needs 'duals-mean'.*aggregator = 'dual-averaged'"),
+        ({"policy": "dual-corrected"}, r"DualCorrected .* needs 'duals-mean'.*aggregator = 'dual-averaged'"),
         ({"scheduler": {"name": "synchronous", "selection": "curriculum"}}, "PacedSelector .* set clients_per_round"),
         ({"scheduler": {"name": "buffered", "selection": "curriculum"}}, "PacedSelector .* set concurrency"),
         ({"scheduler": {"name": "buffered", "selection": "oorts"}}, r"selection.name = 'oorts' is .* mean 'oort'"),
@@ -265,7 +265,7 @@ def test_a_selection_is_written_out_with_its_options_and_chance_as_its_name() ->
         ),
         (
             {"scheduler": "synchronous", "policy": "merging"},
-            r"NeighbourModels with GradientAggregator: it needs 'neigh",
+            r"Merging with GradientAggregator: it needs 'neigh",
         ),
         (
             {"scheduler": {"name": "buffered", "max_staleness": 2}, "policy": "control-variates"},

@@ -34,7 +34,7 @@ def start(tasks, hidden=(16, 12)) -> GlobalModel:
 
 def test_heads_with_classes_become_simplices_and_all_else_stays() -> None:
     drawn = start(TASKS)
-    model = SimplexClassifier(0.2).initial(drawn, 7)
+    model = SimplexClassifier(temperature=0.2).initial(drawn, 7)
     for task, classes in ((0, 10), (2, 2)):
         head = model.vector[model.layout.heads[task]]
         assert torch.equal(head[: classes * 12].view(classes, 12), simplex(12, classes, 7, task).T)
@@ -46,16 +46,16 @@ def test_heads_with_classes_become_simplices_and_all_else_stays() -> None:
 
 def test_more_classes_than_entries_are_refused() -> None:
     with pytest.raises(ConfigError, match="10 classes on a representation of 4"):
-        SimplexClassifier(0.2).initial(start(TASKS, (16, 4)), 0)
+        SimplexClassifier(temperature=0.2).initial(start(TASKS, (16, 4)), 0)
 
 
 def test_tasks_without_classes_are_refused() -> None:
     with pytest.raises(ConfigError, match="needs a task with classes"):
-        SimplexClassifier(0.2).initial(start(TASKS[1:2]), 0)
+        SimplexClassifier(temperature=0.2).initial(start(TASKS[1:2]), 0)
 
 
 def test_a_model_without_a_backbone_is_refused() -> None:
     model = build_model("linear", {}, (10,), TASKS, 0)
     layout = ParameterLayout.of(model)
     with pytest.raises(ConfigError, match="without a backbone"):
-        SimplexClassifier(0.2).initial(GlobalModel(0, layout.pack(model), layout), 0)
+        SimplexClassifier(temperature=0.2).initial(GlobalModel(0, layout.pack(model), layout), 0)

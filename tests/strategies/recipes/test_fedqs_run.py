@@ -10,6 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedmtl.client_types import type_name
+from fedmtl.protocol import Update
 from fedmtl.randomness import derive_seed
 from strategies.core.loop import Loop
 from strategies.recipes.catalogue import build_strategy
@@ -17,6 +19,10 @@ from strategies.recipes.catalogue import build_strategy
 
 def fleet(toys, **quirks):
     return toys.Fleet(15, lambda client, job: 1.0 + 3.0 * (client % 6), toys.Quirks(**quirks))
+
+
+def type_of(update: Update) -> str:
+    return type_name(update.terms.get("client_type"))
 
 
 @pytest.fixture(scope="module", params=["gradient", "model"])
@@ -28,10 +34,17 @@ def trace(toys, request: pytest.FixtureRequest):
 
 
 def test_all_types_occur_and_momentum_and_bit_follow_them(trace) -> None:
-    assert {update.client_type for update in trace.received} == {"", "FBC", "FUC", "SUC", "SBC-1", "SBC-2"}
+    assert {type_of(update) for update in trace.received} == {
+        "",
+        "FBC",
+        "FUC",
+        "SUC",
+        "SBC-1",
+        "SBC-2",
+    }
     for update in trace.received:
-        assert update.feedback == (update.client_type in {"FBC", "SBC-2"})
-        if update.client_type in {"", "FBC", "SBC-2"}:
+        assert ("feedback" in update.terms) == (type_of(update) in {"FBC", "SBC-2"})
+        if type_of(update) in {"", "FBC", "SBC-2"}:
             assert update.momentum == 0.0
         else:
             assert 0.1 <= update.momentum <= 0.5
@@ -39,10 +52,10 @@ def test_all_types_occur_and_momentum_and_bit_follow_them(trace) -> None:
 
 def test_no_client_is_typed_in_its_first_job_or_before_the_first_step(trace) -> None:
     for update in trace.received:
-        if update.client_type:
+        if type_of(update):
             assert update.job > 0
             assert update.base_version > 0
-            assert update.similarity is not None
+            assert update.terms.get("similarity") is not None
 
 
 def test_the_learning_rate_is_the_clients_own_from_job_to_job(trace) -> None:
@@ -50,9 +63,9 @@ def test_the_learning_rate_is_the_clients_own_from_job_to_job(trace) -> None:
     for update in trace.received:
         change = update.learning_rate - rates[update.client]
         assert 0.001 <= update.learning_rate <= 0.2
-        if update.client_type in {"", "FBC"}:
+        if type_of(update) in {"", "FBC"}:
             assert change == 0.0
-        elif update.client_type == "FUC":
+        elif type_of(update) == "FUC":
             assert change < 0 or update.learning_rate == 0.001
         else:
             assert change > 0 or update.learning_rate == 0.2
@@ -67,7 +80,7 @@ def test_counts_and_weights_add_up_after_every_step(trace) -> None:
         assert sum(counts.values()) == 5 * t
         assert min(aggregation.weights) >= 0
         assert math.fsum(aggregation.weights) == pytest.approx(1.0)
-        if not any(update.feedback for update in aggregation.updates):
+        if not any(("feedback" in update.terms) for update in aggregation.updates):
             assert aggregation.weights == (0.2,) * 5
     assert any(len(set(aggregation.weights)) > 1 for aggregation in trace.aggregations)
 
@@ -155,12 +168,7 @@ def test_a_run_cut_after_any_event_goes_on_to_the_same_bits(toys, options: dict,
     later = seen.received[len(seen.received) - len(rest.received) :]
     assert [u.key for u in rest.received] == [u.key for u in later]
     for one, other in zip(rest.received, later, strict=True):
-        assert (one.client_type, one.learning_rate, one.momentum, one.similarity) == (
-            other.client_type,
-            other.learning_rate,
-            other.momentum,
-            other.similarity,
-        )
+        assert (one.terms, one.learning_rate, one.momentum) == (other.terms, other.learning_rate, other.momentum)
 
 
 def test_rubbish_reports_leave_weights_and_means_finite(toys) -> None:
@@ -168,8 +176,8 @@ def test_rubbish_reports_leave_weights_and_means_finite(toys) -> None:
     strategy = build_strategy("fedqs", {"buffer_size": 5})
     world = fleet(toys, fault=lambda client, job: "similarity" if (client + job) % 4 == 0 else "")
     _, trace = toys.run(strategy, world, versions=60)
-    assert strategy.ledger.non_finite > 0
-    assert math.isfinite(strategy.ledger.mean_similarity)
+    assert strategy.ledger.reports("similarity").left_out > 0
+    assert math.isfinite(strategy.ledger.mean("similarity"))
     for aggregation in trace.aggregations:
         assert all(math.isfinite(weight) for weight in aggregation.weights)
     assert torch.isfinite(strategy.model.vector).all()

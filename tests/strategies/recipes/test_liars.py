@@ -22,6 +22,10 @@ def told(name: str, value: object) -> Callable[[Update], None]:
     return lambda update: setattr(update, name, value)
 
 
+def claiming(**terms: float) -> Callable[[Update], None]:
+    return lambda update: setattr(update, "terms", {**update.terms, **terms})
+
+
 LIES: dict[str, Callable[[Update], None]] = {
     "a huge update": lambda update: update.delta.fill_(HUGE),
     "a huge zigzag": lambda update: update.delta.copy_(alternating(update.delta)),
@@ -32,13 +36,15 @@ LIES: dict[str, Callable[[Update], None]] = {
     "no terms": told("terms", {}),
     "huge losses": told("task_losses", (1e308, 1e308)),
     "huge traces": told("task_traces", (1e308, 1e308)),
-    "a huge similarity": told("similarity", 1e308),
-    "a low similarity": told("similarity", -1e308),
+    "a huge similarity": claiming(similarity=1e308),
+    "a low similarity": claiming(similarity=-1e308),
     "many steps": told("steps", MOST),
     "many examples": told("examples", MOST),
     "a huge rate": told("learning_rate", 1e308),
     "a momentum near 1": told("momentum", 1.0 - 1e-12),
-    "feedback": told("feedback", True),
+    "feedback": claiming(feedback=1.0),
+    "half a feedback bit": claiming(feedback=0.5),
+    "a type that there is not": claiming(client_type=7.0),
     "fewer tasks": told("tasks", (1,)),
     "tasks in another order": told("tasks", (1, 0)),
 }
@@ -72,5 +78,5 @@ def test_no_lie_breaks_a_run(toys, variant: str) -> None:
     assert all(torch.isfinite(vector).all() for vector in trace.vectors)
     for aggregation in trace.aggregations:
         assert all(math.isfinite(weight) and weight >= 0.0 for weight in aggregation.weights)
-    mean = strategy.ledger.mean_similarity
+    mean = strategy.ledger.mean("similarity")
     assert mean is None or 0.0 <= mean <= 180.0

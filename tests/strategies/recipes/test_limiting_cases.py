@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from fedmtl.client_types import type_name
 from fedmtl.protocol import GlobalModel
 from strategies.aggregators import GradientAggregator, Optimized
 from strategies.aggregators.server_optimizers import Adam, AMSGrad, ServerOptimizer
@@ -206,7 +207,7 @@ def test_the_first_round_of_scaffold_is_fedavg_whatever_the_clients_have(toys) -
 def test_neutral_fedqs_is_plain_semi_asynchronous_learning(toys, aggregation: str, plain: str, clock: str) -> None:
     common = {"buffer_size": 5, "clock": clock}
     fedqs = run(toys, "fedqs", NEUTRAL | common | {"aggregation": aggregation}, uneven)
-    assert any(update.client_type for update in fedqs.received)
+    assert any(type_name(update.terms.get("client_type")) for update in fedqs.received)
     assert same(fedqs, run(toys, plain, common, uneven))
     assert not same(fedqs, run(toys, "fedqs", common | {"aggregation": aggregation}, uneven))
 

@@ -207,7 +207,7 @@ def test_momentum_under_control_variates_is_logged_once(toys, caplog: pytest.Log
 
 
 def test_stragglers_run_a_random_part_of_their_epochs(toys) -> None:
-    policy = Proximal(0.1, stragglers=0.5)
+    policy = Proximal(mu=0.1, stragglers=0.5)
     policy.prepare(toys.start_model(), 4)
     settings, start = TrainSettings(epochs=10), toys.start_model()
     told = [policy.instruct(client, settings, start, Ledger()).settings for client in range(400)]

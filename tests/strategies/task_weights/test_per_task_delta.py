@@ -43,13 +43,13 @@ def update(
         delta[layout(tasks).heads[task]] = 1.0 + task
     rest = {f"task {task}": vector for task, vector in list(vectors.items())[1:]}
     weights = tuple((sent or {}).get(task, 1.0) for task in changes)
-    return Update(client, 0, 0, delta, 10, 2, tuple(changes), task_weights=weights, vectors=rest)
+    return Update(client, 0, 0, delta, 10, 2, tuple(changes), mean_task_weights=weights, vectors=rest)
 
 
 def make(tasks: int, **options) -> tuple[PerTaskDeltas, PerTaskAggregator]:
     part = PerTaskDeltas(**options)
     part.prepare(GlobalModel(0, torch.zeros(layout(tasks).size), layout(tasks)), 0)
-    aggregator, _ = part.fit(GradientAggregator(Uniform()), build_strategy("fedbuff", {}).policy)
+    aggregator, _ = part.adjust(GradientAggregator(Uniform()), build_strategy("fedbuff", {}).policy)
     assert isinstance(aggregator, PerTaskAggregator)
     return part, aggregator
 
@@ -177,17 +177,17 @@ def test_other_misfits_are_refused() -> None:
         ({"vectors": {}}, "lacks the change of task 1"),
         ({"vectors": {"task 1": torch.zeros(4)}}, r"task 1 is torch.float32 of shape (4,)"),
         ({"vectors": {"task 1": torch.full((9,), math.nan)}}, "task 1 is not finite"),
-        ({"task_weights": (1.0,)}, "tells 1 weights of 2 tasks"),
-        ({"task_weights": (0.0, 1.0)}, "claims to have weighted"),
-        ({"task_weights": (1e-300, 1.0)}, "claims to have weighted"),
-        ({"task_weights": (1.0, 51.0)}, "claims to have weighted"),
-        ({"task_weights": (1.0, math.nan)}, "claims to have weighted"),
+        ({"mean_task_weights": (1.0,)}, "tells 1 weights of 2 tasks"),
+        ({"mean_task_weights": (0.0, 1.0)}, "claims to have weighted"),
+        ({"mean_task_weights": (1e-300, 1.0)}, "claims to have weighted"),
+        ({"mean_task_weights": (1.0, 51.0)}, "claims to have weighted"),
+        ({"mean_task_weights": (1.0, math.nan)}, "claims to have weighted"),
     ],
 )
 def test_an_update_that_lacks_what_was_asked_for_is_turned_down(toys, fields: dict, message: str) -> None:
     strategy = toys.ready(build_strategy("fedbuff", {}, PerTaskDeltas()))
     strategy.orders(strategy.begin([0], 0.0).decision.assignments)
-    whole = {"vectors": {"task 1": torch.zeros(9)}, "task_weights": (1.0, 1.0)}
+    whole = {"vectors": {"task 1": torch.zeros(9)}, "mean_task_weights": (1.0, 1.0)}
     (rejection,) = strategy.on_event(Arrival(1.0, toys.make_update(**(whole | fields)))).rejections
     assert message in rejection.reason
 

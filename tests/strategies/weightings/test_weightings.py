@@ -6,18 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedmtl.similarity import LARGEST
 from strategies.core.ledger import Ledger
 from strategies.weightings import DataSize, Discounted, FedQSWeights, Uniform, constant, hinge, polynomial
 
+FOLLOWS = {"similarity": LARGEST}
 FUNCTIONS = {"constant": constant(), "polynomial": polynomial(0.5), "hinge": hinge(10.0, 6.0)}
 
 
 def ledger_with(toys, counts: dict[int, int], similarity: dict[int, float]) -> Ledger:
-    ledger = Ledger()
+    ledger = Ledger(FOLLOWS)
     ledger.met(range(100))
     ledger.applied([toys.make_update(client) for client, n in counts.items() for _ in range(n)])
     for client, theta in similarity.items():
-        ledger.received(toys.make_update(client, similarity=theta))
+        ledger.received(toys.make_update(client, terms=toys.fedqs_terms(similarity=theta)))
     return ledger
 
 
@@ -25,8 +27,8 @@ def golden(toys, **options):
     """|D| = (100, 300), bits (1, 0), f_1 = 0.05, theta_1/theta_bar = 1.5."""
     ledger = ledger_with(toys, {1: 5, 2: 95}, {1: 30.0, 2: 10.0})
     updates = [
-        toys.make_update(1, examples=100, feedback=True, similarity=30.0),
-        toys.make_update(2, examples=300, feedback=False, similarity=10.0),
+        toys.make_update(1, examples=100, terms=toys.fedqs_terms(feedback=True, similarity=30.0)),
+        toys.make_update(2, examples=300, terms=toys.fedqs_terms(similarity=10.0)),
     ]
     base = options.pop("base", DataSize())
     return FedQSWeights(base, **({"phi": 0.1} | options)), updates, ledger
@@ -46,7 +48,7 @@ def test_golden_weight_with_uniform_base(toys) -> None:
 def test_the_similarity_factor_is_capped_at_ratio_two(toys) -> None:
     def first(theta: float) -> float:
         rule, updates, ledger = golden(toys)
-        updates[0].similarity = theta
+        updates[0].terms = toys.fedqs_terms(feedback=True, similarity=theta)
         return rule.weights(updates, 0, ledger)[0]
 
     assert first(40.0) == first(140.0) > first(39.0)
@@ -56,13 +58,13 @@ def test_the_similarity_factor_is_capped_at_ratio_two(toys) -> None:
 def test_golden_speed_factors(toys, count: int, factor: float) -> None:
     """f = 0.0555 and f = 0.002; without a similarity the speed factor stands alone."""
     ledger = ledger_with(toys, {1: count, 2: 10_000 - count}, {})
-    updates = [toys.make_update(1, feedback=True), toys.make_update(2)]
+    updates = [toys.make_update(1, terms=toys.fedqs_terms(feedback=True)), toys.make_update(2)]
     raised = FedQSWeights(Uniform(), phi=0.1).unnormalised(updates, (0.5, 0.5), ledger)
     assert raised[0] / 0.5 == pytest.approx(factor, abs=5e-7)
 
 
 def test_without_feedback_bits_the_weights_are_the_base_exactly(toys) -> None:
-    updates = [toys.make_update(client, similarity=50.0) for client in range(10)]
+    updates = [toys.make_update(client, terms=toys.fedqs_terms(similarity=50.0)) for client in range(10)]
     ledger = ledger_with(toys, dict.fromkeys(range(10), 1), dict.fromkeys(range(10), 50.0))
     assert FedQSWeights(Uniform()).weights(updates, 0, ledger) == (1 / 10,) * 10
 
@@ -102,9 +104,10 @@ finite_or_not = st.one_of(st.none(), st.floats(0, 180), st.sampled_from([math.na
 )
 def test_fedqs_weights_are_not_negative_and_sum_to_one(toys, entries: list, speed: str, similarity: str, base) -> None:
     updates = [
-        toys.make_update(client, examples=n, feedback=bit, similarity=theta) for client, n, bit, theta in entries
+        toys.make_update(client, examples=n, terms=toys.fedqs_terms(feedback=bit, similarity=theta))
+        for client, n, bit, theta in entries
     ]
-    ledger = Ledger()
+    ledger = Ledger(FOLLOWS)
     ledger.met(range(5))
     for update in updates:
         ledger.received(update)
