@@ -17,9 +17,9 @@ from strategies.recipes.papers import composition
         (
             "heteroselect",
             {"weight_base": "score"},
-            "Synchronous(HeteroSelect) x Optimized(Model(ScoreWeights(HeteroSelect)), SGD) x LossReports",
+            "Synchronous(HeteroSelect) x Optimized(Model(ScoreWeights(HeteroSelect)), SGD) x ScoredReports",
         ),
-        ("dimat", {}, "Synchronous x Gossip x NeighbourModels"),
+        ("dimat", {}, "Synchronous x Gossip x Merging"),
     ],
 )
 def test_a_composition_names_each_part_where_it_is_held(recipe: str, options: dict, parts: str) -> None:
