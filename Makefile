@@ -7,6 +7,8 @@ PYTHONS := python3.11 python3.12 python3.13 python3 python
 CODE := fedmtl clients strategies simulations tests benchmarks tools docs
 # Options of pytest, such as ARGS="-m 'not slow'", or of fedmtl run, such as ARGS="--seed 1 --out runs/seed-1".
 ARGS :=
+# Tests run on every core, but for those of files that ARGS names: these few are sooner done than workers are started.
+WORKERS = $(if $(findstring .py,$(ARGS)),,-n auto --maxprocesses 8 --dist loadgroup --no-loadscope-reorder --max-worker-restart 0)
 
 export OMP_NUM_THREADS ?= 1
 
@@ -36,7 +38,7 @@ run: setup  ## set up, then run the main job (results in runs/)
 	$(BIN)/fedmtl run $(or $(ARGS),--overwrite)
 
 test: setup  ## set up, then run all tests, the quick ones first
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
 check: setup  ## lint, format and types
 	$(BIN)/ruff check $(CODE)

@@ -77,14 +77,14 @@ def _config(experiment: str, overrides: str) -> ExperimentConfig:
     return experiment_config({"experiment": experiment, "set": overrides})
 
 
-def _told(context: Context) -> tuple[str, str]:
+def _settings_of(context: Context) -> tuple[str, str]:
     return str(context.run_config.get("experiment", "")), str(context.run_config.get("set", ""))
 
 
 def node_of(context: Context, *, anybody: bool = False) -> Node:
     """The node for a context's run configuration, with the data of its own client at least, or of anybody."""
-    told = _told(context)
-    return _node(*told, client_of(context) if can_tell_apart(_config(*told)) and not anybody else None)
+    settings = _settings_of(context)
+    return _node(*settings, client_of(context) if can_tell_apart(_config(*settings)) and not anybody else None)
 
 
 def client_of(context: Context) -> int:
@@ -95,7 +95,7 @@ def client_of(context: Context) -> int:
     ConfigError
         If it names none of the experiment's clients.
     """
-    client, clients = context.node_config.get("partition-id"), _config(*_told(context)).data.clients
+    client, clients = context.node_config.get("partition-id"), _config(*_settings_of(context)).data.clients
     if type(client) is not int or not 0 <= client < clients:
         raise ConfigError(
             f"partition-id = {client!r} in the node's configuration: expected a number from 0 to {clients - 1}, as the "

@@ -19,6 +19,10 @@ from fedmtl.state import join, split
 
 _FILE = "state.safetensors"
 
+FORMAT = 2
+"""What the state in a checkpoint means. The number goes up when this version cannot go on from what an older one saved;
+checkpoints without a number are of format 1."""
+
 
 def digest(tables: Mapping[str, Any]) -> str:
     """A fingerprint of a configuration."""
@@ -46,7 +50,8 @@ def save_checkpoint(directory: Path, state: Mapping[str, Any], configuration: st
         If the file cannot be written, because the disk is full, say; the old checkpoint is then untouched.
     """
     plain, tensors = split(state)
-    _save(directory / _FILE, tensors, {"state": json.dumps(plain), "configuration": configuration})
+    header = {"state": json.dumps(plain), "configuration": configuration, "format": str(FORMAT)}
+    _save(directory / _FILE, tensors, header)
 
 
 def save_model(path: Path, model: GlobalModel) -> None:
@@ -99,13 +104,48 @@ def _save(target: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str])
             raise RunDirectoryError(f"cannot write {target}: {error}; free space there") from error
 
 
+def check_format(directory: Path) -> None:
+    """See whether the checkpoint in a directory, if there is one, is of a format that can be read; changes nothing.
+
+    Raises
+    ------
+    CheckpointError
+        If it is damaged, or another version of FedMTL made it.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = directory / _FILE
+    if not path.exists():
+        return
+    try:
+        with safe_open(path, "pt") as file:
+            _refuse_other_format(path, file.metadata() or {})
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(_damaged(path, error)) from error
+
+
+def _refuse_other_format(path: Path, metadata: Mapping[str, str]) -> None:
+    found = metadata.get("format", "1")
+    if found == str(FORMAT):
+        return
+    age = "a newer" if found.isdecimal() and int(found) > FORMAT else "an older"
+    raise CheckpointError(
+        f"{path} was made by {age} FedMTL whose state this version cannot read: start the run again, or finish it with "
+        f"the version that began it (its format is {found}, this version's {FORMAT})"
+    )
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    return f"{path} is damaged ({error}); start again with --overwrite"
+
+
 def load_checkpoint(directory: Path, configuration: str) -> dict[str, Any] | None:
     """The state that was saved last, or None if none was.
 
     Raises
     ------
     CheckpointError
-        If the file is damaged, or belongs to another configuration.
+        If the file is damaged, another version of FedMTL made it, or it belongs to another configuration.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -115,6 +155,7 @@ def load_checkpoint(directory: Path, configuration: str) -> dict[str, Any] | Non
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
+            _refuse_other_format(path, metadata)
             # Clones, because the file's tensors begin anywhere: sums are taken in another order where memory is aligned
             # otherwise, and a resumed run shall have the same bits.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a mapping)
@@ -124,5 +165,5 @@ def load_checkpoint(directory: Path, configuration: str) -> dict[str, Any] | Non
             )
         state: dict[str, Any] = join(json.loads(metadata["state"]), tensors)
     except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}); start again with --overwrite") from error
+        raise CheckpointError(_damaged(path, error)) from error
     return state

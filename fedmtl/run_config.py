@@ -1,4 +1,4 @@
-"""The experiment that a Flower run is told of: the same configuration on the server and on every node."""
+"""The experiment of a Flower run's configuration: the same configuration on the server and on every node."""
 
 from __future__ import annotations
 

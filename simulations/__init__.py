@@ -6,6 +6,7 @@ in-process simulation below them needs only torch and NumPy, and they need the l
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,8 +21,14 @@ def __getattr__(name: str) -> Any:
         from simulations.experiment import Experiment
 
         return Experiment
-    if name in ("run", "RunResult"):
-        from simulations import runner
+    if name == "RunResult":
+        from simulations.runner import RunResult
 
-        return getattr(runner, name)
+        return RunResult
+    if name == "run":
+        from simulations.baselines import single_task_values
+        from simulations.runner import run
+
+        # The runner alone trains no single-task models; what does so runs them with it.
+        return functools.update_wrapper(functools.partial(run, single_task=single_task_values), run)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -199,7 +199,7 @@ def single_task_values(
     experiment
         The experiment with all tasks.
     run_directory
-        Where its run is kept; baselines are beside it, and `directory` is told as seen from it.
+        Where its run is kept; baselines are beside it, and `directory` is relative to it.
     watch
         Shows the training of those that are missing.
 

@@ -6,6 +6,7 @@ import contextlib
 import shutil
 from pathlib import Path
 
+from fedmtl.checkpoint import check_format
 from fedmtl.config import to_toml
 from fedmtl.errors import RunDirectoryError
 from fedmtl.files import replacing
@@ -44,6 +45,8 @@ class RunDirectory:
         RunDirectoryError
             If the directory holds a run and neither `resume` nor `overwrite` is set, or there is nothing to resume, or
             it holds something that is no run.
+        CheckpointError
+            If what is to be resumed is damaged, or was begun by a FedMTL whose state this one cannot read.
         """
         path, holds_run = self.path, (self.path / EXPERIMENT).exists()
         if path.exists() and not path.is_dir():
@@ -53,6 +56,7 @@ class RunDirectory:
                 raise RunDirectoryError(f"{path} holds no run to resume ({EXPERIMENT} is not there)")
             if (path / SUMMARY).exists():
                 raise RunDirectoryError(f"the run in {path} is finished; there is nothing to resume")
+            check_format(self.checkpoint)
         elif holds_run and not overwrite:
             state = "finished" if (path / SUMMARY).exists() else "unfinished"
             raise RunDirectoryError(

@@ -23,8 +23,9 @@ from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import Balancing, GlobalModel, TrainSettings
 from simulations.devices import build_devices, device_options
 from simulations.devices.profile import Devices
+from simulations.presets import preset_tables
 from strategies.core.strategy import Strategy
-from strategies.recipes.catalogue import build_strategy, strategy_options, training_options
+from strategies.recipes.catalogue import build_strategy, strategy_options
 from strategies.task_weights import BALANCING, build_task_weights
 
 
@@ -48,7 +49,7 @@ class Experiment:
     """
 
     def __init__(self, config: ExperimentConfig) -> None:
-        self.config = config = _with_profile(config)
+        self.config = config
         self._options = {
             "data": data_options(config),
             "model": _options(MODELS, config.model.name, config.model.options, "model"),
@@ -69,17 +70,37 @@ class Experiment:
 
     @classmethod
     def load(
-        cls, path: Path | str | None = None, overrides: Sequence[str] = (), tables: Mapping[str, Any] | None = None
+        cls,
+        path: Path | str | None = None,
+        overrides: Sequence[str] = (),
+        tables: Mapping[str, Any] | None = None,
+        *,
+        preset: str | None = None,
     ) -> Experiment:
-        """The experiment of a TOML file, or of the defaults, with ``section.key=value`` overrides.
+        """The experiment of a TOML file, a preset, tables or the defaults, with ``section.key=value`` overrides.
+
+        Parameters
+        ----------
+        path
+            A TOML file.
+        overrides
+            What is set beside it, the later of two for one key.
+        tables
+            A configuration, where there is no file.
+        preset
+            The name of an experiment that ships with FedMTL (:func:`simulations.presets.presets`), instead of these.
 
         Raises
         ------
         ConfigError
-            If the file, a key, a type or a value is wrong.
+            If the file, the preset's name, a key, a type or a value is wrong, or a preset is not alone.
         """
-        given = dict(tables or {}) if path is None else read_toml(Path(path))
-        return cls(parse_config(given, overrides, where=str(path or "")))
+        if preset is None:
+            given = dict(tables or {}) if path is None else read_toml(Path(path))
+            return cls(parse_config(given, overrides, where=str(path or "")))
+        if path is not None or tables is not None:
+            raise ConfigError(f"the preset {preset!r} is an experiment by itself: give no file and no tables with it")
+        return cls(parse_config(preset_tables(preset), overrides, where=f"preset {preset}"))
 
     @property
     def digest(self) -> str:
@@ -156,13 +177,6 @@ class Experiment:
         if compressor is not None:
             strategy.compress(compressor)
         return strategy
-
-
-def _with_profile(config: ExperimentConfig) -> ExperimentConfig:
-    """The configuration with what its strategy's profile says of training, where that was left open."""
-    said = training_options(config.strategy.name, config.strategy.options)
-    missing = {key: value for key, value in said.items() if key not in config.training.model_fields_set}
-    return config.model_copy(update={"training": config.training.model_copy(update=missing)}) if missing else config
 
 
 def _options(table: Mapping[str, Any], name: str, given: Mapping[str, Any], section: str) -> dict[str, Any]:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from fedmtl.evaluation import EvaluationRow, Evaluator
+from fedmtl.ntk.measure import KernelProbe
 from fedmtl.protocol import Aggregation, Event, Joined, Lost, Rejection
+from fedmtl.records import Recorder
 from strategies.core.loop import Loop, Observer
-
-if TYPE_CHECKING:
-    from fedmtl.ntk.measure import KernelProbe
-    from fedmtl.records import Recorder
 
 
 class Recording(Observer):

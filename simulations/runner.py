@@ -6,13 +6,14 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from clients.trainer import LocalTrainer
 from fedmtl.checkpoint import save_model
 from fedmtl.config import EngineSection, StopSection
+from fedmtl.errors import ConfigError
 from fedmtl.protocol import GlobalModel
 from fedmtl.records.summary import write_summary
 from fedmtl.report import write_report
@@ -24,11 +25,13 @@ from simulations.signals import interruptible
 from simulations.watch import Watch
 from simulations.workers.base import Workers
 from simulations.workers.inline import InlineWorkers
+from simulations.workers.ray import RayWorkers
 from strategies.core.fleet import Fleet
 from strategies.core.loop import Loop, Observer
 
-if TYPE_CHECKING:
-    from simulations.baselines import WatchBaseline
+SingleTaskProvider = Callable[[Experiment, Path], dict[str, dict[str, Any]] | None]
+"""From an experiment and its run's directory to the single-task `value` of each task and the `directory` of its run;
+None after an interruption. :func:`simulations.baselines.single_task_values` is one: it trains them, with `run`."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def run(
     fleet: Callable[[Experiment], Fleet] | None = None,
     observers: Sequence[Observer] = (),
     pictures: bool = True,
-    watch_baseline: WatchBaseline | None = None,
+    single_task: SingleTaskProvider | None = None,
 ) -> RunResult:
     """Run an experiment from its start, or on from its last checkpoint, and leave tables, plots and a report behind.
 
@@ -94,22 +97,24 @@ def run(
         Further observers, such as a progress display.
     pictures
         Whether to draw plots and the report at the end.
-    watch_baseline
-        Shows the training of single-task baselines, where the configuration asks for them.
+    single_task
+        Provides the single-task values, where the configuration asks for them; ``simulations.run`` is this function
+        with :func:`simulations.baselines.single_task_values` for it.
 
     Raises
     ------
     UserError
-        If the directory, the data or a checkpoint cannot be used. Nothing is written before all has been checked that
-        can be.
+        If the directory, the data or a checkpoint cannot be used, or ``records.baselines`` is set and nothing provides
+        single-task values. Nothing is written before all has been checked that can be.
     """
     directory = RunDirectory(Path(out) if out is not None else default_directory(experiment))
     directory.check(resume=resume, overwrite=overwrite)
+    provide = _provider(experiment, single_task)
     # Built before the directory is touched: bad data, or a strategy they do not fit, must leave nothing behind.
     _ = experiment.data, experiment.devices
     strategy = experiment.new_strategy()
-    singles = _single_task_values(experiment, directory.path, watch_baseline)
-    if singles is None:
+    single_task_values = provide(experiment, directory.path)
+    if single_task_values is None:
         return RunResult(directory.path, {}, "", True)
     world = (fleet or simulated_fleet)(experiment)
     try:
@@ -128,9 +133,21 @@ def run(
     finally:
         world.close()
     watch.recorder.finish()
-    summary = watch.summary(loop, singles)
+    summary = watch.summary(loop, single_task_values)
     _leave_behind(directory.path, loop.strategy.model, summary, pictures=pictures)
     return RunResult(directory.path, summary, loop.ended, False)
+
+
+def _provider(experiment: Experiment, single_task: SingleTaskProvider | None) -> SingleTaskProvider:
+    """What provides the single-task values that the configuration asks for: none if it asks for none."""
+    if not experiment.config.records.baselines:
+        return lambda experiment, directory: {}
+    if single_task is None:
+        raise ConfigError(
+            "records.baselines: this way of running trains no single-task models; start the run with fedmtl run, flwr "
+            "run or simulations.run, or leave records.baselines out"
+        )
+    return single_task
 
 
 def _leave_behind(path: Path, model: GlobalModel, summary: dict[str, Any], *, pictures: bool) -> None:
@@ -140,17 +157,6 @@ def _leave_behind(path: Path, model: GlobalModel, summary: dict[str, Any], *, pi
         write_report(path, summary)
     # Last, for it marks the run as finished.
     write_summary(path, summary)
-
-
-def _single_task_values(
-    experiment: Experiment, directory: Path, watch: WatchBaseline | None
-) -> dict[str, dict[str, Any]] | None:
-    """The single-task baselines that the configuration asks for: none if it does not; None after an interruption."""
-    if not experiment.config.records.baselines:
-        return {}
-    from simulations.baselines import single_task_values  # which runs them, with this module
-
-    return single_task_values(experiment, directory, watch)
 
 
 def default_directory(experiment: Experiment) -> Path:
@@ -168,8 +174,6 @@ def new_workers(experiment: Experiment, engine: EngineSection) -> Workers:
     """The workers that a configuration names."""
     model, data = experiment.new_model(), experiment.data
     if engine.workers == "ray":
-        from simulations.workers.ray import RayWorkers
-
         return RayWorkers(model, data, count=engine.count, device=engine.device)
     return InlineWorkers(LocalTrainer(model, data, device=engine.device))
 

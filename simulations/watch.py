@@ -30,7 +30,7 @@ class Watch:
     directory
         Where its tables and checkpoints are written.
     simulated
-        Whether the clients are: real ones tell no speeds, and come and go.
+        Whether the clients are: real ones have no known speeds, and come and go.
     """
 
     def __init__(self, experiment: Experiment, directory: RunDirectory, *, simulated: bool) -> None:
@@ -50,7 +50,7 @@ class Watch:
         kernels = () if self.kernels is None else (self.kernels,)
         return [Recording(self.recorder), self.evaluation, *kernels, *further, self.checkpointer]
 
-    def summary(self, loop: Loop, singles: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    def summary(self, loop: Loop, single_task: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         """What became of the run, also against single-task models if there are some."""
         config, target = self._config, self._config.stop.target
         summary = summarise(
@@ -65,8 +65,8 @@ class Watch:
         )
         if self.kernels is not None:
             summary["ntk_seconds"] = self.kernels.wall_seconds
-        if singles:
-            summary[SINGLE_TASK] = against_single_task(summary, singles)
+        if single_task:
+            summary[SINGLE_TASK] = against_single_task(summary, single_task)
         return summary
 
 

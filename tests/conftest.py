@@ -1,24 +1,67 @@
-"""What all tests share: the quick ones run first."""
+"""What all tests share: the quick ones run first, and on several workers some never run at the same time."""
 
+import functools
 import importlib.util
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # Before torch is loaded: on several threads, sums have other bits than on the one thread of a worker.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # No test is timed: the machine may be busy with others' work.
-settings.register_profile("untimed", deadline=None)
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the slow tests last, so that a plain mistake shows within a minute."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+    """Put the slow tests last, so that a plain mistake shows within minutes, and of those the long chains first."""
+    items.sort(key=lambda item: (is_slow(item), is_slow(item) and chain(item) is None))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_finish(session: pytest.Session) -> Iterator[None]:
+    """On a worker: say which tests stay together, a file's quick ones and each chain of slow ones.
+
+    The scheduler of `--dist loadgroup` reads that after an @ in their names, where xdist itself would write it if the
+    names that pytest gives to tests were still text.
+    """
+    items = session.items
+    if getattr(session.config.option, "loadgroup", False):
+        session.items = [SimpleNamespace(nodeid=f"{item.nodeid}{together(item)}") for item in items]
+    try:
+        return (yield)
+    finally:
+        session.items = items
+
+
+def together(item: pytest.Item) -> str:
+    group = chain(item) or ("" if is_slow(item) else item.nodeid.partition("::")[0])
+    return f"@{group}" if group else ""
+
+
+def is_slow(item: pytest.Item) -> bool:
+    return item.get_closest_marker("slow") is not None
+
+
+def chain(item: pytest.Item) -> str | None:
+    """What a test may not run at the same time as others: the word that its mark `slow` has, if any."""
+    marker = item.get_closest_marker("slow")
+    return marker.args[0] if marker is not None and marker.args else None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _images_are_read_once() -> Iterator[None]:
+    """Keep the handwritten digits, which most small runs take longer to read than to train on."""
+    from fedmtl.data import digits
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(digits, "load_images", functools.cache(digits.load_images))
+        yield
 
 
 @pytest.fixture(scope="session")

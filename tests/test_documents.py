@@ -24,7 +24,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.slow
+@pytest.mark.slow("ray")
 def test_every_command_of_the_readme_runs(here: Path) -> None:
     shell = blocks("README.md", "sh")
     assert set(shell) >= BY_CI

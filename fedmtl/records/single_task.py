@@ -21,14 +21,14 @@ def finals_of(summary: Mapping[str, Any]) -> list[float]:
     return [float("nan") if task["mean_of_last"] is None else task["mean_of_last"] for task in summary["tasks"]]
 
 
-def against_single_task(summary: Mapping[str, Any], singles: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def against_single_task(summary: Mapping[str, Any], single_task: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Changes of a run's final metrics against those of single-task models, as JSON-compatible values.
 
     Parameters
     ----------
     summary
         Of the run.
-    singles
+    single_task
         For each task its single-task model: its `value`, and the `directory` of its run.
 
     Returns
@@ -42,7 +42,7 @@ def against_single_task(summary: Mapping[str, Any], singles: Mapping[str, Mappin
     tasks: dict[str, dict[str, Any]] = {}
     problems = []
     for metric, final in zip(metrics, finals, strict=True):
-        single = singles[metric.task]
+        single = single_task[metric.task]
         change = None
         try:
             change = changes([final], [single["value"]], [metric])[0] + 0.0  # no change is not minus zero

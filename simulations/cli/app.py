@@ -50,6 +50,9 @@ Assignments = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Set a key of the experiment; repeatable."),
 ]
+Preset = Annotated[
+    str | None, typer.Option(metavar="NAME", help="An experiment that ships with FedMTL, instead of a file.")
+]
 Seed = Annotated[int | None, typer.Option(help="Seed of every random draw.")]
 RunDirectories = Annotated[list[Path], typer.Argument(metavar="DIR DIR ...", help="Directories of finished runs.")]
 
@@ -70,6 +73,7 @@ def options(version: Annotated[bool, typer.Option("--version", help="Print the v
 @app.command(help="Run an experiment, or go on with one.")
 def run(
     experiment: ExperimentFile = None,
+    preset: Preset = None,
     assignments: Assignments = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run's directory; records.dir/name.")] = None,
     seed: Seed = None,
@@ -80,27 +84,22 @@ def run(
     ] = False,
 ) -> None:
     """Run an experiment, or go on with one."""
+    from simulations.cli.experiments import Wanted
     from simulations.cli.run import resume_run, start_run
 
+    wanted = Wanted(experiment, preset, assignments or [], seed)
     if resume is None:
-        done = start_run(experiment, assignments or [], seed, out, overwrite=overwrite, baselines=baselines)
+        done = start_run(wanted, out, overwrite=overwrite, baselines=baselines)
     else:
-        alone = {
-            "EXPERIMENT.toml": experiment,
-            "--set": assignments,
-            "--out": out,
-            "--seed": seed,
-            "--overwrite": overwrite,
-            "--baselines": baselines,
-        }
-        if extra := [name for name, value in alone.items() if value not in (None, False, [])]:
+        alone = {**wanted.given, "--out": out, "--overwrite": overwrite, "--baselines": baselines}
+        if extra := [name for name, value in alone.items() if value not in (None, False)]:
             raise UserError(f"--resume {resume} goes on with the run as it was set up; leave out {', '.join(extra)}")
         done = resume_run(resume)
     if not done:
         raise typer.Exit(INTERRUPTED)
 
 
-@app.command(help="List the strategies, or show what one can be told.")
+@app.command(help="List the strategies, or the options of one.")
 def strategies(name: Annotated[str | None, typer.Argument(help="A strategy.")] = None) -> None:
     """List the strategies, or the options of one."""
     from simulations.cli.show import show_strategies, show_strategy
@@ -111,9 +110,21 @@ def strategies(name: Annotated[str | None, typer.Argument(help="A strategy.")] =
         show_strategy(name)
 
 
+@app.command(help="List the experiments that ship with FedMTL, or print one.")
+def presets(name: Annotated[str | None, typer.Argument(help="A preset.")] = None) -> None:
+    """List the presets, or print the file of one."""
+    from simulations.cli.show import show_preset, show_presets
+
+    if name is None:
+        show_presets()
+    else:
+        show_preset(name)
+
+
 @app.command(help="Show how the data are spread over the clients.")
 def partition(
     experiment: ExperimentFile = None,
+    preset: Preset = None,
     assignments: Assignments = None,
     seed: Seed = None,
     clients: Annotated[int, typer.Option(min=1, help="How many clients to list.")] = 20,
@@ -122,17 +133,21 @@ def partition(
     ),
 ) -> None:
     """Show how the data are spread over the clients."""
+    from simulations.cli.experiments import Wanted
     from simulations.cli.show import show_partition
 
-    show_partition(experiment, assignments or [], seed, clients, out)
+    show_partition(Wanted(experiment, preset, assignments or [], seed), clients, out)
 
 
 @app.command(help="Show how fast an experiment's devices are.")
-def devices(experiment: ExperimentFile = None, assignments: Assignments = None, seed: Seed = None) -> None:
+def devices(
+    experiment: ExperimentFile = None, preset: Preset = None, assignments: Assignments = None, seed: Seed = None
+) -> None:
     """Show how fast an experiment's devices are."""
+    from simulations.cli.experiments import Wanted
     from simulations.cli.show import show_devices
 
-    show_devices(experiment, assignments or [], seed)
+    show_devices(Wanted(experiment, preset, assignments or [], seed))
 
 
 @app.command(help="Draw a finished run's plots and report anew.")
@@ -162,7 +177,9 @@ def compare(
 
 @app.command(help="Run a study: experiments along axes, over several seeds, in parallel; then its table and plots.")
 def study(
-    file: Annotated[Path, typer.Argument(metavar="STUDY.toml", help="The study.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="STUDY.toml", help="The study; or the name of one that ships with FedMTL: quick.")
+    ],
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where it is kept; studies/NAME.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Experiments at a time; one for each core.")] = None,
 ) -> None:
@@ -176,6 +193,7 @@ def study(
 @app.command(help="Measure the tangent kernels of an experiment's model, or of a finished run's.")
 def ntk(
     experiment: ExperimentFile = None,
+    preset: Preset = None,
     assignments: Assignments = None,
     seed: Seed = None,
     run: Annotated[Path | None, typer.Option("--run", metavar="DIR", help="The model of the run in DIR.")] = None,
@@ -189,7 +207,8 @@ def ntk(
 ) -> None:
     """Measure the tangent kernels of an experiment's model, or of a finished run's."""
     from fedmtl.ntk.instrument import Settings
+    from simulations.cli.experiments import Wanted
     from simulations.cli.ntk import show_kernels
 
     settings = Settings(examples, clients, steps, rate, "all" if heads else "shared", memory << 20)
-    show_kernels(experiment, assignments or [], seed, run, out, settings)
+    show_kernels(Wanted(experiment, preset, assignments or [], seed), run, out, settings)

@@ -3,29 +3,79 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from fedmtl.config import parse_config, read_toml
-from fedmtl.errors import ConfigError
+from fedmtl.errors import ConfigError, UserError
 from simulations.experiment import Experiment
+from simulations.presets import preset_tables
 
 
-def load_experiment(path: Path | None, assignments: Sequence[str], seed: int | None) -> Experiment:
-    """The experiment of a file, or the main job, with ``section.key=value`` assignments and a seed.
+@dataclass(frozen=True)
+class Wanted:
+    """Which experiment the user asks for; the main job, if nothing is said.
+
+    Attributes
+    ----------
+    path
+        EXPERIMENT.toml.
+    preset
+        The name of an experiment that ships with FedMTL, instead of a file.
+    assignments
+        ``section.key=value``, each laid over what is there.
+    seed
+        The last word on the seed.
 
     Raises
     ------
-    ConfigError
-        If anything in it is wrong; each line of the message names the file or the assignment it comes from.
+    UserError
+        If there are both a file and a preset.
     """
-    where = "" if path is None else str(path)
-    overrides = list(assignments) if seed is None else [*assignments, f"seed={seed}"]
-    config = parse_config({} if path is None else read_toml(path), overrides, where=where)
-    try:
-        return Experiment(config)
-    except ConfigError as error:
-        lines = [_with_origin(line, where, overrides) for line in str(error).splitlines()]
-        raise ConfigError("\n".join(lines)) from None
+
+    path: Path | None = None
+    preset: str | None = None
+    assignments: Sequence[str] = ()
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.path is not None and self.preset is not None:
+            raise UserError(
+                f"--preset {self.preset} is an experiment by itself; leave out {self.path}, or print the preset into a "
+                f"file of your own with fedmtl presets {self.preset}"
+            )
+
+    @property
+    def given(self) -> dict[str, object]:
+        """What the user said of the experiment, by the names on the command line."""
+        said = {
+            "EXPERIMENT.toml": self.path,
+            "--preset": self.preset,
+            "--set": self.assignments,
+            "--seed": self.seed,
+        }
+        return {name: value for name, value in said.items() if value not in (None, (), [])}
+
+    def load(self, *further: str) -> Experiment:
+        """The experiment, with further assignments.
+
+        Raises
+        ------
+        ConfigError
+            If anything in it is wrong; each line of the message names the file, the preset or the assignment it comes
+            from.
+        """
+        overrides = [*self.assignments, *further, *([] if self.seed is None else [f"seed={self.seed}"])]
+        if self.preset is not None:
+            where, tables = f"preset {self.preset}", preset_tables(self.preset)
+        else:
+            where, tables = ("", {}) if self.path is None else (str(self.path), read_toml(self.path))
+        config = parse_config(tables, overrides, where=where)
+        try:
+            return Experiment(config)
+        except ConfigError as error:
+            lines = [_with_origin(line, where, overrides) for line in str(error).splitlines()]
+            raise ConfigError("\n".join(lines)) from None
 
 
 def _with_origin(line: str, where: str, overrides: Sequence[str]) -> str:

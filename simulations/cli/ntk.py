@@ -33,7 +33,7 @@ from fedmtl.records.schemas import NTK
 from fedmtl.records.setting import write_table
 from fedmtl.records.summary import read_summary
 from simulations.cli.console import new_console
-from simulations.cli.experiments import load_experiment
+from simulations.cli.experiments import Wanted
 from simulations.directory import EXPERIMENT, MODEL
 from simulations.experiment import Experiment
 from simulations.runner import one_thread
@@ -54,9 +54,7 @@ DECAY = pa.schema(
 
 @one_thread()
 def show_kernels(
-    path: Path | None,
-    assignments: Sequence[str],
-    seed: int | None,
+    wanted: Wanted,
     run: Path | None,
     out: Path | None,
     settings: Settings,
@@ -71,14 +69,14 @@ def show_kernels(
     if settings.rate is not None and not 0 < settings.rate < math.inf:
         raise UserError(f"--rate {settings.rate:g}: must be a positive number")
     if run is None:
-        experiment = load_experiment(path, assignments, seed)
+        experiment = wanted.load()
         version, time, place = experiment.initial, 0.0, Path("ntk")
     else:
-        if path is not None or assignments or seed is not None:
-            raise UserError(f"--run {run} brings its own experiment; leave out EXPERIMENT.toml, --set and --seed")
+        if wanted.given:
+            raise UserError(f"--run {run} brings its own experiment; leave out {', '.join(wanted.given)}")
         if not (run / EXPERIMENT).is_file():
             raise RunDirectoryError(f"{run} holds no run ({EXPERIMENT} is not there)")
-        experiment = load_experiment(run / EXPERIMENT, (), None)
+        experiment = Wanted(run / EXPERIMENT).load()
         time = float(read_summary(run)["time"])
         version, place = load_model(run / MODEL, experiment.layout), run / "ntk"
     directory = place if out is None else out

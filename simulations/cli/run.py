@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,32 +13,21 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from fedmtl.errors import RunDirectoryError
 from fedmtl.records.single_task import SINGLE_TASK, delta_m_words, percent
 from fedmtl.records.summary import SUMMARY
-from simulations.baselines import FOLDER, Baseline
+from simulations.baselines import FOLDER, Baseline, single_task_values
 from simulations.cli.console import new_console
-from simulations.cli.experiments import load_experiment
+from simulations.cli.experiments import Wanted
 from simulations.cli.progress import new_display
-from simulations.directory import EXPERIMENT
+from simulations.directory import EXPERIMENT, RunDirectory
 from simulations.experiment import Experiment
 from simulations.runner import default_directory, run
 from strategies.core.loop import Observer
 
 
-def start_run(
-    path: Path | None,
-    assignments: Sequence[str],
-    seed: int | None,
-    out: Path | None,
-    *,
-    overwrite: bool,
-    baselines: bool = False,
-) -> bool:
+def start_run(wanted: Wanted, out: Path | None, *, overwrite: bool, baselines: bool = False) -> bool:
     """Run an experiment from its start; whether it ended (rather than was interrupted)."""
-    if baselines:
-        assignments = [*assignments, "records.baselines=true"]
-    experiment = load_experiment(path, assignments, seed)
+    experiment = wanted.load(*(["records.baselines=true"] if baselines else []))
     directory = default_directory(experiment) if out is None else out
     return _run(experiment, directory, resume=False, overwrite=overwrite)
 
@@ -49,11 +39,12 @@ def resume_run(directory: Path) -> bool:
     ------
     RunDirectoryError
         If there is no unfinished run in the directory.
+    CheckpointError
+        If it cannot go on from what it saved.
     """
-    path = directory / EXPERIMENT
-    if not path.is_file():
-        raise RunDirectoryError(f"{directory} holds no run to resume ({EXPERIMENT} is not there)")
-    return _run(load_experiment(path, (), None), directory, resume=True, overwrite=False)
+    # Before its experiment is read: one of another version may have keys that this one does not know.
+    RunDirectory(directory).check(resume=True, overwrite=False)
+    return _run(Wanted(directory / EXPERIMENT).load(), directory, resume=True, overwrite=False)
 
 
 def _run(experiment: Experiment, directory: Path, *, resume: bool, overwrite: bool) -> bool:
@@ -73,7 +64,7 @@ def _run(experiment: Experiment, directory: Path, *, resume: bool, overwrite: bo
                 resume=resume,
                 overwrite=overwrite,
                 observers=(display,),
-                watch_baseline=watch,
+                single_task=functools.partial(single_task_values, watch=watch),
             )
     except KeyboardInterrupt:
         # A second signal, or one outside the loop: what the last checkpoint has is kept.

@@ -1,8 +1,8 @@
-"""``fedmtl strategies``, ``partition`` and ``devices``: what an experiment is made of, before it runs."""
+"""``fedmtl strategies``, ``presets``, ``partition`` and ``devices``: what an experiment is made of, before it runs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ from rich.text import Text
 from fedmtl.components import choose, options_of, summary_of
 from fedmtl.errors import UserError
 from simulations.cli.console import new_console
-from simulations.cli.experiments import load_experiment
+from simulations.cli.experiments import Wanted
+from simulations.devices import describe
+from simulations.presets import preset_file, presets
 from strategies.recipes.catalogue import STRATEGIES, Recipe
 from strategies.recipes.custom import KINDS, custom, inner_parts
 from strategies.recipes.papers import FAMILIES, composition, method_of
@@ -43,11 +45,11 @@ def show_strategies() -> None:
             )
     console = new_console()
     console.print(table)
-    console.print("fedmtl strategies NAME shows what a strategy can be told.", markup=False)
+    console.print("fedmtl strategies NAME shows the options of a strategy.", markup=False)
 
 
 def _main_defaults(recipe: Recipe) -> str:
-    """The first few numbers that a method is told: recipes name the important ones first."""
+    """The first few numbers among the options: recipes name the important ones first."""
     numbers = [
         f"{option.name} {option.default:g}"
         for option in options_of(recipe)
@@ -103,7 +105,24 @@ def _in_toml(value: Any) -> str:
     return "unset" if value is None else str(value)
 
 
-def show_partition(path: Path | None, assignments: Sequence[str], seed: int | None, clients: int, out: Path) -> None:
+def show_presets() -> None:
+    """What each preset is, in one line."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("name", no_wrap=True)
+    table.add_column("what it is")
+    for name, line in presets().items():
+        table.add_row(name, Text(line))
+    console = new_console()
+    console.print(table)
+    console.print("fedmtl presets NAME prints one, fedmtl run --preset NAME runs it.", markup=False)
+
+
+def show_preset(name: str) -> None:
+    """The file of a preset, to the letter."""
+    sys.stdout.write(preset_file(name).read_text(encoding="utf-8"))
+
+
+def show_partition(wanted: Wanted, clients: int, out: Path) -> None:
     """Examples of each class on each client, how skewed that is, and a heat map in `out`.
 
     Raises
@@ -113,6 +132,7 @@ def show_partition(path: Path | None, assignments: Sequence[str], seed: int | No
     """
     import pyarrow as pa
 
+    # Here, for matplotlib takes a second to import, and the other commands draw nothing.
     from fedmtl.plots import RunTables
     from fedmtl.plots.partition import draw
     from fedmtl.plots.style import save
@@ -120,7 +140,7 @@ def show_partition(path: Path | None, assignments: Sequence[str], seed: int | No
 
     if out.suffix.lower() != ".png":
         raise UserError(f"--out {out}: the heat map is a PNG file; give a name that ends in .png")
-    data = load_experiment(path, assignments, seed).data
+    data = wanted.load().data
     found = partition_table(data)
     counts = np.zeros((data.clients, int(np.max(found["class"].to_numpy())) + 1), dtype=np.int64)
     counts[found["client"].to_numpy(), found["class"].to_numpy()] = found["examples"].to_numpy()
@@ -185,11 +205,9 @@ def _skew(counts: np.ndarray) -> tuple[str, str]:
     )
 
 
-def show_devices(path: Path | None, assignments: Sequence[str], seed: int | None) -> None:
+def show_devices(wanted: Wanted) -> None:
     """How long the devices take for an order of a median client."""
-    from simulations.devices import describe
-
-    experiment = load_experiment(path, assignments, seed)
+    experiment = wanted.load()
     settings, sizes = experiment.settings, experiment.data.shards.sizes
     steps = int(np.median([settings.epochs * settings.batches(size) for size in sizes.tolist()]))
     summary = describe(experiment.devices, steps)

@@ -24,9 +24,11 @@ from fedmtl.records.summary import SUMMARY
 from simulations.cli.console import is_live, new_console
 from simulations.cli.progress import duration
 from simulations.studies.baselines import StudyBaselines
+from simulations.studies.file import load_study, study_file
 from simulations.studies.plots import draw
 from simulations.studies.results import collect, write_table
-from simulations.studies.run import Cell, Study, run_directory, run_study
+from simulations.studies.run import run_directory, run_study
+from simulations.studies.study import Cell, Study
 
 SECONDS = 5.0
 """Between two lines of a log."""
@@ -35,23 +37,24 @@ SECONDS = 5.0
 def start_study(path: Path, out: Path | None, workers: int | None) -> bool:
     """Run what is missing of a study, and write its results; whether every experiment ended.
 
-    An interrupted study goes on with the same command: finished experiments are not done again.
+    The study is a file, or the name of one that ships with FedMTL. An interrupted study goes on with the same command:
+    finished experiments are not done again.
     """
-    study = Study.load(path)
+    study = load_study(study_file(path))
     directory = Path("studies") / study.name if out is None else out
     console = new_console()
     try:
         done, total = _count(study, directory)
         with Progress(*_columns(), console=console, disable=not is_live(console)) as bar:
             task = bar.add_task(study.name, total=total, completed=done)
-            tell = _lines(console, study.name, done, total)
+            log = _lines(console, study.name, done, total)
 
             def progress(cell: Cell, fault: Exception | None) -> None:
                 bar.advance(task)
                 if fault is not None:
                     console.print(f"failed: {cell.name}: {fault}", markup=False, soft_wrap=True)
                 if bar.disable:
-                    tell()
+                    log()
 
             failed = run_study(study, directory, workers=workers or os.cpu_count() or 1, progress=progress)
         results = collect(study, directory)
@@ -86,7 +89,7 @@ def _lines(console: Console, name: str, done: int, total: int) -> Callable[[], N
     began = last = time.perf_counter()
     start = done
 
-    def tell() -> None:
+    def log() -> None:
         nonlocal done, last
         done += 1
         now = time.perf_counter()
@@ -95,4 +98,4 @@ def _lines(console: Console, name: str, done: int, total: int) -> Callable[[], N
             left = duration((now - began) / (done - start) * (total - done))
             console.print(f"{name}   {done:,} of {total:,}   {left} left", markup=False, soft_wrap=True)
 
-    return tell
+    return log

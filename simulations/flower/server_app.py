@@ -15,6 +15,7 @@ from flwr.superlink.grid import InMemoryGrid
 
 from fedmtl.errors import ConfigError
 from fedmtl.run_config import experiment_config
+from simulations.baselines import single_task_values
 from simulations.experiment import Experiment
 from simulations.fleet import SimulatedFleet
 from simulations.runner import run
@@ -50,6 +51,7 @@ def main(grid: Grid, context: Context) -> None:
         overwrite=bool(options.get("overwrite")),
         pictures=bool(options.get("pictures", True)),
         fleet=lambda experiment: fleet_on(grid, experiment, options),
+        single_task=single_task_values,
     )
     if result.interrupted:
         raise Stopped(f"the run was stopped before its end; go on with resume = true and out = '{result.directory}'")

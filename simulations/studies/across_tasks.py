@@ -15,17 +15,15 @@ from fedmtl.metrics import Metric, mean_ranks
 from fedmtl.records.single_task import against_single_task
 from fedmtl.records.summary import read_summary
 from simulations.studies.baselines import StudyBaselines
-from simulations.studies.run import Study, run_directory
-
-COLUMNS = ("single_task", "change", "delta_m", "delta_m_by_task", "mean_rank")
-"""Columns of the results: of a task the single-task value and the change from it (per cent, positive is worse); of its
-run, and so the same for all its tasks, delta-m by metric and by task, and the mean rank. Null where there is none."""
+from simulations.studies.columns import COMPARISONS
+from simulations.studies.run import run_directory
+from simulations.studies.study import Study
 
 Row = dict[str, Any]
 
 
 def add_comparisons(study: Study, out: Path, rows: Sequence[Row]) -> None:
-    """Give the rows of a study's results the columns `COLUMNS`.
+    """Give the rows of a study's results the columns `COMPARISONS`.
 
     Raises
     ------
@@ -33,7 +31,7 @@ def add_comparisons(study: Study, out: Path, rows: Sequence[Row]) -> None:
         If a single-task baseline is damaged.
     """
     for row in rows:
-        row.update(dict.fromkeys(COLUMNS))
+        row.update(dict.fromkeys(COMPARISONS))
     if study.baselines:
         _add_changes(study, out, rows)
     _add_ranks(study, rows)
@@ -45,8 +43,8 @@ def _add_changes(study: Study, out: Path, rows: Sequence[Row]) -> None:
         mine = by_run.get((*cell.labels.values(), cell.seed))
         if mine is None or (values := known.values(cell)) is None:
             continue
-        singles = {task: {"value": value} for task, value in values.items()}
-        found = against_single_task(read_summary(run_directory(out, cell)), singles)
+        single_task = {task: {"value": value} for task, value in values.items()}
+        found = against_single_task(read_summary(run_directory(out, cell)), single_task)
         for row in mine:
             row["single_task"] = values[row["task"]]
             row["change"] = found["tasks"][row["task"]]["change"]

@@ -7,12 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from fedmtl.checkpoint import digest
 from fedmtl.errors import ConfigError
 from simulations.baselines import FOLDER, Baseline, baselines, is_there, read_value, train
 from simulations.experiment import Experiment
-from simulations.studies.run import Cell, Progress, Study, merged
+from simulations.studies.study import Cell, Progress, Study, merged
 from simulations.studies.tuning import best_value
+from simulations.workers.pool import ray_map
 
 
 class StudyBaselines:
@@ -118,8 +121,6 @@ class StudyBaselines:
         RunDirectoryError
             If one is there, but damaged.
         """
-        from simulations.workers.pool import ray_map
-
         work = [(b.task, b.tables, str(self.folder)) for b in wanted if not is_there(b, self.folder)]
         failed: list[tuple[Cell, Exception]] = []
         if not work:
@@ -171,8 +172,6 @@ class StudyBaselines:
 
 def train_one(work: tuple[str, Mapping[str, Any], str]) -> None:
     """Train one baseline: its task, its configuration, and the folder that keeps it."""
-    import torch
-
     torch.set_num_threads(1)
     task, tables, folder = work
     if not train(Baseline(task, tables), Path(folder)):

@@ -1,7 +1,8 @@
-"""What a study's file may say: every key is checked before anything runs."""
+"""What a study's file may say: every key, and every experiment, is checked before anything runs."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -9,20 +10,51 @@ from pathlib import Path
 from typing import Any
 
 from fedmtl.config import read_toml
+from fedmtl.config_errors import did_you_mean
 from fedmtl.errors import ConfigError
+from simulations.experiment import Experiment
+from simulations.studies.columns import COMPARISONS, Outcome
+from simulations.studies.study import Cell, Study
 from simulations.studies.tuning import Tuning
 
 _KEYS = ("name", "seeds", "base", "axes", "targets", "highlight", "tune", "baselines")
 
 
-def read_study(path: Path) -> dict[str, Any]:
-    """The fields of a :class:`simulations.studies.run.Study`; its experiments are not checked yet.
+_SHIPPED = Path(__file__).parent
+
+
+def study_file(named: Path) -> Path:
+    """The file that is named by its path, or a study that ships with FedMTL by its name, such as ``quick``.
 
     Raises
     ------
     ConfigError
-        If the file cannot be read, or a key is unknown, missing or wrong; names the file and the key.
+        If it is neither; names the nearest study, and all that there are.
     """
+    shipped = {file.stem: file for file in sorted(_SHIPPED.glob("*.toml"))}
+    if named.exists() or named.suffix or named.parent != Path():
+        return named
+    if str(named) not in shipped:
+        hint = f"{did_you_mean(str(named), shipped)}; those that ship with FedMTL: {', '.join(shipped)}"
+        raise ConfigError(f"there is no file {named}, and no study of that name{hint}")
+    return shipped[str(named)]
+
+
+def load_study(path: Path) -> Study:
+    """The study of a file.
+
+    Raises
+    ------
+    ConfigError
+        If the file or one of its experiments is wrong; names the file and the place.
+    """
+    study = _read(path)
+    _check(study, path)
+    return study
+
+
+def _read(path: Path) -> Study:
+    """The study as it is written; its experiments are not checked yet."""
     tables = read_toml(path)
     if unknown := set(tables) - set(_KEYS):
         raise ConfigError(f"{path}: {min(unknown)} is not a key; known: {', '.join(_KEYS)}")
@@ -30,16 +62,41 @@ def read_study(path: Path) -> dict[str, Any]:
     base = tables.get("base", {})
     if not isinstance(base, dict):
         raise ConfigError(f"{path}: base = {base!r}: is a table of an experiment's keys, so write [base.SECTION]")
-    return {
-        "name": _name(path, tables),
-        "seeds": tuple(seeds),
-        "base": base,
-        "axes": axes,
-        "targets": _targets(path, tables.get("targets", {})),
-        "tuning": Tuning.parse(tables["tune"], axes, seeds, str(path)) if "tune" in tables else None,
-        "highlight": _highlight(path, tables, axes),
-        "baselines": _baselines(path, tables),
-    }
+    return Study(
+        name=_name(path, tables),
+        seeds=tuple(seeds),
+        base=base,
+        axes=axes,
+        targets=_targets(path, tables.get("targets", {})),
+        tuning=Tuning.parse(tables["tune"], axes, seeds, str(path)) if "tune" in tables else None,
+        highlight=_highlight(path, tables, axes),
+        baselines=_baselines(path, tables),
+    )
+
+
+def _check(study: Study, path: Path) -> None:
+    """See whether every experiment can be one, and has a directory of its own."""
+    cells = [*itertools.chain.from_iterable(study.trials().values()), *study.cells()]
+    of_name: dict[str, Cell] = {}
+    for cell in cells:
+        other = of_name.setdefault(cell.name, cell)
+        if other is not cell:
+            raise ConfigError(
+                f"{path}: the experiments {_place(other)} and {_place(cell)} would share a directory, {cell.name}; "
+                "call a label otherwise"
+            )
+    first = {study.seeds[0], *(study.tuning.seeds[:1] if study.tuning is not None else ())}
+    for cell in cells:
+        if cell.seed in first:
+            try:
+                if Experiment.load(tables=cell.tables).config.records.baselines:
+                    raise ConfigError("records.baselines is for single runs: write baselines = true at the top")
+            except ConfigError as error:
+                raise ConfigError(f"{path}, {_place(cell)}: {error}") from None
+
+
+def _place(cell: Cell) -> str:
+    return ", ".join(cell.labels.values())
 
 
 def _name(path: Path, tables: Mapping[str, Any]) -> str:
@@ -62,9 +119,6 @@ def _seeds(path: Path, seeds: Any) -> Sequence[int]:
 
 def _axes(path: Path, axes: Any) -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
     """The axes: a table of labels each, and of each label a table of an experiment's keys."""
-    from simulations.studies.across_tasks import COLUMNS
-    from simulations.studies.results import Outcome  # which reads studies
-
     how = "[axes.AXIS.LABEL.SECTION], such as [axes.strategy.FedQS.strategy] and name = ... below"
     if (
         not isinstance(axes, dict)
@@ -73,7 +127,7 @@ def _axes(path: Path, axes: Any) -> Mapping[str, Mapping[str, Mapping[str, Any]]
     ):
         raise ConfigError(f"{path}: a study needs at least one axis with labels: {how}")
     for axis, labels in axes.items():
-        if axis in ("seed", *(field.name for field in fields(Outcome)), *COLUMNS):
+        if axis in ("seed", *(field.name for field in fields(Outcome)), *COMPARISONS):
             raise ConfigError(f"{path}: axes.{axis}: the results have a column of that name; call the axis otherwise")
         for label, table in labels.items():
             if not isinstance(table, dict):

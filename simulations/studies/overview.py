@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from fedmtl.metrics import Metric, Ties, mean_ranks
-from simulations.studies.run import Cell, Study
+from simulations.studies.study import Cell, Study
 
 Place = tuple[str, ...]
 DELTA_M = "delta-m"

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,45 +20,14 @@ from fedmtl.intervals import fixed
 from fedmtl.intervals import interval as interval
 from fedmtl.records.schemas import read_table
 from fedmtl.records.summary import LAST_EVALUATIONS, SUMMARY, read_summary
-from simulations.studies.across_tasks import COLUMNS, add_comparisons, task_tables
+from simulations.studies.across_tasks import add_comparisons, task_tables
+from simulations.studies.columns import COMPARISONS, Outcome
 from simulations.studies.overview import overview_lines
-from simulations.studies.run import Study, chosen, run_directory
+from simulations.studies.run import chosen, run_directory
+from simulations.studies.study import Study
 
 DROPS = (5, 10)
 """Drops of an accuracy between two evaluations that count as oscillations, percentage points."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """One task of one run.
-
-    Attributes
-    ----------
-    final
-        Mean of the metric on the test set over the last 20 evaluated versions.
-    same_time
-        The metric when the first of the labels that are compared ended, in this place and with this seed: mean over the
-        evaluations of the last tenth of the time until then, or the last before it. Not a number if there is none.
-    best
-        The best value.
-    worst_clients
-        The same mean for the worst tenth of the clients.
-    time_to_target, stable_at
-        Virtual seconds until the target was first reached, and until it was reached for good; not a number if never.
-    drops_5, drops_10
-        How often the accuracy fell by more than 5 and 10 points from one evaluation to the next; -1 for errors.
-    """
-
-    task: str
-    metric: str
-    final: float
-    same_time: float
-    best: float
-    worst_clients: float
-    time_to_target: float
-    stable_at: float
-    drops_5: int
-    drops_10: int
 
 
 Curve = tuple[np.ndarray, np.ndarray]
@@ -163,7 +132,7 @@ def collect(study: Study, out: Path) -> pa.Table:
             row["same_time"] = value_at(curve, end)
     add_comparisons(study, out, rows)
     axes = [(name, pa.string()) for name in study.axes]
-    further = [(name, pa.float64()) for name in COLUMNS]
+    further = [(name, pa.float64()) for name in COMPARISONS]
     kinds = {"str": pa.string(), "float": pa.float64(), "int": pa.int64()}
     own = [(f.name, kinds[str(f.type)]) for f in fields(Outcome)]
     schema = pa.schema([*axes, ("seed", pa.int64()), *own, *further])

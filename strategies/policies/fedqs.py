@@ -1,4 +1,4 @@
-"""The server's half of FedQS: it tells each client how fast and how similar it is among the others.
+"""The server's half of FedQS: how fast and how similar each client is among the others.
 
 The client's half, which types itself and adapts, is :mod:`clients.policies.fedqs`. What goes down with an order:
 

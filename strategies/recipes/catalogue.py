@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fedmtl.components import check_options, choose
+from fedmtl.errors import ConfigError
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
 from strategies.recipes.ca2fl import ca2fl
@@ -38,7 +39,6 @@ from strategies.recipes.fsmgda import fsmgda
 from strategies.recipes.heteroselect import heteroselect
 from strategies.recipes.mstep import mstep
 from strategies.recipes.oort import oort
-from strategies.recipes.profiles import in_profile, training_in_profile
 from strategies.recipes.safa import safa
 from strategies.recipes.scaffold import scaffold
 from strategies.recipes.wkafl import wkafl
@@ -84,6 +84,15 @@ STRATEGIES: dict[str, Recipe] = {
 }
 
 
+_REMOVED = {
+    "fedqs": {
+        "profile": "is no longer an option: what it stood for is a preset, fedmtl run --preset fedqs-reference, which "
+        "fedmtl presets fedqs-reference prints; in a file that spells out every option, leave profile out"
+    }
+}
+"""Options that strategies once had: what became of them."""
+
+
 def strategy_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of the strategy of that name, checked, with every default written out.
 
@@ -93,13 +102,10 @@ def strategy_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         If the name or an option is unknown, or a value is wrong.
     """
     recipe = choose(STRATEGIES, name, "strategy.name")
-    checked = check_options(recipe, in_profile(recipe, options), "strategy", name)
+    for option in options.keys() & _REMOVED.get(name, {}).keys():
+        raise ConfigError(f"strategy.{option} = {options[option]!r} {_REMOVED[name][option]}")
+    checked = check_options(recipe, options, "strategy", name)
     return dict(complete_parts(**checked)) if recipe is custom else checked
-
-
-def training_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """What a profile among these options of a strategy says of the section [training]; mostly nothing."""
-    return training_in_profile(choose(STRATEGIES, name, "strategy.name"), options)
 
 
 def build_strategy(name: str, options: Mapping[str, Any], task_weights: TaskWeights | None = None) -> FlowerStrategy:

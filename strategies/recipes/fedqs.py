@@ -14,8 +14,8 @@ shape [P]:
     p_i ~ q_i [(e/2)^(phi - f_i) (1 + min(G, 2)^2)  if the bit is set]           :mod:`strategies.weightings.fedqs`
 
 The paper's printed forms of F, G and phi were not available; defaults marked "authors' code" are theirs. Their code
-differs in what follows, each of which an option brings back, and ``profile = "ref"`` all of them at once, to compare
-with the published numbers, which were all made with it, and to see what each is worth:
+differs in what follows, each of which an option brings back, and the preset ``fedqs-reference`` all of them at once, to
+compare with the published numbers, which were all made with it, and to see what each is worth:
 
 - updates that wait are overwritten by what their clients train next     updates = "ref_overwrite"
 - bit and angle are those of the client's newest job, not of the update  carry_meta = "global_arrays"
@@ -28,12 +28,12 @@ with the published numbers, which were all made with it, and to see what each is
 - batch-norm statistics are aggregated like parameters                   bn_buffers = "as_parameters", our default, too
 - a short last batch is dropped, and with it whole small clients         training.tiny_clients = "ref_drop_last"
 
-The last is no option of a strategy: an experiment sets it with the profile. An option that is set counts for more than
-the profile. Not reproduced: angles that are no numbers and then make every client "unbiased" (they are 0 here);
-the first server step's model going by the number of the initial one, so that nobody is typed before the second;
-augmented examples in the judgement; their Adult data; sleeping clients in the wall-clock time; runs without seeds. Nor
-can a strategy hold out no examples (set ``data.validation_fraction = 0``), or say who is how fast: their setting is
-``devices.startup = 1`` at ticks of one second, K = 10, 100 clients, ``training.clip = 20``.
+The last is no option of a strategy, but of an experiment. Not reproduced: angles that are no numbers and then make
+every client "unbiased" (they are 0 here); the first server step's model going by the number of the initial one, so that
+nobody is typed before the second; augmented examples in the judgement; their Adult data; sleeping clients in the
+wall-clock time; runs without seeds. Nor can a strategy hold out no examples (set ``data.validation_fraction = 0``), or
+say who is how fast: their setting is ``devices.startup = 1`` at ticks of one second, K = 10, 100 clients,
+``training.clip = 20``.
 """
 
 from __future__ import annotations
@@ -69,7 +69,6 @@ from strategies.policies.fedqs import (
     Spread,
 )
 from strategies.recipes.papers import method
-from strategies.recipes.profiles import profile
 from strategies.schedulers import Buffered
 from strategies.schedulers.options import (
     BufferRule,
@@ -92,36 +91,15 @@ from strategies.weightings.fedqs_options import (
 )
 from strategies.weightings.options import WeightBase, base_weighting
 
-Profile = Annotated[
-    Literal["paper", "ref"], Param("what options stand at that are not set: the defaults, or as in the authors' code")
-]
-
 
 @method(
     "semi-asynchronous",
     "FedQS: Optimizing Gradient and Model Aggregation for Semi-Asynchronous Federated Learning",
     arxiv="2510.07664",
 )
-@profile(
-    "ref",
-    training={"tiny_clients": "ref_drop_last"},
-    momentum=False,
-    phi=0.1,
-    weight_base="data_size",
-    similarity="ref_tensors",
-    lg_source="ref_previous_model",
-    carry_meta="global_arrays",
-    sbc_data="train20",
-    bn_buffers="as_parameters",
-    updates="ref_overwrite",
-    buffer="one_per_tick",
-    clock="tick",
-    tick_order="client",
-)
 def fedqs(
     task_weights: TaskWeights | None = None,
     *,
-    profile: Profile = "paper",
     aggregation: Annotated[Literal["gradient", "model"], Param("FedQS-SGD or FedQS-Avg", source="paper")] = "gradient",
     buffer_size: BufferSize = 10,
     a: RateChange = 0.002,

@@ -98,8 +98,8 @@ def test_delta_m_is_shown_where_a_run_has_single_task_baselines(
 ) -> None:
     alone = make_run("alone", versions=60, rate=30.0)
     summary = read_summary(alone)
-    singles = {task["name"]: {"value": task["mean_of_last"], "directory": ""} for task in summary["tasks"]}
-    write_summary(alone, {**summary, SINGLE_TASK: against_single_task(summary, singles)})
+    single_task = {task["name"]: {"value": task["mean_of_last"], "directory": ""} for task in summary["tasks"]}
+    write_summary(alone, {**summary, SINGLE_TASK: against_single_task(summary, single_task)})
     found = compare([runs[0], alone], tmp_path)
     assert row(found, "delta-m by metric (lower is better)") == ("-", "+0.00 %")
     assert row(found, "delta-m by task (lower is better)") == ("-", "+0.00 %")

@@ -113,8 +113,8 @@ def test_single_task_models_are_told_of_where_the_run_has_them(make_run: MakeRun
     run = make_run("balanced", versions=12)
     summary = read_summary(run)
     assert "single-task" not in write_report(run).read_text(encoding="utf-8")
-    singles = {task["name"]: {"value": task["mean_of_last"] / 2, "directory": ""} for task in summary["tasks"]}
-    summary[SINGLE_TASK] = against_single_task(summary, singles)
+    single_task = {task["name"]: {"value": task["mean_of_last"] / 2, "directory": ""} for task in summary["tasks"]}
+    summary[SINGLE_TASK] = against_single_task(summary, single_task)
     page = write_report(run, summary).read_text(encoding="utf-8")
     assert "<h2>Against single-task models</h2>" in page
     # Twice the accuracy is 100 % better, twice the error 100 % worse: two of each make nothing.
@@ -125,8 +125,8 @@ def test_single_task_models_are_told_of_where_the_run_has_them(make_run: MakeRun
 def test_a_single_task_value_of_nothing_is_a_problem_that_is_told(make_run: MakeRun) -> None:
     run = make_run("none", versions=12)
     summary = read_summary(run)
-    singles = {task["name"]: {"value": float(task["name"] != "ink"), "directory": ""} for task in summary["tasks"]}
-    found = against_single_task(summary, singles)
+    single_task = {task["name"]: {"value": float(task["name"] != "ink"), "directory": ""} for task in summary["tasks"]}
+    found = against_single_task(summary, single_task)
     assert found["delta_m"] is found["delta_m_by_task"] is found["tasks"]["ink"]["change"] is None
     assert found["tasks"]["digit"]["change"] is not None
     page = write_report(run, summary | {SINGLE_TASK: found}).read_text(encoding="utf-8")

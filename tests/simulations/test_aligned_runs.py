@@ -44,7 +44,7 @@ def model_of(directory: Path) -> torch.Tensor:
     return torch.cat([values[name].reshape(-1) for name in sorted(values)])
 
 
-@pytest.mark.parametrize("workers", ["inline", pytest.param("ray", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("workers", ["inline", pytest.param("ray", marks=pytest.mark.slow("ray"))])
 def test_a_run_gives_the_same_bits_on_any_workers_and_after_an_interruption(tmp_path: Path, workers: str) -> None:
     run(Experiment.load(None, SMALL), tmp_path / "uncut", pictures=False)
     there = Experiment.load(None, [*SMALL, f"engine.workers={workers}"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import threading
 from collections.abc import Iterator
@@ -16,7 +17,19 @@ from fedmtl.errors import ConfigError, RunDirectoryError
 from fedmtl.protocol import Event
 from fedmtl.records.single_task import SINGLE_TASK
 from simulations import Experiment, run
-from simulations.baselines import FOLDER, Baseline, baselines, fingerprint, is_there, read_value, train
+from simulations.baselines import (
+    FOLDER,
+    Baseline,
+    WatchBaseline,
+    baselines,
+    fingerprint,
+    is_there,
+    read_value,
+    single_task_values,
+    train,
+)
+from simulations.runner import SingleTaskProvider
+from simulations.runner import run as bare_run
 from strategies.core.loop import Loop, Observer
 
 SMALL = [
@@ -48,6 +61,11 @@ class Watcher:
     def __call__(self, baseline: Baseline, place: int, of: int) -> Iterator[Observer]:
         self.trained.append(baseline.task)
         yield Observer()
+
+
+def shown_by(watch: WatchBaseline) -> SingleTaskProvider:
+    """Provides baselines, and has their training shown."""
+    return functools.partial(single_task_values, watch=watch)
 
 
 class Interruption(Observer):
@@ -97,7 +115,7 @@ def test_what_is_there_is_not_trained_again_whatever_the_balancing(runs: Path) -
     before = {path: path.stat().st_mtime_ns for path in (runs / FOLDER).rglob("*")}
     watcher = Watcher()
     again = small("records.baselines=true", "balancing.name=equal", "name=again", "records.checkpoint_every=3")
-    result = run(again, runs / "again", pictures=False, watch_baseline=watcher)
+    result = run(again, runs / "again", pictures=False, single_task=shown_by(watcher))
     assert watcher.trained == []
     assert {path: path.stat().st_mtime_ns for path in (runs / FOLDER).rglob("*")} == before
     assert set(result.summary[SINGLE_TASK]["tasks"]) == set(NAMES)
@@ -179,11 +197,11 @@ def test_an_interruption_among_the_baselines_begins_no_run_and_the_next_try_goes
         told.append((baseline.task, place, of))
         yield Interruption() if place == 2 else Observer()
 
-    assert run(experiment, tmp_path / "run", pictures=False, watch_baseline=cut).interrupted
+    assert run(experiment, tmp_path / "run", pictures=False, single_task=shown_by(cut)).interrupted
     assert told == [("digit", 1, 4), ("parity", 2, 4)]
     assert not (tmp_path / "run").exists()
     watcher = Watcher()
-    assert run(experiment, tmp_path / "run", pictures=False, watch_baseline=watcher).ended
+    assert run(experiment, tmp_path / "run", pictures=False, single_task=shown_by(watcher)).ended
     assert watcher.trained == ["parity", "ink", "asymmetry"]
 
 
@@ -247,6 +265,15 @@ def test_an_experiment_that_can_have_none_is_refused_before_anything_is_written(
     with pytest.raises(ConfigError, match=message):
         run(small("records.baselines=true", *overrides), tmp_path / "run", pictures=False)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_runner_by_itself_refuses_baselines_but_looks_at_the_directory_first(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"records.baselines: .*simulations.run, or leave"):
+        bare_run(small("records.baselines=true"), tmp_path / "run", pictures=False)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(RunDirectoryError, match="is not empty and holds no run"):
+        bare_run(small("records.baselines=true"), tmp_path, pictures=False)
 
 
 def test_a_run_that_was_cut_is_resumed_with_its_baselines(tmp_path: Path) -> None:

@@ -56,6 +56,7 @@ class InterruptAt(Observer):
             loop.interrupt()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_run_learns_and_may_be_cut_anywhere(tmp_path: Path, name: str) -> None:
     result = run(small(name, *RECIPES[name]), tmp_path / "uncut", pictures=False)

@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 from fedmtl.errors import ConfigError, DataError
 from fedmtl.protocol import Aggregation, Event
 from simulations import Experiment, run
+from simulations.presets import preset_tables
 from simulations.runner import simulated_fleet
-from simulations.studies.run import Study
+from simulations.studies.file import load_study
 from strategies.core.loop import Loop, Observer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,7 +22,12 @@ SMALL = [
     *("balancing.name=equal", "training.batch_size=40", "stop.versions=12", "strategy.buffer_size=4"),
     "records.evaluate_every=4",
 ]
-REF = "strategy.profile=ref"
+_PRESET = preset_tables("fedqs-reference")["strategy"]
+REF = [
+    *(f"strategy.{key}={str(_PRESET[key]).lower()}" for key in sorted(_PRESET.keys() - {"buffer_size", "aggregation"})),
+    "training.tiny_clients=ref_drop_last",
+]
+"""Every fault of the authors' code, at the size and in the mode of a test."""
 
 
 class Seen(Observer):
@@ -122,31 +128,32 @@ def test_jobs_without_a_step_are_refused_to_those_that_count_on_steps(strategy: 
         (REF, []),
         (REF, ["strategy.aggregation=model"]),
     ],
+    ids=str,
 )
-def test_each_fault_changes_a_run_and_the_same_run_comes_out_again(fault: str, given: list[str]) -> None:
-    given = ["stop.versions=30", *given]
-    changed = vector(*given, fault)
+def test_each_fault_changes_a_run_and_the_same_run_comes_out_again(fault: str | list[str], given: list[str]) -> None:
+    given, faults = ["stop.versions=30", *given], [fault] if isinstance(fault, str) else fault
+    changed = vector(*given, *faults)
     assert torch.isfinite(changed).all()
     assert not torch.equal(changed, vector(*given))
-    assert torch.equal(changed, vector(*given, fault))
+    assert torch.equal(changed, vector(*given, *faults))
 
 
-def test_the_profile_without_its_faults_is_the_plain_strategy_to_the_bit() -> None:
-    """Every option that the profile sets, set back."""
+def test_the_preset_without_its_faults_is_the_plain_strategy_to_the_bit() -> None:
+    """Every option that the preset sets, set back."""
     usual = [
         *("momentum=true", "phi=0.25", "weight_base=uniform", "similarity=angle", "lg_source=previous"),
         *("carry_meta=with_update", "sbc_data=holdout", "updates=snapshot", "buffer=drain", "clock=event"),
         *("tick_order=sent", "bn_buffers=as_parameters"),
     ]
     back = [f"strategy.{option}" for option in usual]
-    set_back = vector(REF, *back, "training.tiny_clients=keep_last_batch")
+    set_back = vector(*REF, *back, "training.tiny_clients=keep_last_batch")
     assert torch.equal(set_back, vector("strategy.phi=0.25"))
 
 
 @pytest.mark.parametrize("aggregation", ["gradient", "model"])
 def test_a_run_with_all_faults_goes_on_to_the_same_bits_after_an_interruption(aggregation: str, tmp_path: Path) -> None:
     def experiment() -> Experiment:
-        return Experiment.load(None, [*SMALL, REF, f"strategy.aggregation={aggregation}"])
+        return Experiment.load(None, [*SMALL, *REF, f"strategy.aggregation={aggregation}"])
 
     run(experiment(), tmp_path / "whole", pictures=False)
     for event in (3, 17, 30):
@@ -160,7 +167,7 @@ def test_a_run_with_all_faults_goes_on_to_the_same_bits_after_an_interruption(ag
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
-        ([REF], "what clients have not sent yet: real clients cannot be asked for it"),
+        (REF, "what clients have not sent yet: real clients cannot be asked for it"),
         (["strategy.carry_meta=global_arrays"], "real clients cannot be asked for it"),
         (["training.tiny_clients=skip_client"], "'skip_client' leaves clients out, and real ones cannot be told"),
     ],
@@ -203,12 +210,12 @@ def test_without_batch_norm_the_rule_of_its_statistics_has_no_effect(rule: str) 
 
 
 def test_the_study_of_each_fault_is_made_of_experiments_that_differ() -> None:
-    cells = Study.load(ROOT / "simulations/studies/fedqs-reference.toml").cells()
+    cells = load_study(ROOT / "simulations/studies/fedqs-reference.toml").cells()
     experiments = [Experiment.load(None, tables=cell.tables) for cell in cells if cell.seed == 0]
     assert len(experiments) == len({experiment.digest for experiment in experiments}) == 24
 
 
-@pytest.mark.slow
+@pytest.mark.slow("ray")
 def test_on_ray_overwritten_updates_are_those_of_an_inline_run() -> None:
     ray = ["engine.workers=ray", "engine.count=1"]
-    assert torch.equal(vector(REF, *ray), vector(REF))
+    assert torch.equal(vector(*REF, *ray), vector(*REF))

@@ -13,10 +13,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+from fedmtl.checkpoint import load_checkpoint
 from fedmtl.errors import CheckpointError, RunDirectoryError, UserError
 from simulations import Experiment, run
+from simulations.cli.run import resume_run
 from simulations.directory import RunDirectory
 from strategies.core.loop import Loop, Observer
 
@@ -244,13 +246,38 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
         run(small(), directory, resume=True, pictures=False)
 
 
+@pytest.mark.parametrize(("number", "age"), [(None, "an older"), ("1", "an older"), ("99", "a newer")])
+def test_a_checkpoint_of_another_version_is_refused_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: str | None, age: str
+) -> None:
+    """A state that would be damaged and of another configuration, too, and an experiment with a key of that time."""
+    directory = tmp_path / "run"
+    run(small(), directory, pictures=False, observers=[InterruptAt(50)])
+    save_file(
+        {"weird": torch.zeros(1)},
+        RunDirectory(directory).checkpoint / "state.safetensors",
+        {"state": "{", "configuration": "other"} | ({} if number is None else {"format": number}),
+    )
+    before = {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+    message = f"state.safetensors was made by {age} FedMTL whose state this version cannot read: start the run again"
+    with pytest.raises(CheckpointError, match=message):
+        run(small("training.learning_rate=0.2"), directory, resume=True, pictures=False)
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(RunDirectory(directory).checkpoint, "other")
+    assert {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()} == before
+    experiment = directory / "experiment.toml"
+    experiment.write_text(experiment.read_text().replace("[strategy]", '[strategy]\nprofile = "paper"'))
+    with pytest.raises(CheckpointError, match=message):
+        resume_run(directory)
+
+
 def test_bad_data_leave_no_directory_behind(tmp_path: Path) -> None:
     with pytest.raises(UserError):
         run(small("data.clients=5000"), tmp_path / "run", pictures=False)
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.slow("ray")
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_run_on_ray_gives_the_bits_of_an_inline_run_also_when_it_is_interrupted_and_resumed(
     uncut: Path, tmp_path: Path, count: int

@@ -200,7 +200,7 @@ def test_misfits_are_refused_when_the_experiment_is_read(overrides: tuple[str, .
         Experiment.load(None, [*BASE, *overrides])
 
 
-@pytest.mark.slow
+@pytest.mark.slow("ray")
 @pytest.mark.parametrize("extra", [SKETCH, DELTAS])
 def test_ray_gives_the_bits_of_one_process(extra: str) -> None:
     vectors = []

@@ -14,7 +14,7 @@ from simulations.studies.overview import Overview, place_name
 from simulations.studies.plots.curves import draw_curves
 from simulations.studies.plots.dots import final_pages, target_pages
 from simulations.studies.plots.ranks import rank_maps, task_ranks
-from simulations.studies.run import Study
+from simulations.studies.study import Study
 
 
 @dataclass(frozen=True)

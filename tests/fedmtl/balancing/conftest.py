@@ -1,5 +1,6 @@
 """Real models on the real handwritten digits, with the four tasks of different kinds and scales."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,11 +22,15 @@ TASKS = (
 )
 
 
+digits_once = functools.cache(load_digits)
+"""Reading them takes longer than most tests here."""
+
+
 class DigitsStep:
     """A model, a batch of digits, and the gradients that autograd finds for each task by itself."""
 
     def __init__(self, name: str, options: dict[str, Any], shape: tuple[int, ...], tasks: Sequence[int], batch: int):
-        digits = load_digits()
+        digits = digits_once()
         pixels = torch.tensor(digits.data[:batch] / 16, dtype=torch.float32)
         labels = torch.tensor(digits.target[:batch])
         images = pixels.view(-1, 8, 8)

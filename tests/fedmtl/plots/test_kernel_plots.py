@@ -32,7 +32,7 @@ def run_with_kernels(tasks: int, versions: int = 4, scale: float = 1.0) -> RunTa
     return RunTables(summary, nothing, nothing, nothing, None, None, table)
 
 
-@pytest.mark.parametrize("tasks", [1, 4, 40])
+@pytest.mark.parametrize("tasks", [1, 4, pytest.param(40, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("scale", [1.0, 0.0])
 def test_kernels_over_time_of_any_number_of_tasks_zero_or_not(tmp_path: Path, tasks: int, scale: float) -> None:
     run = run_with_kernels(tasks, scale=scale)

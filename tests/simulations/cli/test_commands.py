@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from simulations.cli.app import app
 from simulations.cli.show import _partition_table
 
+ROOT = Path(__file__).resolve().parents[3]
 SMALL = ["--set", "data.clients=12", "--set", "strategy.buffer_size=3", "--set", "stop.versions=4"]
 
 
@@ -101,6 +102,24 @@ def test_the_written_experiment_is_complete_and_runs_again_to_the_same_tables(fi
         (["absent.toml"], "cannot read absent.toml: No such file or directory"),
         (["--resume", "absent"], "absent holds no run to resume"),
         (["--resume", "absent", "--seed", "1", "--set", "seed=2"], "leave out --set, --seed"),
+        (["--resume", "absent", "--preset", "fedqs-reference"], "leave out --preset"),
+        (
+            ["--preset", "fedqs-refrence"],
+            "no preset 'fedqs-refrence' (did you mean 'fedqs-reference'?); known: ",
+        ),
+        (
+            ["mine.toml", "--preset", "fedqs-reference"],
+            "is an experiment by itself; leave out mine.toml",
+        ),
+        (
+            ["--preset", "fedqs-reference", "--set", "strategy.name=fedbuff"],
+            "preset fedqs-reference: strategy.updates is not a key of 'fedbuff'",
+        ),
+        (
+            ["--set", "strategy.profile=ref"],
+            "--set strategy.profile=ref: strategy.profile = 'ref' is no longer an option: what it stood for is a "
+            "preset, fedmtl run --preset fedqs-reference",
+        ),
         (["--sed", "1"], "No such option"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -277,3 +296,31 @@ def test_baselines_are_trained_with_the_run_and_shown_beside_it(here: Path) -> N
 def test_what_can_have_no_baselines_is_refused(here: Path) -> None:
     assert_refused(["run", *SMALL, "--set", 'tasks.names=["ink"]', "--baselines"], here, "one task, 'ink'")
     assert_refused(["run", "--resume", "x", "--baselines"], here, "leave out --baselines")
+
+
+def test_presets_are_listed_and_printed_to_the_letter(here: Path) -> None:
+    listed = fedmtl("presets")
+    assert re.search(r"^ *fedqs-reference +FedQS with every fault of its authors' code", listed.stdout, re.MULTILINE)
+    printed = fedmtl("presets", "fedqs-reference").stdout
+    assert printed == (ROOT / "simulations/presets/fedqs-reference.toml").read_text()
+    assert_refused(["presets", "fedqs"], here, "did you mean 'fedqs-reference'?")
+
+
+def test_a_preset_is_run_and_looked_at_with_what_is_set_beside_it(here: Path) -> None:
+    few = ["--preset", "fedqs-reference", "--set", "stop.versions=2", "--set", "model.name=linear", "--seed", "1"]
+    assert fedmtl("run", *few).exit_code == 0
+    text = (here / "runs/fedqs-reference/experiment.toml").read_text()
+    for line in ('updates = "ref_overwrite"', 'tiny_clients = "ref_drop_last"', "versions = 2", "seed = 1"):
+        assert line in text
+    assert "20 clients with" in fedmtl("partition", *few).stdout
+    assert "seconds of an order" in fedmtl("devices", *few).stdout
+    own = fedmtl("presets", "fedqs-reference").stdout.replace("versions = 300", "versions = 1")
+    (here / "own.toml").write_text(own.replace("lenet", "linear"))
+    assert fedmtl("run", "own.toml", "--out", "runs/own").exit_code == 0
+
+
+def test_a_study_that_is_neither_a_file_nor_shipped_is_refused(here: Path) -> None:
+    shipped = "those that ship with FedMTL: balancers, fedqs-reference, quick, strategies, task-weights"
+    hint = "no file quik, and no study of that name (did you mean 'quick'?)"
+    assert_refused(["study", "quik"], here, f"{hint}; {shipped}")
+    assert_refused(["study", "absent.toml"], here, "cannot read absent.toml: No such file or directory")

@@ -97,7 +97,7 @@ def test_a_model_without_shared_parameters_and_tasks_of_one_kind_work(tmp_path: 
     ("arguments", "says"),
     [
         (["--run", "nowhere"], "nowhere holds no run"),
-        (["--run", "nowhere", "--set", "seed=1"], "leave out EXPERIMENT.toml, --set and --seed"),
+        (["--run", "nowhere", "--set", "seed=1"], "--run nowhere brings its own experiment; leave out --set\n"),
         (["--set", "data.source=digit"], "did you mean 'digits'?"),
         (["--rate", "0"], "--rate 0: must be a positive number"),
         (["--rate", "nan"], "--rate nan: must be a positive number"),

@@ -13,7 +13,7 @@ LONG = ["--set", "stop.versions=100000", "--set", "records.checkpoint_every=5"]
 
 
 def command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "simulations.cli", *map(str, arguments)]
+    return [sys.executable, "-m", "fedmtl", *map(str, arguments)]
 
 
 def finish(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -18,7 +18,7 @@ from safetensors import safe_open
 from fedmtl.records import read_summary
 from strategies.flower.dispatched import STOPPED
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow("flower"), pytest.mark.timeout(600)]
 
 HONEST, HOSTILE, DYING = range(3)
 EXPERIMENT = """

@@ -14,7 +14,7 @@ from fedmtl.records import read_summary
 from simulations.experiment import Experiment
 from simulations.runner import run
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow("flower"), pytest.mark.timeout(600)]
 
 TABLES = ("updates", "aggregations", "evaluations")
 

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from fedmtl.errors import ConfigError, RunDirectoryError
+from simulations.studies.file import load_study
 from simulations.studies.plots import draw
 from simulations.studies.results import _drops, _reached, _rows, collect, interval, value_at, write_table
-from simulations.studies.run import Study, chosen, merged, run_cell, run_directory, run_study
+from simulations.studies.run import chosen, run_cell, run_directory, run_study
+from simulations.studies.study import merged
 from simulations.studies.tuning import best_value
 
 TINY = """
@@ -45,7 +47,7 @@ def write(tmp_path: Path, text: str = TINY) -> Path:
 
 
 def test_every_combination_of_labels_and_seeds_is_an_experiment(tmp_path: Path) -> None:
-    cells = Study.load(write(tmp_path)).cells()
+    cells = load_study(write(tmp_path)).cells()
     assert len(cells) == len({cell.name for cell in cells}) == 8
     first = cells[0]
     assert first.name == "buffered--equal--seed0"
@@ -88,25 +90,25 @@ def test_a_mistake_is_named_with_its_place_before_anything_runs(
     tmp_path: Path, old: str, new: str, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        Study.load(write(tmp_path, TINY.replace(old, new)))
+        load_study(write(tmp_path, TINY.replace(old, new)))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("text", ["axes = 3", "targets = 3\n[axes.a.b.data]\nalpha = 1.0", "base = []\n[axes.a.b.c]"])
 def test_what_should_be_a_table_and_is_not_is_named(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match=r"a study needs|targets = 3|base = \[\]"):
-        Study.load(write(tmp_path, text))
+        load_study(write(tmp_path, text))
 
 
 def test_a_target_of_a_task_that_no_experiment_has_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    study = Study.load(write(tmp_path, TINY.replace("digit = 0.05", "digt = 0.05")))
+    study = load_study(write(tmp_path, TINY.replace("digit = 0.05", "digt = 0.05")))
     with pytest.raises(ConfigError, match=r"targets\.digt is not a task of this study; known: digit, parity"):
         run_study(study, tmp_path / "out", workers=1, progress=lambda cell, fault: None)
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow("ray")
 def test_a_study_runs_in_parallel_goes_on_where_it_was_and_leaves_table_and_plots(tmp_path: Path) -> None:
-    study, out, told = Study.load(write(tmp_path)), tmp_path / "out", []
+    study, out, told = load_study(write(tmp_path)), tmp_path / "out", []
     assert run_study(study, out, workers=2, progress=lambda cell, fault: told.append((cell.name, fault))) == []
     assert sorted(told) == sorted((cell.name, None) for cell in study.cells())
     kept = run_directory(out, study.cells()[3]) / "summary.json"
@@ -125,13 +127,13 @@ def test_a_study_runs_in_parallel_goes_on_where_it_was_and_leaves_table_and_plot
     assert text.count("| buffered |") == text.count("| synchronous |") == 1 + 2 + 2 * 4
     assert all(picture.path.is_file() for picture in draw(study, results, out))
     with pytest.raises(RunDirectoryError, match="another study"):
-        run_study(Study.load(write(tmp_path, TINY.replace("ratio = 9", "ratio = 8"))), out, workers=1, progress=print)
+        run_study(load_study(write(tmp_path, TINY.replace("ratio = 9", "ratio = 8"))), out, workers=1, progress=print)
 
 
-@pytest.mark.slow
+@pytest.mark.slow("ray")
 def test_an_experiment_that_fails_is_told_and_the_others_go_on(tmp_path: Path) -> None:
     text = TINY.replace('[axes.speed."1:9".devices]\nratio = 9', '[axes.speed."1:9".data]\nclients = 5000')
-    study, out = Study.load(write(tmp_path, text.replace("seeds = 2", "seeds = [3]"))), tmp_path / "out"
+    study, out = load_study(write(tmp_path, text.replace("seeds = 2", "seeds = [3]"))), tmp_path / "out"
     failed = run_study(study, out, workers=2, progress=lambda cell, fault: None)
     assert {cell.labels["speed"] for cell, _ in failed} == {"1:9"}
     assert collect(study, out).num_rows == 2 * 4
@@ -191,7 +193,7 @@ def test_the_interval_is_students() -> None:
     "path", sorted((Path(__file__).parents[2] / "simulations" / "studies").glob("*.toml")), ids=lambda path: path.stem
 )
 def test_the_studies_that_come_along_are_right(path: Path) -> None:
-    study = Study.load(path)
+    study = load_study(path)
     assert study.name == path.stem
     assert study.cells()
 
@@ -206,9 +208,9 @@ at = { speed = "1:9" }
 """
 
 
-@pytest.mark.slow
+@pytest.mark.slow("ray")
 def test_a_setting_is_chosen_for_each_label_on_seeds_of_its_own_and_then_used(tmp_path: Path) -> None:
-    study, out = Study.load(write(tmp_path, TINY.replace("seeds = 2", "seeds = [0]") + TUNE)), tmp_path / "out"
+    study, out = load_study(write(tmp_path, TINY.replace("seeds = 2", "seeds = [0]") + TUNE)), tmp_path / "out"
     trials = study.trials()
     assert {(place, value): [c.seed for c in cells] for (place, value), cells in trials.items()} == {
         ((strategy,), value): [100] for strategy in ("buffered", "synchronous") for value in (1e-4, 0.1)
@@ -238,11 +240,11 @@ def test_a_setting_is_chosen_for_each_label_on_seeds_of_its_own_and_then_used(tm
 )
 def test_a_mistake_in_what_is_to_be_chosen_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        Study.load(write(tmp_path, TINY + TUNE.replace(old, new)))
+        load_study(write(tmp_path, TINY + TUNE.replace(old, new)))
 
 
 def test_the_first_value_wins_a_tie_and_a_value_whose_runs_failed_is_not_chosen(tmp_path: Path) -> None:
-    study = Study.load(write(tmp_path, TINY.replace("seeds = 2", "seeds = [0]")))
+    study = load_study(write(tmp_path, TINY.replace("seeds = 2", "seeds = [0]")))
     cell = study.cells()[0]
     run_cell((cell, str(tmp_path)))
     run = run_directory(tmp_path, cell)
@@ -253,11 +255,11 @@ def test_the_first_value_wins_a_tie_and_a_value_whose_runs_failed_is_not_chosen(
 
 def test_a_label_may_have_another_key_chosen(tmp_path: Path) -> None:
     instead = '[tune.instead.buffered]\nkey = "strategy.server_rate"\nvalues = [0.5, 1.0]\n'
-    study = Study.load(write(tmp_path, TINY + TUNE + instead))
+    study = load_study(write(tmp_path, TINY + TUNE + instead))
     values = [(place, value) for place, value in study.trials()]
     assert values == [(("buffered",), 0.5), (("buffered",), 1.0), (("synchronous",), 1e-4), (("synchronous",), 0.1)]
     cells = study.cells({("buffered",): 0.5, ("synchronous",): 0.1})
     assert cells[0].tables["strategy"] == {"name": "fedbuff", "buffer_size": 3, "server_rate": 0.5}
     assert cells[-1].tables["training"] == {"learning_rate": 0.1}
     with pytest.raises(ConfigError, match=r"instead\.synchronus: needs a label of the axis 'strategy'"):
-        Study.load(write(tmp_path, TINY + TUNE + instead.replace("buffered", "synchronus")))
+        load_study(write(tmp_path, TINY + TUNE + instead.replace("buffered", "synchronus")))

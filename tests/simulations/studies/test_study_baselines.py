@@ -19,8 +19,10 @@ from simulations import Experiment, run
 from simulations.baselines import baselines, train
 from simulations.studies.across_tasks import add_comparisons, task_tables
 from simulations.studies.baselines import StudyBaselines
+from simulations.studies.file import load_study
 from simulations.studies.results import collect, write_table
-from simulations.studies.run import Study, run_directory, run_study
+from simulations.studies.run import run_directory, run_study
+from simulations.studies.study import Study
 
 TASKS = ["digit", "parity", "ink", "asymmetry"]
 SMALL = {
@@ -58,7 +60,7 @@ def load(tmp_path: Path) -> Load:
     def make(**changes: object) -> Study:
         path = tmp_path / "small.toml"
         path.write_text(to_toml(SMALL | changes))
-        return Study.load(path)
+        return load_study(path)
 
     return make
 
@@ -125,7 +127,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Path]:
     folder = tmp_path_factory.mktemp("study")
     axes = {"balancing": SMALL["axes"]["balancing"]}
     (folder / "small.toml").write_text(to_toml({**SMALL, "axes": axes}))
-    study, out = Study.load(folder / "small.toml"), folder / "out"
+    study, out = load_study(folder / "small.toml"), folder / "out"
     for cell in study.cells():
         run(Experiment.load(tables=cell.tables), run_directory(out, cell), pictures=False)
     known = StudyBaselines(study, out)
@@ -209,7 +211,7 @@ def test_one_task_needs_no_table_of_all_tasks(finished: tuple[Study, Path]) -> N
     assert task_tables(study, one) == []
 
 
-@pytest.mark.slow
+@pytest.mark.slow("ray")
 def test_a_study_trains_its_baselines_once_and_goes_on_where_it_was(load: Load, tmp_path: Path) -> None:
     two = {**SMALL["base"], "tasks": {"names": ["digit", "ink"]}}
     axes = {"balancing": SMALL["axes"]["balancing"]}

@@ -14,7 +14,7 @@ from simulations.studies.overview import Overview, overview_lines
 from simulations.studies.plots import draw
 from simulations.studies.plots.curves import _looks, common_times
 from simulations.studies.plots.dots import final_pages
-from simulations.studies.run import Study
+from simulations.studies.study import Study
 
 AXES: dict[str, dict[str, dict[str, object]]] = {
     "strategy": {"A": {}, "B": {}, "C": {}},

@@ -99,7 +99,7 @@ def trained(directory: Path) -> list[int]:
     return sorted(int(line) for line in (directory / "trained").read_text().split())
 
 
-@pytest.mark.slow
+@pytest.mark.slow("ray")
 def test_faults_and_deaths_hit_only_their_own_jobs_and_name_them(
     workers: RayWorkers, jobs: list[Job], tmp_path: Path
 ) -> None:
@@ -116,7 +116,7 @@ def test_faults_and_deaths_hit_only_their_own_jobs_and_name_them(
     assert trained(tmp_path).count(KILLS_ONCE) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.slow("ray")
 def test_jobs_are_trained_once_and_discarded_ones_not_at_all(
     workers: RayWorkers, jobs: list[Job], tmp_path: Path
 ) -> None:

@@ -65,7 +65,7 @@ def run(data: FederatedData, start: GlobalModel, workers: Workers, bits: Any) ->
     return strategy.model.vector, diary.lines
 
 
-@pytest.mark.slow
+@pytest.mark.slow("ray")
 def test_updates_have_the_bits_of_training_in_this_process(
     workers: RayWorkers, inline: InlineWorkers, start: GlobalModel, jobs_of: Any, bits: Any
 ) -> None:
@@ -76,7 +76,7 @@ def test_updates_have_the_bits_of_training_in_this_process(
     assert [bits(workers.result(key)) for key in keys] == [bits(inline.result(key)) for key in keys]
 
 
-@pytest.mark.slow
+@pytest.mark.slow("ray")
 def test_a_run_has_the_records_and_the_final_bits_of_a_run_in_this_process(
     workers: RayWorkers, inline: InlineWorkers, ragged: FederatedData, start: GlobalModel, bits: Any
 ) -> None:
@@ -86,7 +86,7 @@ def test_a_run_has_the_records_and_the_final_bits_of_a_run_in_this_process(
     assert torch.equal(vector, expected_vector)
 
 
-@pytest.mark.slow
+@pytest.mark.slow("ray")
 def test_results_can_be_asked_for_in_any_order_and_once(workers: RayWorkers, start: GlobalModel, jobs_of: Any) -> None:
     jobs = jobs_of(start, range(6), job=100)
     workers.submit(jobs)
@@ -96,7 +96,7 @@ def test_results_can_be_asked_for_in_any_order_and_once(workers: RayWorkers, sta
         workers.result(JobKey(0, 100))
 
 
-@pytest.mark.slow
+@pytest.mark.slow("ray")
 def test_vectors_and_updates_are_not_kept_when_no_order_needs_them(
     ragged: FederatedData, start: GlobalModel, new_model: NewModel, jobs_of: Any
 ) -> None:
@@ -116,19 +116,19 @@ def test_vectors_and_updates_are_not_kept_when_no_order_needs_them(
     workers.close()
 
 
-@pytest.mark.slow
+@pytest.mark.slow("ray")
 def test_only_this_machine_can_reach_a_ray_that_was_started_for_workers(workers: RayWorkers) -> None:
     import ray
 
     assert ray.get_runtime_context().gcs_address.startswith("127.0.0.1:")
 
 
-@pytest.mark.slow
+@pytest.mark.slow("ray")
 def test_where_one_ray_keeps_its_objects_is_not_told_to_the_next(workers: RayWorkers) -> None:
     assert sorted(_INLINE) == ["max_direct_call_object_size", "task_rpc_inlined_bytes_limit"]
 
 
-@pytest.mark.slow
+@pytest.mark.slow("ray")
 def test_a_gpu_where_there_is_none_is_refused(workers: RayWorkers, ragged: FederatedData, new_model: NewModel) -> None:
     import ray
 

@@ -12,6 +12,7 @@ import torch
 
 from fedmtl.errors import ConfigError
 from fedmtl.similarity import LARGEST
+from simulations.presets import preset_tables
 from strategies.aggregators import GradientAggregator, ModelAggregator, NewestMeta, Overwritten
 from strategies.core.kinds import Aggregator, Step
 from strategies.core.ledger import Ledger
@@ -20,6 +21,10 @@ from strategies.flower.fleet import GridFleet
 from strategies.recipes.catalogue import build_strategy
 from strategies.schedulers import Buffered
 from strategies.weightings import DataSize, Uniform
+
+_PRESET = preset_tables("fedqs-reference")["strategy"]
+THEIRS = {key: value for key, value in _PRESET.items() if key not in ("name", "buffer_size", "aggregation")}
+"""Every fault of the authors' code, at the size and in the mode of a test."""
 
 HISTOGRAM = """
 1x4 2x2 3x5 4x4 5x2 6x2 7x3 8x2 10x7 11x2 12x1 13x2 14x1 15x3 16x1 17x2 18x1 20x1 21x1 22x1 23x2 24x2 25x1 26x5 27x4
@@ -229,7 +234,7 @@ def test_being_told_a_second_time_changes_nothing(toys) -> None:
     assert ledger.reports("similarity").left_out == 1
 
 
-@pytest.mark.parametrize("options", [{"updates": "ref_overwrite"}, {"carry_meta": "global_arrays"}, {"profile": "ref"}])
+@pytest.mark.parametrize("options", [{"updates": "ref_overwrite"}, {"carry_meta": "global_arrays"}, THEIRS])
 def test_real_clients_cannot_be_foreseen(options: dict) -> None:
     assert build_strategy("fedqs", options).only_simulated
     with pytest.raises(ConfigError, match="GridFleet cannot show updates before they arrive"):

@@ -291,12 +291,12 @@ def test_a_deadline_comes_when_nothing_else_does(grid: Any) -> None:
     until = fleet.now() + 5
     event = fleet.next_event(until)
     assert event == Deadline(until)
-    assert until <= fleet.now() < until + 50
+    assert until <= fleet.now() < until + 500
     fleet.close()
 
 
 def test_nothing_happens_any_more_once_patience_ends(grid: Any) -> None:
-    fleet = fleet_on(grid, patience=20.0)
+    fleet = fleet_on(grid, patience=100.0)
     fleet.clients()
     assert fleet.next_event(None) is None
     fleet.close()
@@ -304,8 +304,8 @@ def test_nothing_happens_any_more_once_patience_ends(grid: Any) -> None:
 
 def test_too_few_clients_are_an_error_that_says_who_is_there(flower_grid: ModuleType, grid: Any) -> None:
     grid.connect(555, 1)
-    fleet = fleet_on(grid, expected=4, patience=20.0)
-    with pytest.raises(UserError, match=r"3 of 4 clients connected within 20 s \(clients \[0, 1, 2\], of 4 nodes\)"):
+    fleet = fleet_on(grid, expected=4, patience=100.0)
+    with pytest.raises(UserError, match=r"3 of 4 clients connected within 100 s \(clients \[0, 1, 2\], of 4 nodes\)"):
         fleet.clients()
     fleet.close()
 

@@ -139,15 +139,23 @@ def test_a_signal_ends_a_server_that_waits(
 
     if waits_for == "nodes":
         monkeypatch.setattr(grid, "get_node_ids", hang)
-    timer = threading.Timer(0.7, lambda: signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM))
-    timer.start()
-    started = time.monotonic()
+    started, over = time.monotonic(), threading.Event()
+
+    def stop() -> None:
+        while waits_for != "clients" and not loop.begun and not over.wait(0.01):
+            pass
+        if not over.wait(0.7):  # by then it waits
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+
+    stopper = threading.Thread(target=stop)
+    stopper.start()
     try:
         with interruptible(loop):
             loop.run(lambda loop: None)
     finally:
         fleet.close()
-        timer.cancel()
+        over.set()
+        stopper.join()
     assert loop.interrupted
     assert time.monotonic() - started < 50
     assert loop.begun == (waits_for != "clients")

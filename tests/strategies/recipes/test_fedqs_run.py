@@ -13,8 +13,13 @@ from hypothesis import strategies as st
 from fedmtl.client_types import type_name
 from fedmtl.protocol import Update
 from fedmtl.randomness import derive_seed
+from simulations.presets import preset_tables
 from strategies.core.loop import Loop
 from strategies.recipes.catalogue import build_strategy
+
+_PRESET = preset_tables("fedqs-reference")["strategy"]
+THEIRS = {key: value for key, value in _PRESET.items() if key not in ("name", "buffer_size", "aggregation")}
+"""Every fault of the authors' code, at the size and in the mode of a test."""
 
 
 def fleet(toys, **quirks):
@@ -144,7 +149,7 @@ def test_fast_clients_are_those_with_more_than_the_mean_share(toys) -> None:
         {"aggregation": "model"},
         {"lg_source": "since_last"},
         {"clock": "tick"},
-        {"profile": "ref"},
+        THEIRS,
         {"updates": "ref_overwrite", "aggregation": "model", "concurrency": 6},
     ],
     ids=str,

@@ -13,9 +13,14 @@ from hypothesis import strategies as st
 
 from fedmtl.randomness import derive_seed
 from fedmtl.state import split
+from simulations.presets import preset_tables
 from strategies.core.loop import Loop
 from strategies.core.strategy import Strategy
 from strategies.recipes.catalogue import STRATEGIES, build_strategy
+
+_PRESET = preset_tables("fedqs-reference")["strategy"]
+THEIRS = {key: value for key, value in _PRESET.items() if key not in ("name", "buffer_size", "aggregation")}
+"""Every fault of the authors' code, at the size and in the mode of a test."""
 
 SMALL = {"buffer_size": 3}
 GROUPS = {"q_max": 6, "latency_factor": 1.2}
@@ -25,7 +30,7 @@ VARIANTS: dict[str, tuple[str, dict]] = {
     **{name: (name, SMALL) for name in ("safa", "mstep", "wkafl", "defedavg")},
     "fedqs, models": ("fedqs", SMALL | {"aggregation": "model", "lg_source": "since_last"}),
     "fedqs, ticks, 3 busy": ("fedqs", SMALL | {"clock": "tick", "buffer": "one_per_tick", "concurrency": 3}),
-    "fedqs, as its authors have it": ("fedqs", SMALL | {"profile": "ref"}),
+    "fedqs, as its authors have it": ("fedqs", THEIRS | SMALL),
     "fedqs, overwritten models, 3 busy": (
         "fedqs",
         SMALL | {"aggregation": "model", "updates": "ref_overwrite", "concurrency": 3},

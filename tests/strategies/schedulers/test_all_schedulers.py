@@ -242,6 +242,7 @@ def steps_are_in_bounds(name: str, orders: Sequence[TrainOrder]) -> None:
         assert order.steps is None or low <= order.steps <= high
 
 
+@pytest.mark.slow
 @every_scheduler
 @settings(max_examples=FLEETS, deadline=None)
 @given(world=worlds())
@@ -259,6 +260,7 @@ def test_whatever_happens_every_upload_counts_once_and_nobody_is_forgotten(toys,
         assert loop.strategy.waiting == 0
 
 
+@pytest.mark.slow
 @every_scheduler
 @settings(max_examples=FLEETS // 2, deadline=None)
 @given(world=worlds(), moment=st.integers(1, 120), model=st.booleans())
@@ -284,6 +286,7 @@ def test_a_run_cut_at_any_event_goes_on_to_the_same_bits(
     assert [type(event) for event in trace.events] == [type(event) for event in seen.events[len(seen.events) - left :]]
 
 
+@pytest.mark.slow
 @every_scheduler
 def test_an_event_takes_no_more_steps_with_a_hundred_thousand_clients_than_with_a_hundred(toys, name: str) -> None:
     def lines(clients: int) -> list[int]:

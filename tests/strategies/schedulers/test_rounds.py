@@ -138,7 +138,7 @@ def test_a_scheduler_learns_from_late_updates_too(toys) -> None:
     ("options", "message"),
     [
         ({"over_commit": 1.1}, "set clients_per_round"),
-        ({"selection": OortSelector()}, "set clients_per_round"),
+        pytest.param({"selection": OortSelector()}, "set clients_per_round", id="a selector of few"),
         ({"clients_per_round": 3, "over_commit": 0.5}, "over_commit = 0.5"),
         ({"timeout": 0.0}, "timeout = 0.0 seconds: must be positive"),
         ({"step_budget": float("nan")}, "step_budget = nan seconds"),
