@@ -8,7 +8,7 @@ from strategies.selectors import HeteroSelect, OortSelector, PacedSelector, Sele
 
 
 def chance() -> None:
-    """No selector: the next client is drawn at random from the idle ones."""
+    """Chance in place of a selector: the next client is drawn at random from the idle ones."""
     return None
 
 
