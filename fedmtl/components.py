@@ -17,7 +17,7 @@ import functools
 import inspect
 import json
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -107,10 +107,13 @@ class OptionsOf:
     ----------
     builders
         The other builders.
+    without
+        Their options that are not taken, because the builder settles them itself.
     """
 
-    def __init__(self, *builders: Callable[..., Any]) -> None:
+    def __init__(self, *builders: Callable[..., Any], without: Iterable[str] = ()) -> None:
         self.builders = builders
+        self.without = frozenset(without)
 
 
 @functools.cache
@@ -132,9 +135,9 @@ def options_of(build: Callable[..., Any]) -> tuple[Option, ...]:
                 parameter.name, annotation, parameter.default, _metadata(annotation, Param) or Param("")
             )
         elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
-            composed = _metadata(hints.get(parameter.name), OptionsOf)
-            taken = [option for inner in (composed.builders if composed else ()) for option in options_of(inner)]
-            stated = set(options)
+            composed = _metadata(hints.get(parameter.name), OptionsOf) or OptionsOf()
+            taken = [option for inner in composed.builders for option in options_of(inner)]
+            stated = composed.without.union(options)
             for option in taken:
                 if option.name not in stated and options.setdefault(option.name, option) != option:
                     raise TypeError(f"{build.__name__} composes two options {option.name!r}: it must state its own")

@@ -20,7 +20,7 @@ whose bound is one on the whole delta.
 
 ``dp-adaptive``: ``S <- S exp(-eta (b - gamma))`` with the share b of the deltas no longer than S, and noise on it.
 Flower 1.41 takes the share of those that were clipped for b, so that S runs away from the quantile; here it is the
-paper's.
+paper's. Long because Flower's rules are handed what a server app would give them: replies, quiet, noise of our seed.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from fedmtl.parameters import ParameterLayout
-from fedmtl.protocol import NOTHING, Balancing, Decision, GlobalModel, JobKey, TrainSettings, Update
+from fedmtl.protocol import NOTHING, Balancing, Decision, GlobalModel, JobKey, Rejection, TrainSettings, Update
 from strategies.core.ledger import Ledger
 from strategies.core.part import Part
 
@@ -54,6 +54,14 @@ class Scheduler(Part, ABC):
     def finish(self, now: float) -> Decision:
         """The run is over: a last server step of updates that are still kept, if any. It gives no orders."""
         return NOTHING
+
+
+@dataclass(frozen=True, slots=True)
+class Reaction:
+    """The strategy's answer to an event: the scheduler's decision, and the updates that were turned down."""
+
+    decision: Decision
+    rejections: tuple[Rejection, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

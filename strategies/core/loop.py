@@ -8,8 +8,9 @@ from typing import Any
 from fedmtl.errors import UserError
 from fedmtl.protocol import Aggregation, Arrival, Event, Rejection
 from strategies.core.fleet import Fleet, Interrupted
+from strategies.core.kinds import Reaction
 from strategies.core.outcomes import outcome_listener
-from strategies.core.strategy import Reaction, Strategy
+from strategies.core.strategy import Strategy
 
 
 class Observer:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -31,18 +30,10 @@ from fedmtl.protocol import (
 from fedmtl.randomness import derive_seed
 from strategies.core.compatibility import refuse_misfits
 from strategies.core.jobs import Jobs
-from strategies.core.kinds import Aggregator, ClientPolicy, Equal, Plain, Scheduler, Step, TaskWeights
+from strategies.core.kinds import Aggregator, ClientPolicy, Equal, Plain, Reaction, Scheduler, Step, TaskWeights
 from strategies.core.ledger import Ledger
 from strategies.core.part import USUAL, Part, parts_within, prepare, restore, states_of
 from strategies.core.update_checks import Asked, content_fault
-
-
-@dataclass(frozen=True, slots=True)
-class Reaction:
-    """The strategy's answer to an event: the scheduler's decision, and the updates that were turned down."""
-
-    decision: Decision
-    rejections: tuple[Rejection, ...] = ()
 
 
 class Strategy:
@@ -178,11 +169,11 @@ class Strategy:
 
     @property
     def waiting(self) -> int:
-        """Updates that were received and neither applied nor rejected so far."""
+        """How many updates were received and neither applied nor rejected so far."""
         return len(self._jobs.waiting)
 
     def unsettled(self) -> tuple[Update, ...]:
-        """Those updates."""
+        """The updates that were received and neither applied nor rejected so far."""
         return tuple(self._jobs.waiting)
 
     def next_deadline(self) -> float | None:

@@ -15,16 +15,16 @@ never fills the cache, so that nothing is calibrated.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from fedmtl.components import Param
+from fedmtl.components import OptionsOf, Param
 from strategies.aggregators import CalibratedAggregator
 from strategies.aggregators.storage import Cache
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
 from strategies.recipes.papers import method
 from strategies.schedulers import Buffered
-from strategies.schedulers.options import BaselineBufferSize, Clock, Concurrency
+from strategies.schedulers.options import BaselineBufferSize
 from strategies.weightings.options import WeightBase, base_weighting
 
 
@@ -39,12 +39,11 @@ def ca2fl(
     server_rate: Annotated[float, Param("eta_g, the server's step", ge=0, source="second-hand")] = 1.0,
     weight_base: WeightBase = "uniform",
     cache: Cache = "single",
-    concurrency: Concurrency = None,
-    clock: Clock = "event",
+    **buffer: Annotated[Any, OptionsOf(Buffered)],
 ) -> FlowerStrategy:
     """CA2FL: cached updates of all clients calibrate the buffered ones."""
     return FlowerStrategy(
-        Buffered(buffer_size=buffer_size, concurrency=concurrency, clock=clock),
+        Buffered(buffer_size=buffer_size, **buffer),
         CalibratedAggregator(base_weighting(weight_base), server_rate=server_rate, cache=cache),
         task_weights=task_weights,
         name="ca2fl",

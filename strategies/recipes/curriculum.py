@@ -16,9 +16,9 @@ steps are as many as without a curriculum, on fewer examples. Scoring counts as 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from fedmtl.components import Param
+from fedmtl.components import OptionsOf, Param
 from fedmtl.errors import ConfigError
 from strategies.aggregators import ModelAggregator
 from strategies.core.kinds import TaskWeights
@@ -43,6 +43,7 @@ def curriculum(
     ] = "easy_first",
     clients_per_round: ClientsDrawn = 10,
     weight_base: WeightBase = "data_size",
+    **rounds: Annotated[Any, OptionsOf(Synchronous)],
 ) -> FlowerStrategy:
     """Curricula: rounds on easy examples and easy clients first, and on all of them later."""
     selection = None
@@ -53,7 +54,7 @@ def curriculum(
             )
         selection = PacedSelector(client_order=client_order, start=start, versions=versions)
     return FlowerStrategy(
-        Synchronous(selection, clients_per_round=clients_per_round),
+        Synchronous(selection, clients_per_round=clients_per_round, **rounds),
         ModelAggregator(base_weighting(weight_base)),
         Curriculum(start=start, versions=versions, order=order),
         task_weights,

@@ -26,11 +26,13 @@ A model without hidden layers has nothing to match, and is averaged.
 
 from __future__ import annotations
 
-from strategies.aggregators.gossip import Gossip, Start
-from strategies.aggregators.topologies import Degree, TopologyOption
+from typing import Annotated, Any
+
+from fedmtl.components import OptionsOf, by_builder
+from strategies.aggregators.gossip import Gossip
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
-from strategies.policies.merging import Match, Merging, NormData, Sampled
+from strategies.policies.merging import Merging
 from strategies.recipes.papers import method
 from strategies.schedulers import Synchronous
 
@@ -42,15 +44,9 @@ from strategies.schedulers import Synchronous
 )
 def dimat(
     task_weights: TaskWeights | None = None,
-    *,
-    examples: Sampled = 256,
-    match: Match = "activations",
-    bn_data: NormData = "private",
-    start: Start = "one",
-    topology: TopologyOption = "ring",
-    degree: Degree = 4,
+    **options: Annotated[Any, OptionsOf(Merging, Gossip, without=("steps", "mix_order"))],
 ) -> FlowerStrategy:
     """DIMAT: clients merge with neighbours unit by matching unit, then train."""
-    gossip = Gossip(steps=0, topology=topology, degree=degree, start=start)
-    policy = Merging(gossip, match=match, examples=examples, bn_data=bn_data)
-    return FlowerStrategy(Synchronous(), gossip, policy, task_weights, name="dimat")
+    of_merging, of_gossip = by_builder(options, Merging, Gossip)
+    gossip = Gossip(steps=0, **of_gossip)
+    return FlowerStrategy(Synchronous(), gossip, Merging(gossip, **of_merging), task_weights, name="dimat")

@@ -21,9 +21,9 @@ buffers only; both are faults.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from fedmtl.components import Param
+from fedmtl.components import OptionsOf, Param
 from fedmtl.protocol import Update
 from strategies.aggregators import GradientAggregator, Optimized
 from strategies.aggregators.server_optimizers import AMSGrad
@@ -31,7 +31,7 @@ from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
 from strategies.recipes.papers import method
 from strategies.schedulers import Buffered
-from strategies.schedulers.options import BufferSize, Clock, Concurrency
+from strategies.schedulers.options import BufferSize
 from strategies.weightings.options import WeightBase, base_weighting
 
 _CODE = "authors' code"
@@ -73,14 +73,13 @@ def fadas(
     rate: Annotated[Literal["threshold", "min"], Param("how staleness lowers the rate", source=_CODE)] = "threshold",
     tau_c: Annotated[int, Param("staleness up to which the rate is eta", ge=0, source=_CODE)] = 1,
     weight_base: WeightBase = "uniform",
-    concurrency: Concurrency = None,
-    clock: Clock = "event",
+    **buffer: Annotated[Any, OptionsOf(Buffered)],
 ) -> FlowerStrategy:
     """FADAS: AMSGrad on the mean of a buffer of updates, with smaller steps where these are stale."""
     optimizer = AMSGrad(server_rate, beta1, beta2, eps, v0=0.0, bias_correction=True)
     schedule = DelayAdaptiveRate(server_rate, tau_c if rate == "threshold" else None)
     return FlowerStrategy(
-        Buffered(buffer_size=buffer_size, concurrency=concurrency, clock=clock),
+        Buffered(buffer_size=buffer_size, **buffer),
         Optimized(GradientAggregator(base_weighting(weight_base)), optimizer, schedule),
         task_weights=task_weights,
         name="fadas",

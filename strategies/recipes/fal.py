@@ -14,16 +14,15 @@ as the attack has steps, and one, and counts so on a device's clock. With rho = 
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from fedmtl.components import Param
+from fedmtl.components import OptionsOf, Param, by_builder
 from strategies.aggregators import GradientAggregator
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
-from strategies.policies.adversarial import Adversarial, AttackSteps, BallNorm, Radius, StepSize
+from strategies.policies.adversarial import Adversarial
 from strategies.recipes.papers import method
 from strategies.schedulers import Synchronous
-from strategies.schedulers.options import ClientsDrawn
 from strategies.weightings.options import WeightBase, base_weighting
 
 
@@ -31,19 +30,16 @@ from strategies.weightings.options import WeightBase, base_weighting
 def fal(
     task_weights: TaskWeights | None = None,
     *,
-    rho: Radius = 0.1,
-    attack_steps: AttackSteps = 7,
-    step_size: StepSize = 0.25,
-    norm: BallNorm = "inf",
     server_rate: Annotated[float, Param("eta_global, the server's step", gt=0)] = 1.0,
-    clients_per_round: ClientsDrawn = None,
     weight_base: WeightBase = "uniform",
+    **options: Annotated[Any, OptionsOf(Adversarial, Synchronous)],
 ) -> FlowerStrategy:
     """FAL: rounds of training on adversarial examples."""
+    attack, rounds = by_builder(options, Adversarial, Synchronous)
     return FlowerStrategy(
-        Synchronous(clients_per_round=clients_per_round),
+        Synchronous(**rounds),
         GradientAggregator(base_weighting(weight_base), server_rate=server_rate),
-        Adversarial(rho=rho, attack_steps=attack_steps, step_size=step_size, norm=norm),
+        Adversarial(**attack),
         task_weights,
         name="fal",
     )

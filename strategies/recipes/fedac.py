@@ -23,9 +23,9 @@ gradient.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from fedmtl.components import Param
+from fedmtl.components import OptionsOf, Param
 from strategies.aggregators import GradientAggregator, Optimized
 from strategies.aggregators.server_optimizers import Adam
 from strategies.core.kinds import TaskWeights
@@ -33,7 +33,6 @@ from strategies.flower.strategy import FlowerStrategy
 from strategies.policies import ControlVariates, Plain
 from strategies.recipes.papers import method
 from strategies.schedulers import Buffered
-from strategies.schedulers.options import Clock, Concurrency
 from strategies.weightings import Agreement
 from strategies.weightings.agreement import LeastAgreement
 
@@ -54,13 +53,12 @@ def fedac(
     eps: Annotated[float, Param("added to the root", gt=0, source=_LIB)] = 1e-8,
     floor: LeastAgreement = 0.1,
     correction: Annotated[Literal["on", "off"], Param("correct the clients' steps by control variates")] = "on",
-    concurrency: Concurrency = None,
-    clock: Clock = "event",
+    **buffer: Annotated[Any, OptionsOf(Buffered)],
 ) -> FlowerStrategy:
     """FedAC: updates that agree with the server's movement count more; momentum looks ahead; variates correct drift."""
     optimizer = Adam(server_rate, beta1, beta2, eps, v0=0.0, look_ahead=True)
     return FlowerStrategy(
-        Buffered(buffer_size=buffer_size, concurrency=concurrency, clock=clock),
+        Buffered(buffer_size=buffer_size, **buffer),
         Optimized(GradientAggregator(Agreement(floor=floor)), optimizer),
         ControlVariates(share="weights") if correction == "on" else Plain(),
         task_weights,

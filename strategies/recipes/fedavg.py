@@ -14,40 +14,17 @@ is queued is overwritten by the client's next job, as in that code; ``tick_order
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from fedmtl.components import Param
+from fedmtl.components import OptionsOf, Param, by_builder
 from fedmtl.errors import ConfigError
 from strategies.aggregators import ModelAggregator, Robust
 from strategies.aggregators.reference_faults import Updates, with_faults
-from strategies.aggregators.robust import (
-    ClippingNorm,
-    ClippingRate,
-    Malicious,
-    NoiseMultiplier,
-    Quantile,
-    Selected,
-    Trim,
-)
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
 from strategies.recipes.papers import method
 from strategies.schedulers import Buffered, Synchronous
-from strategies.schedulers.options import (
-    BufferRule,
-    BufferSize,
-    ClientsPerRound,
-    Clock,
-    Concurrency,
-    FlushSeconds,
-    Late,
-    MaxBuffer,
-    OverCommit,
-    StepBudget,
-    Tick,
-    TickOrder,
-    Timeout,
-)
+from strategies.schedulers.options import ClientsPerRound
 from strategies.weightings.options import WeightBase, base_weighting
 
 
@@ -60,48 +37,23 @@ def fedavg(
     task_weights: TaskWeights | None = None,
     *,
     clients_per_round: ClientsPerRound = None,
-    over_commit: OverCommit = 1.0,
-    timeout: Timeout = None,
-    late: Late = "reject",
-    step_budget: StepBudget = None,
     weight_base: WeightBase = "data_size",
     aggregator: Annotated[
         Literal["mean", "krum", "multikrum", "trimmed-mean", "median", "bulyan", "dp-clip", "dp-adaptive"],
         Param("what is made of the updates: their mean, or Flower's rule of that name"),
     ] = "mean",
-    malicious: Malicious = 0,
-    selected: Selected = 1,
-    trim: Trim = 0.2,
-    clipping_norm: ClippingNorm = 1.0,
-    noise_multiplier: NoiseMultiplier = 0.0,
-    quantile: Quantile = 0.5,
-    clipping_rate: ClippingRate = 0.2,
+    **options: Annotated[Any, OptionsOf(Synchronous, Robust, without=("rule",))],
 ) -> FlowerStrategy:
     """FedAvg: synchronous rounds, models averaged by examples."""
-    scheduler = Synchronous(
-        clients_per_round=clients_per_round,
-        over_commit=over_commit,
-        timeout=timeout,
-        late=late,
-        step_budget=step_budget,
-    )
+    of_rounds, of_rule = by_builder(options, Synchronous, Robust)
+    scheduler = Synchronous(clients_per_round=clients_per_round, **of_rounds)
     weighting = base_weighting(weight_base)
     if aggregator == "mean":
         return FlowerStrategy(scheduler, ModelAggregator(weighting), task_weights=task_weights, name="fedavg")
-    robust = Robust(
-        weighting,
-        rule=aggregator,
-        malicious=malicious,
-        selected=selected,
-        trim=trim,
-        clipping_norm=clipping_norm,
-        noise_multiplier=noise_multiplier,
-        quantile=quantile,
-        clipping_rate=clipping_rate,
-    )
+    robust = Robust(weighting, rule=aggregator, **of_rule)
     if clients_per_round is not None and clients_per_round < robust.least:
         raise ConfigError(
-            f"aggregator = {aggregator!r} with malicious = {malicious} needs {robust.least} updates,"
+            f"aggregator = {aggregator!r} with malicious = {robust.malicious} needs {robust.least} updates,"
             f" clients_per_round = {clients_per_round} gives fewer"
         )
     return FlowerStrategy(scheduler, robust, task_weights=task_weights, name="fedavg")
@@ -115,27 +67,10 @@ def fedavg(
 def fedavg_safl(
     task_weights: TaskWeights | None = None,
     *,
-    buffer_size: BufferSize = 10,
-    concurrency: Concurrency = None,
     weight_base: WeightBase = "uniform",
-    buffer: BufferRule = "drain",
-    clock: Clock = "event",
-    tick: Tick = 1.0,
-    tick_order: TickOrder = "sent",
-    max_buffer: MaxBuffer = None,
-    flush_seconds: FlushSeconds = None,
     updates: Updates = "snapshot",
+    **buffer: Annotated[Any, OptionsOf(Buffered)],
 ) -> FlowerStrategy:
     """FedAvg in semi-asynchronous learning: a buffer of K models is averaged."""
-    scheduler = Buffered(
-        buffer_size=buffer_size,
-        concurrency=concurrency,
-        buffer=buffer,
-        clock=clock,
-        tick=tick,
-        max_buffer=max_buffer,
-        flush_seconds=flush_seconds,
-        tick_order=tick_order,
-    )
     aggregator = with_faults(ModelAggregator(base_weighting(weight_base)), updates=updates)
-    return FlowerStrategy(scheduler, aggregator, task_weights=task_weights, name="fedavg-safl")
+    return FlowerStrategy(Buffered(**buffer), aggregator, task_weights=task_weights, name="fedavg-safl")

@@ -18,17 +18,16 @@ heads, too, and the steps of lam may have momentum.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from fedmtl.components import Param
+from fedmtl.components import OptionsOf, Param, by_builder
 from strategies.aggregators import GradientAggregator
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
 from strategies.policies.compressed_jacobian import CompressedJacobian, Rank
 from strategies.recipes.papers import method
 from strategies.schedulers import Synchronous
-from strategies.schedulers.options import ClientsDrawn
-from strategies.task_weights.fedcmoo import FedCMOOWeights, WeightRate, WeightSteps
+from strategies.task_weights.fedcmoo import FedCMOOWeights
 from strategies.task_weights.local import refuse_balancing
 from strategies.weightings.options import WeightBase, base_weighting
 
@@ -37,19 +36,18 @@ from strategies.weightings.options import WeightBase, base_weighting
 def fedcmoo(
     task_weights: TaskWeights | None = None,
     *,
-    clients_per_round: ClientsDrawn = None,
     rank: Rank = 1,
-    weight_rate: WeightRate = 0.1,
-    weight_steps: WeightSteps = 1,
     server_rate: Annotated[float, Param("eta_g, the server's step", ge=0, source="paper")] = 1.0,
     weight_base: WeightBase = "uniform",
+    **options: Annotated[Any, OptionsOf(FedCMOOWeights, Synchronous)],
 ) -> FlowerStrategy:
     """FedCMOO: the server weighs tasks by compressed Jacobians of the clients."""
     refuse_balancing(task_weights, "fedcmoo", "it weighs the tasks itself")
+    of_weights, rounds = by_builder(options, FedCMOOWeights, Synchronous)
     return FlowerStrategy(
-        Synchronous(clients_per_round=clients_per_round),
+        Synchronous(**rounds),
         GradientAggregator(base_weighting(weight_base), server_rate=server_rate),
         CompressedJacobian(rank=rank),
-        FedCMOOWeights(rank=rank, weight_rate=weight_rate, weight_steps=weight_steps),
+        FedCMOOWeights(rank=rank, **of_weights),
         name="fedcmoo",
     )

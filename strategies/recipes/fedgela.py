@@ -20,13 +20,15 @@ run's (theirs: 0.01, 0.9, 1e-4, 20). Tasks without classes train their heads as 
 
 from __future__ import annotations
 
+from typing import Annotated, Any
+
+from fedmtl.components import OptionsOf
 from strategies.aggregators import ModelAggregator
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
 from strategies.policies.simplex_classifier import SimplexClassifier, Temperature
 from strategies.recipes.papers import method
 from strategies.schedulers import Synchronous
-from strategies.schedulers.options import ClientsDrawn
 from strategies.weightings.options import WeightBase, base_weighting
 
 
@@ -39,12 +41,12 @@ def fedgela(
     task_weights: TaskWeights | None = None,
     *,
     temperature: Temperature = 0.2,
-    clients_per_round: ClientsDrawn = None,
     weight_base: WeightBase = "data_size",
+    **rounds: Annotated[Any, OptionsOf(Synchronous)],
 ) -> FlowerStrategy:
     """FedGELA: rounds beneath a classifier that is frozen to a simplex and scaled to each client's classes."""
     return FlowerStrategy(
-        Synchronous(clients_per_round=clients_per_round),
+        Synchronous(**rounds),
         ModelAggregator(base_weighting(weight_base)),
         SimplexClassifier(temperature=temperature),
         task_weights,

@@ -19,13 +19,15 @@ with the gradient, the dual is not. The paper mixes g1 and g2, the code uses g2 
 
 from __future__ import annotations
 
+from typing import Annotated, Any
+
+from fedmtl.components import OptionsOf, by_builder
 from strategies.aggregators.dual import DualAveraged
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
-from strategies.policies.dual_corrected import Climb, DualCorrected, Lambda, Mix
+from strategies.policies.dual_corrected import DualCorrected
 from strategies.recipes.papers import method
 from strategies.schedulers import Synchronous
-from strategies.schedulers.options import ClientsDrawn
 from strategies.weightings import Uniform
 
 
@@ -36,14 +38,10 @@ from strategies.weightings import Uniform
 )
 def fedspeed(
     task_weights: TaskWeights | None = None,
-    *,
-    lam: Lambda = 0.1,
-    rho: Climb = 0.1,
-    mix: Mix = 1.0,
-    clients_per_round: ClientsDrawn = None,
+    **options: Annotated[Any, OptionsOf(DualCorrected, Synchronous)],
 ) -> FlowerStrategy:
     """FedSpeed: rounds of proximal steps with perturbed gradients and a dual correction."""
-    policy = DualCorrected(lam=lam, rho=rho, mix=mix)
-    aggregator = DualAveraged(Uniform())
-    scheduler = Synchronous(clients_per_round=clients_per_round)
-    return FlowerStrategy(scheduler, aggregator, policy, task_weights, name="fedspeed")
+    corrected, rounds = by_builder(options, DualCorrected, Synchronous)
+    return FlowerStrategy(
+        Synchronous(**rounds), DualAveraged(Uniform()), DualCorrected(**corrected), task_weights, name="fedspeed"
+    )

@@ -22,9 +22,9 @@ client that missed rounds could not rebuild them from the last one's coordinates
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from fedmtl.components import Param
+from fedmtl.components import OptionsOf, Param
 from fedmtl.compression import SharedRandomness
 from fedmtl.protocol import Update
 from strategies.aggregators import GradientAggregator, Optimized
@@ -33,7 +33,6 @@ from strategies.core.kinds import Aggregator, TaskWeights
 from strategies.flower.strategy import FlowerStrategy
 from strategies.recipes.papers import method
 from strategies.schedulers import Synchronous
-from strategies.schedulers.options import ClientsDrawn
 from strategies.weightings.options import WeightBase, base_weighting
 
 
@@ -78,15 +77,14 @@ def ferret(
         Literal["unbiased", "least-error", "dimension"],
         Param("restored update: right on average, nearest on average, or the authors' 1/d_g"),
     ] = "unbiased",
-    clients_per_round: ClientsDrawn = None,
     weight_base: WeightBase = "uniform",
+    **rounds: Annotated[Any, OptionsOf(Synchronous)],
 ) -> FlowerStrategy:
     """Ferret: FedAvg with updates compressed by shared randomness."""
     aggregator: Aggregator = GradientAggregator(base_weighting(weight_base), server_rate=server_rate)
     if momentum > 0 or decay_rounds is not None:
         schedule = None if decay_rounds is None else LinearDecay(server_rate, decay_rounds)
         aggregator = Optimized(GradientAggregator(base_weighting(weight_base)), SGD(server_rate, momentum), schedule)
-    scheduler = Synchronous(clients_per_round=clients_per_round)
-    strategy = FlowerStrategy(scheduler, aggregator, task_weights=task_weights, name="ferret")
+    strategy = FlowerStrategy(Synchronous(**rounds), aggregator, task_weights=task_weights, name="ferret")
     strategy.compress(SharedRandomness(coordinates=coordinates, scale=scale, clip=clip))
     return strategy

@@ -18,16 +18,15 @@ lam, too). Steps are clipped as the run's settings say.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from fedmtl.components import Param
+from fedmtl.components import OptionsOf, Param
 from strategies.aggregators.min_norm import MinNormAggregator
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
 from strategies.policies.tasks_apart import TasksApart
 from strategies.recipes.papers import method
 from strategies.schedulers import Synchronous
-from strategies.schedulers.options import ClientsDrawn
 from strategies.task_weights.local import refuse_balancing
 from strategies.weightings.options import WeightBase, base_weighting
 
@@ -36,14 +35,14 @@ from strategies.weightings.options import WeightBase, base_weighting
 def fsmgda(
     task_weights: TaskWeights | None = None,
     *,
-    clients_per_round: ClientsDrawn = None,
     server_rate: Annotated[float, Param("eta_g, the server's step", ge=0, source="paper")] = 1.0,
     weight_base: WeightBase = "uniform",
+    **rounds: Annotated[Any, OptionsOf(Synchronous)],
 ) -> FlowerStrategy:
     """FSMGDA: tasks are trained apart, and the server takes the shortest common direction."""
     refuse_balancing(task_weights, "fsmgda", "it trains each task apart, and weighs them on the server")
     return FlowerStrategy(
-        Synchronous(clients_per_round=clients_per_round),
+        Synchronous(**rounds),
         MinNormAggregator(base_weighting(weight_base), server_rate=server_rate),
         TasksApart(),
         task_weights,

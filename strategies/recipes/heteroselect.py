@@ -14,9 +14,9 @@ position included (the authors count 4).
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from fedmtl.components import Param
+from fedmtl.components import OptionsOf, Param, by_builder
 from fedmtl.compression import TopEntries
 from strategies.aggregators import ModelAggregator, Optimized
 from strategies.aggregators.server_optimizers import SGD
@@ -25,9 +25,7 @@ from strategies.flower.strategy import FlowerStrategy
 from strategies.policies.scored_reports import ScoredReports
 from strategies.recipes.papers import method
 from strategies.schedulers import Synchronous
-from strategies.schedulers.options import Late, OverCommit, StepBudget, Timeout
 from strategies.selectors import HeteroSelect
-from strategies.selectors.hetero_select import Diversity, FairBy, Fairness, ScoreTemperature, SinceChosen
 from strategies.selectors.score_compression import ScoreCompression
 from strategies.weightings.options import base_weighting
 from strategies.weightings.score import ScoreWeights
@@ -40,18 +38,9 @@ def heteroselect(
     task_weights: TaskWeights | None = None,
     *,
     clients_per_round: Annotated[int, Param("clients whose answers make a round", ge=1, source=_CODE)] = 10,
-    diversity: Diversity = 0.3,
-    fairness: Fairness = 0.2,
-    fair_by: FairBy = "choices",
-    staleness: SinceChosen = 0.2,
-    temperature: ScoreTemperature = 1.0,
     batches: Annotated[int, Param("batches whose mean loss a client reports; 0: an epoch", ge=0, source=_CODE)] = 8,
     mu: Annotated[float, Param("factor of the proximal term", ge=0, source=_CODE)] = 0.1,
     beta: Annotated[float, Param("momentum of the server's step", ge=0, lt=1, source=_CODE)] = 0.5,
-    over_commit: OverCommit = 1.0,
-    timeout: Timeout = None,
-    late: Late = "reject",
-    step_budget: StepBudget = None,
     score_rate: Annotated[bool, Param("learning rates that grow with the score", source=_CODE)] = False,
     rate_cap: Annotated[float, Param("largest learning rate that a score makes", gt=0, source=_CODE)] = 0.15,
     score_compression: Annotated[
@@ -62,25 +51,20 @@ def heteroselect(
     weight_base: Annotated[
         Literal["uniform", "data_size", "score"], Param("updates count the same, by examples, or by their score")
     ] = "data_size",
+    **options: Annotated[Any, OptionsOf(HeteroSelect, Synchronous)],
 ) -> FlowerStrategy:
     """HeteRo-Select: rounds of clients drawn by a score."""
-    selector = HeteroSelect(
-        diversity=diversity, fairness=fairness, staleness=staleness, temperature=temperature, fair_by=fair_by
-    )
-    scheduler = Synchronous(
-        selector,
-        clients_per_round=clients_per_round,
-        over_commit=over_commit,
-        timeout=timeout,
-        late=late,
-        step_budget=step_budget,
-    )
+    of_selector, of_rounds = by_builder(options, HeteroSelect, Synchronous)
+    selector = HeteroSelect(**of_selector)
     weighting = ScoreWeights(selector) if weight_base == "score" else base_weighting(weight_base)
-    aggregator = Optimized(ModelAggregator(weighting), SGD(momentum=beta))
-
     shares = ScoreCompression(selector, kept, kept_rounds) if score_compression else None
-    policy = ScoredReports(selector, shares, batches=batches, mu=mu, rate_cap=rate_cap if score_rate else None)
-    strategy = FlowerStrategy(scheduler, aggregator, policy, task_weights, name="heteroselect")
+    strategy = FlowerStrategy(
+        Synchronous(selector, clients_per_round=clients_per_round, **of_rounds),
+        Optimized(ModelAggregator(weighting), SGD(momentum=beta)),
+        ScoredReports(selector, shares, batches=batches, mu=mu, rate_cap=rate_cap if score_rate else None),
+        task_weights,
+        name="heteroselect",
+    )
     if score_compression:
         strategy.compress(TopEntries(share=kept))
     return strategy

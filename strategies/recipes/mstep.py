@@ -16,16 +16,16 @@ aggregation, and b_i is uniform as for the methods that it is compared with (the
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from fedmtl.components import Param
+from fedmtl.components import OptionsOf, Param
 from strategies.aggregators import ModelAggregator
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
 from strategies.policies import OwnModel, Plain
 from strategies.recipes.papers import method
 from strategies.schedulers import Buffered
-from strategies.schedulers.options import BaselineBufferSize, Clock, Concurrency
+from strategies.schedulers.options import BaselineBufferSize
 from strategies.weightings import KAFLWeights
 from strategies.weightings.options import WeightBase, base_weighting
 
@@ -40,12 +40,11 @@ def mstep(
         Param("what a client starts from where no newer model exists", source="authors' code of FedQS"),
     ] = "own_model",
     weight_base: WeightBase = "uniform",
-    concurrency: Concurrency = None,
-    clock: Clock = "event",
+    **buffer: Annotated[Any, OptionsOf(Buffered)],
 ) -> FlowerStrategy:
     """M-step FedAsync: the first M models are averaged; rare clients and those near the global model count more."""
     return FlowerStrategy(
-        Buffered(buffer_size=buffer_size, concurrency=concurrency, clock=clock),
+        Buffered(buffer_size=buffer_size, **buffer),
         ModelAggregator(KAFLWeights(base_weighting(weight_base))),
         OwnModel() if start == "own_model" else Plain(),
         task_weights,

@@ -22,16 +22,16 @@ client is deprecated that was not picked for more than T rounds, however new its
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from fedmtl.components import Param
+from fedmtl.components import OptionsOf, Param
 from strategies.aggregators import CachedModels
 from strategies.aggregators.storage import Cache
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
 from strategies.recipes.papers import method
 from strategies.schedulers import LagTolerant
-from strategies.schedulers.options import BaselineBufferSize, Deprecated, RoundLimit
+from strategies.schedulers.options import BaselineBufferSize
 from strategies.weightings.options import WeightBase
 
 
@@ -47,12 +47,11 @@ def safa(
     lag: Annotated[
         int, Param("T, versions that a busy client may be behind", ge=0, source="authors' code of FedQS")
     ] = 10,
-    deprecated: Deprecated = "by_version",
-    round_limit: RoundLimit = None,
     weight_base: WeightBase = "data_size",
     cache: Cache = "single",
+    **options: Annotated[Any, OptionsOf(LagTolerant)],
 ) -> FlowerStrategy:
     """SAFA: rounds end with a quota, laggards are tolerated for a while, and every client's latest model counts."""
-    scheduler = LagTolerant(buffer_size=buffer_size, lag=lag, deprecated=deprecated, round_limit=round_limit)
+    scheduler = LagTolerant(buffer_size=buffer_size, lag=lag, **options)
     aggregator = CachedModels(scheduler, weight_base=weight_base, cache=cache)
     return FlowerStrategy(scheduler, aggregator, task_weights=task_weights, name="safa")

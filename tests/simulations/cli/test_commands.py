@@ -167,7 +167,7 @@ def test_strategies_are_listed_by_family_with_parts_defaults_and_paper() -> None
     families = ["synchronous", "asynchronous", "semi-asynchronous"]
     assert [line.strip() for line in result.stdout.splitlines() if line.strip() in families] == families
     assert re.search(
-        r"^ +fedqs +FedQS: .* 2510\.07664 *\n +Buffered x Gradient\(.*\) x FedQSPolicy *\n +buffer_size 10, a 0\.002, ",
+        r"^ +fedqs +FedQS: .* 2510\.07664 *\n +Buffered x Gradient\(.*\) x FedQSPolicy *\n +buffer_size 10, tick 1, ",
         result.stdout,
         re.MULTILINE,
     )

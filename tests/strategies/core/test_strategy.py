@@ -9,8 +9,8 @@ import torch
 
 from fedmtl.protocol import Arrival, Joined, Lost, TrainSettings
 from strategies.aggregators import GradientAggregator, ModelAggregator
-from strategies.core.kinds import Plain
-from strategies.core.strategy import Reaction, Strategy
+from strategies.core.kinds import Plain, Reaction
+from strategies.core.strategy import Strategy
 from strategies.policies import FedQSPolicy, Proximal
 from strategies.schedulers import Buffered, Compass
 from strategies.task_weights import NTKMTL, NTKMTLSR, Equal, LocalBalancing
