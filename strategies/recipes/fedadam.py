@@ -14,65 +14,39 @@ Differences: some codes start at v = 0 (`v0 = "zero"`), which makes the first st
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from fedmtl.components import Param
+from fedmtl.components import OptionsOf, Param, by_builder
 from strategies.aggregators import ModelAggregator, Optimized
 from strategies.aggregators.server_optimizers import Adam
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
 from strategies.recipes.papers import method
 from strategies.schedulers import Synchronous
-from strategies.schedulers.options import ClientsPerRound, Late, OverCommit, StepBudget, Timeout
-from strategies.weightings.options import WeightBase, WeightBaseName, base_weighting
+from strategies.weightings.options import WeightBase, base_weighting
 
 _CODE = "authors' code of FedCompass"
-
-AdaptiveRate = Annotated[float, Param("eta_g, the server's step", gt=0, source=_CODE)]
-Beta1 = Annotated[float, Param("b1, decay of the first moment", ge=0, lt=1, source=_CODE)]
-Beta2 = Annotated[float, Param("b2, decay of the second moment", ge=0, lt=1, source=_CODE)]
-Epsilon = Annotated[float, Param("added to the root", gt=0, source=_CODE)]
-FirstSecondMoment = Annotated[Literal["eps_squared", "zero"], Param("second moment at the start", source="paper")]
-
-
-@method("synchronous", "Adaptive Federated Optimization", arxiv="2003.00295")
-def fedadam(
-    task_weights: TaskWeights | None = None,
-    *,
-    server_rate: AdaptiveRate = 0.01,
-    beta1: Beta1 = 0.9,
-    beta2: Beta2 = 0.99,
-    eps: Epsilon = 0.001,
-    v0: FirstSecondMoment = "eps_squared",
-    clients_per_round: ClientsPerRound = None,
-    over_commit: OverCommit = 1.0,
-    timeout: Timeout = None,
-    late: Late = "reject",
-    step_budget: StepBudget = None,
-    weight_base: WeightBase = "data_size",
-) -> FlowerStrategy:
-    """FedAdam: rounds with Adam on the server."""
-    scheduler = Synchronous(
-        clients_per_round=clients_per_round,
-        over_commit=over_commit,
-        timeout=timeout,
-        late=late,
-        step_budget=step_budget,
-    )
-    aggregator = adaptive(Adam, weight_base, server_rate=server_rate, beta1=beta1, beta2=beta2, eps=eps, v0=v0)
-    return FlowerStrategy(scheduler, aggregator, task_weights=task_weights, name="fedadam")
 
 
 def adaptive(
     optimizer: type[Adam],
-    weight_base: WeightBaseName,
     *,
-    server_rate: float,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    v0: Literal["eps_squared", "zero"],
+    server_rate: Annotated[float, Param("eta_g, the server's step", gt=0, source=_CODE)] = 0.01,
+    beta1: Annotated[float, Param("b1, decay of the first moment", ge=0, lt=1, source=_CODE)] = 0.9,
+    beta2: Annotated[float, Param("b2, decay of the second moment", ge=0, lt=1, source=_CODE)] = 0.99,
+    eps: Annotated[float, Param("added to the root", gt=0, source=_CODE)] = 0.001,
+    v0: Annotated[Literal["eps_squared", "zero"], Param("second moment at the start", source="paper")] = "eps_squared",
+    weight_base: WeightBase = "data_size",
 ) -> Optimized:
-    """The mean of the clients' models by these weights, towards which Adam, or one of its kind, takes the step."""
+    """The mean of the clients' models, towards which Adam, or one of its kind, takes the step."""
     start = 0.0 if v0 == "zero" else None
     return Optimized(ModelAggregator(base_weighting(weight_base)), optimizer(server_rate, beta1, beta2, eps, v0=start))
+
+
+@method("synchronous", "Adaptive Federated Optimization", arxiv="2003.00295")
+def fedadam(
+    task_weights: TaskWeights | None = None, **options: Annotated[Any, OptionsOf(adaptive, Synchronous)]
+) -> FlowerStrategy:
+    """FedAdam: rounds with Adam on the server."""
+    step, rounds = by_builder(options, adaptive, Synchronous)
+    return FlowerStrategy(Synchronous(**rounds), adaptive(Adam, **step), task_weights=task_weights, name="fedadam")

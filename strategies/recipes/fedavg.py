@@ -14,9 +14,9 @@ is queued is overwritten by the client's next job, as in that code; ``tick_order
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from fedmtl.components import Param
+from fedmtl.components import OptionsOf, Param
 from fedmtl.errors import ConfigError
 from strategies.aggregators import ModelAggregator, Robust
 from strategies.aggregators.reference_faults import Updates, with_faults
@@ -34,18 +34,10 @@ from strategies.flower.strategy import FlowerStrategy
 from strategies.recipes.papers import method
 from strategies.schedulers import Buffered, Synchronous
 from strategies.schedulers.options import (
-    BufferRule,
-    BufferSize,
     ClientsPerRound,
-    Clock,
-    Concurrency,
-    FlushSeconds,
     Late,
-    MaxBuffer,
     OverCommit,
     StepBudget,
-    Tick,
-    TickOrder,
     Timeout,
 )
 from strategies.weightings.options import WeightBase, base_weighting
@@ -115,27 +107,10 @@ def fedavg(
 def fedavg_safl(
     task_weights: TaskWeights | None = None,
     *,
-    buffer_size: BufferSize = 10,
-    concurrency: Concurrency = None,
     weight_base: WeightBase = "uniform",
-    buffer: BufferRule = "drain",
-    clock: Clock = "event",
-    tick: Tick = 1.0,
-    tick_order: TickOrder = "sent",
-    max_buffer: MaxBuffer = None,
-    flush_seconds: FlushSeconds = None,
     updates: Updates = "snapshot",
+    **buffer: Annotated[Any, OptionsOf(Buffered)],
 ) -> FlowerStrategy:
     """FedAvg in semi-asynchronous learning: a buffer of K models is averaged."""
-    scheduler = Buffered(
-        buffer_size=buffer_size,
-        concurrency=concurrency,
-        buffer=buffer,
-        clock=clock,
-        tick=tick,
-        max_buffer=max_buffer,
-        flush_seconds=flush_seconds,
-        tick_order=tick_order,
-    )
     aggregator = with_faults(ModelAggregator(base_weighting(weight_base)), updates=updates)
-    return FlowerStrategy(scheduler, aggregator, task_weights=task_weights, name="fedavg-safl")
+    return FlowerStrategy(Buffered(**buffer), aggregator, task_weights=task_weights, name="fedavg-safl")

@@ -12,22 +12,15 @@ takes theirs, one per tick; ``tick_order = "client"`` has their order within a t
 
 from __future__ import annotations
 
+from typing import Annotated, Any
+
+from fedmtl.components import OptionsOf
 from strategies.aggregators import GradientAggregator
 from strategies.aggregators.reference_faults import Updates, with_faults
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
 from strategies.recipes.papers import method
 from strategies.schedulers import Buffered
-from strategies.schedulers.options import (
-    BufferRule,
-    BufferSize,
-    Clock,
-    Concurrency,
-    FlushSeconds,
-    MaxBuffer,
-    Tick,
-    TickOrder,
-)
 from strategies.weightings.options import WeightBase, base_weighting
 
 
@@ -39,27 +32,10 @@ from strategies.weightings.options import WeightBase, base_weighting
 def fedsgd(
     task_weights: TaskWeights | None = None,
     *,
-    buffer_size: BufferSize = 10,
-    concurrency: Concurrency = None,
     weight_base: WeightBase = "uniform",
-    buffer: BufferRule = "drain",
-    clock: Clock = "event",
-    tick: Tick = 1.0,
-    tick_order: TickOrder = "sent",
-    max_buffer: MaxBuffer = None,
-    flush_seconds: FlushSeconds = None,
     updates: Updates = "snapshot",
+    **buffer: Annotated[Any, OptionsOf(Buffered)],
 ) -> FlowerStrategy:
     """FedSGD in semi-asynchronous learning: a buffer of K updates is averaged and added."""
-    scheduler = Buffered(
-        buffer_size=buffer_size,
-        concurrency=concurrency,
-        buffer=buffer,
-        clock=clock,
-        tick=tick,
-        max_buffer=max_buffer,
-        flush_seconds=flush_seconds,
-        tick_order=tick_order,
-    )
     aggregator = with_faults(GradientAggregator(base_weighting(weight_base)), updates=updates)
-    return FlowerStrategy(scheduler, aggregator, task_weights=task_weights, name="fedsgd")
+    return FlowerStrategy(Buffered(**buffer), aggregator, task_weights=task_weights, name="fedsgd")

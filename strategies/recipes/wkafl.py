@@ -12,17 +12,10 @@ aggregate 20 of 2000 clients; the bound of the norms depends on the model, their
 
 from __future__ import annotations
 
+from typing import Annotated, Any
+
+from fedmtl.components import OptionsOf
 from strategies.aggregators import WKAFLAggregator
-from strategies.aggregators.wkafl import (
-    CarriedShare,
-    CosineBound,
-    FreshRate,
-    LateBound,
-    LateFrom,
-    NormBound,
-    RateDecay,
-    Sharpness,
-)
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
 from strategies.recipes.papers import method
@@ -39,27 +32,10 @@ def wkafl(
     task_weights: TaskWeights | None = None,
     *,
     buffer_size: BaselineBufferSize = 10,
-    server_rate: FreshRate = 1.0,
-    rate_decay: RateDecay = 0.01,
-    momentum: CarriedShare = 0.1,
-    norm_bound: NormBound = 10.0,
-    cosine_bound: CosineBound = 0.3,
-    sharpness: Sharpness = 50.0,
-    late_from: LateFrom = 3500,
-    late_bound: LateBound = 5.0,
     concurrency: Concurrency = None,
     clock: Clock = "event",
+    **rule: Annotated[Any, OptionsOf(WKAFLAggregator)],
 ) -> FlowerStrategy:
     """WKAFL: a staleness-weighted estimate of the direction picks and weighs the updates that agree with it."""
-    aggregator = WKAFLAggregator(
-        server_rate=server_rate,
-        rate_decay=rate_decay,
-        momentum=momentum,
-        norm_bound=norm_bound,
-        cosine_bound=cosine_bound,
-        sharpness=sharpness,
-        late_from=late_from,
-        late_bound=late_bound,
-    )
     scheduler = Buffered(buffer_size=buffer_size, concurrency=concurrency, clock=clock)
-    return FlowerStrategy(scheduler, aggregator, task_weights=task_weights, name="wkafl")
+    return FlowerStrategy(scheduler, WKAFLAggregator(**rule), task_weights=task_weights, name="wkafl")
