@@ -10,16 +10,15 @@ Batch-norm statistics are averaged. With beta = 0 and eta_g = 1 this is FedAvg b
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from fedmtl.components import Param
+from fedmtl.components import OptionsOf, Param
 from strategies.aggregators import ModelAggregator, Optimized
 from strategies.aggregators.server_optimizers import SGD
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
 from strategies.recipes.papers import method
 from strategies.schedulers import Synchronous
-from strategies.schedulers.options import ClientsPerRound, Late, OverCommit, StepBudget, Timeout
 from strategies.weightings.options import WeightBase, base_weighting
 
 
@@ -33,20 +32,9 @@ def fedavgm(
     *,
     beta: Annotated[float, Param("momentum of the server's step", ge=0, lt=1, source="paper")] = 0.9,
     server_rate: Annotated[float, Param("eta_g, the server's step", gt=0, source="paper")] = 1.0,
-    clients_per_round: ClientsPerRound = None,
-    over_commit: OverCommit = 1.0,
-    timeout: Timeout = None,
-    late: Late = "reject",
-    step_budget: StepBudget = None,
     weight_base: WeightBase = "data_size",
+    **rounds: Annotated[Any, OptionsOf(Synchronous)],
 ) -> FlowerStrategy:
     """FedAvgM: rounds with server momentum."""
-    scheduler = Synchronous(
-        clients_per_round=clients_per_round,
-        over_commit=over_commit,
-        timeout=timeout,
-        late=late,
-        step_budget=step_budget,
-    )
     aggregator = Optimized(ModelAggregator(base_weighting(weight_base)), SGD(server_rate, beta))
-    return FlowerStrategy(scheduler, aggregator, task_weights=task_weights, name="fedavgm")
+    return FlowerStrategy(Synchronous(**rounds), aggregator, task_weights=task_weights, name="fedavgm")

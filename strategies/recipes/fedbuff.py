@@ -16,25 +16,15 @@ the current model.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from fedmtl.components import Param
+from fedmtl.components import OptionsOf, Param
 from strategies.aggregators import GradientAggregator, Optimized
 from strategies.aggregators.server_optimizers import SGD
 from strategies.core.kinds import Aggregator, TaskWeights
 from strategies.flower.strategy import FlowerStrategy
 from strategies.recipes.papers import method
 from strategies.schedulers import Buffered
-from strategies.schedulers.options import (
-    BufferRule,
-    BufferSize,
-    Clock,
-    Concurrency,
-    FlushSeconds,
-    MaxBuffer,
-    MaxStaleness,
-    Tick,
-)
 from strategies.weightings import Discounted
 from strategies.weightings.options import WeightBase, base_weighting
 from strategies.weightings.staleness import HingeStart, StalenessFunction
@@ -44,8 +34,6 @@ from strategies.weightings.staleness import HingeStart, StalenessFunction
 def fedbuff(
     task_weights: TaskWeights | None = None,
     *,
-    buffer_size: BufferSize = 10,
-    concurrency: Concurrency = None,
     server_rate: Annotated[float, Param("eta_g, the server's step", ge=0, source="paper")] = 1.0,
     server_momentum: Annotated[float, Param("beta of the server's momentum", ge=0, lt=1)] = 0.0,
     staleness: StalenessFunction = "polynomial",
@@ -54,28 +42,13 @@ def fedbuff(
     normalise: Annotated[
         Literal["none", "average"], Param("divide the discounts by the one at the aggregation's mean staleness")
     ] = "none",
-    max_staleness: MaxStaleness = None,
     weight_base: WeightBase = "uniform",
-    buffer: BufferRule = "drain",
-    clock: Clock = "event",
-    tick: Tick = 1.0,
-    max_buffer: MaxBuffer = None,
-    flush_seconds: FlushSeconds = None,
+    **buffer: Annotated[Any, OptionsOf(Buffered)],
 ) -> FlowerStrategy:
     """FedBuff: a buffer of K updates, each discounted by its staleness, is averaged and added."""
-    scheduler = Buffered(
-        buffer_size=buffer_size,
-        concurrency=concurrency,
-        buffer=buffer,
-        clock=clock,
-        tick=tick,
-        max_buffer=max_buffer,
-        flush_seconds=flush_seconds,
-        max_staleness=max_staleness,
-    )
     base = base_weighting(weight_base)
     weighting = Discounted(base, function=staleness, a=a, b=b, relative=normalise == "average")
     aggregator: Aggregator = GradientAggregator(weighting, server_rate=server_rate)
     if server_momentum:
         aggregator = Optimized(GradientAggregator(weighting), SGD(server_rate, server_momentum))
-    return FlowerStrategy(scheduler, aggregator, task_weights=task_weights, name="fedbuff")
+    return FlowerStrategy(Buffered(**buffer), aggregator, task_weights=task_weights, name="fedbuff")

@@ -16,9 +16,9 @@ exact.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from fedmtl.components import Param
+from fedmtl.components import OptionsOf, Param
 from strategies.aggregators import GradientAggregator, Optimized
 from strategies.aggregators.server_optimizers import SGD
 from strategies.core.kinds import Aggregator, TaskWeights
@@ -26,7 +26,6 @@ from strategies.flower.strategy import FlowerStrategy
 from strategies.policies import Proximal
 from strategies.recipes.papers import method
 from strategies.schedulers import Synchronous
-from strategies.schedulers.options import ClientsPerRound, Late, OverCommit, StepBudget, Timeout
 from strategies.weightings import Normalised
 from strategies.weightings.options import WeightBase, base_weighting
 
@@ -42,22 +41,13 @@ def fednova(
     mu: Annotated[float, Param("factor of a proximal term", ge=0, source="paper")] = 0.0,
     server_momentum: Annotated[float, Param("momentum of the server's step", ge=0, lt=1, source="paper")] = 0.0,
     stragglers: Annotated[float, Param("probability that a client runs only some of its epochs", ge=0, le=1)] = 0.0,
-    clients_per_round: ClientsPerRound = None,
-    over_commit: OverCommit = 1.0,
-    timeout: Timeout = None,
-    late: Late = "reject",
-    step_budget: StepBudget = None,
     weight_base: WeightBase = "data_size",
+    **rounds: Annotated[Any, OptionsOf(Synchronous)],
 ) -> FlowerStrategy:
     """FedNova: rounds of normalised updates."""
-    scheduler = Synchronous(
-        clients_per_round=clients_per_round,
-        over_commit=over_commit,
-        timeout=timeout,
-        late=late,
-        step_budget=step_budget,
-    )
     aggregator: Aggregator = GradientAggregator(Normalised(base_weighting(weight_base), mu=mu))
     if server_momentum > 0:
         aggregator = Optimized(aggregator, SGD(momentum=server_momentum))
-    return FlowerStrategy(scheduler, aggregator, Proximal(mu=mu, stragglers=stragglers), task_weights, name="fednova")
+    return FlowerStrategy(
+        Synchronous(**rounds), aggregator, Proximal(mu=mu, stragglers=stragglers), task_weights, name="fednova"
+    )

@@ -13,13 +13,15 @@ Differences: the authors' code fixes how many clients of a round are stragglers;
 
 from __future__ import annotations
 
+from typing import Annotated, Any
+
+from fedmtl.components import OptionsOf
 from strategies.aggregators import ModelAggregator
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
 from strategies.policies.proximal import Mu, Proximal, Stragglers
 from strategies.recipes.papers import method
 from strategies.schedulers import Synchronous
-from strategies.schedulers.options import ClientsPerRound, Late, OverCommit, StepBudget, Timeout
 from strategies.weightings.options import WeightBase, base_weighting
 
 
@@ -29,20 +31,11 @@ def fedprox(
     *,
     mu: Mu = 0.01,
     stragglers: Stragglers = 0.0,
-    clients_per_round: ClientsPerRound = None,
-    over_commit: OverCommit = 1.0,
-    timeout: Timeout = None,
-    late: Late = "reject",
-    step_budget: StepBudget = None,
     weight_base: WeightBase = "data_size",
+    **rounds: Annotated[Any, OptionsOf(Synchronous)],
 ) -> FlowerStrategy:
     """FedProx: rounds with a proximal term and partial work."""
-    scheduler = Synchronous(
-        clients_per_round=clients_per_round,
-        over_commit=over_commit,
-        timeout=timeout,
-        late=late,
-        step_budget=step_budget,
-    )
     aggregator = ModelAggregator(base_weighting(weight_base))
-    return FlowerStrategy(scheduler, aggregator, Proximal(mu=mu, stragglers=stragglers), task_weights, name="fedprox")
+    return FlowerStrategy(
+        Synchronous(**rounds), aggregator, Proximal(mu=mu, stragglers=stragglers), task_weights, name="fedprox"
+    )

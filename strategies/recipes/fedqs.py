@@ -38,51 +38,18 @@ say who is how fast: their setting is ``devices.startup = 1`` at ticks of one se
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from fedmtl.components import Param
+from fedmtl.components import OptionsOf, Param, by_builder
 from strategies.aggregators import GradientAggregator, ModelAggregator
 from strategies.aggregators.batch_norm import BatchNormBuffers, batch_norm_apart
 from strategies.aggregators.reference_faults import CarryMeta, Updates, with_faults
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
-from strategies.policies.fedqs import (
-    AdaptMomentum,
-    ClassData,
-    FedQSPolicy,
-    GlobalStep,
-    MeanFrequency,
-    MomentumCap,
-    MomentumGain,
-    MomentumMin,
-    RateChange,
-    RateMax,
-    RateMin,
-    Similarity,
-    SmallClass,
-    Spread,
-)
+from strategies.policies.fedqs import FedQSPolicy
 from strategies.recipes.papers import method
 from strategies.schedulers import Buffered
-from strategies.schedulers.options import (
-    BufferRule,
-    BufferSize,
-    Clock,
-    Concurrency,
-    FlushSeconds,
-    MaxBuffer,
-    Tick,
-    TickOrder,
-)
 from strategies.weightings import FedQSWeights
-from strategies.weightings.fedqs import (
-    Feedback,
-    FeedbackSimilarity,
-    FeedbackSpeed,
-    FrequencyCap,
-    Phi,
-    SimilarityCap,
-)
 from strategies.weightings.options import WeightBase, base_weighting
 
 
@@ -95,79 +62,15 @@ def fedqs(
     task_weights: TaskWeights | None = None,
     *,
     aggregation: Annotated[Literal["gradient", "model"], Param("FedQS-SGD or FedQS-Avg", source="paper")] = "gradient",
-    buffer_size: BufferSize = 10,
-    a: RateChange = 0.002,
-    m0: MomentumMin = 0.1,
-    k: MomentumGain = 2.0,
-    momentum_cap: MomentumCap = 0.4,
-    momentum: AdaptMomentum = True,
-    frequency_cap: FrequencyCap = 9.0,
-    similarity_cap: SimilarityCap = 2.0,
-    rate_min: RateMin = 0.001,
-    rate_max: RateMax = 0.2,
-    spread: Spread = 30.0,
-    small_class: SmallClass = 10.0,
-    phi: Phi = None,
     weight_base: WeightBase = "uniform",
-    feedback: Feedback = True,
-    feedback_speed: FeedbackSpeed = "frequency",
-    feedback_similarity: FeedbackSimilarity = "1+G^2",
-    fbar: MeanFrequency = "active",
-    similarity: Similarity = "angle",
-    lg_source: GlobalStep = "previous",
-    carry_meta: CarryMeta = "with_update",
-    sbc_data: ClassData = "holdout",
     bn_buffers: BatchNormBuffers = "as_parameters",
     updates: Updates = "snapshot",
-    concurrency: Concurrency = None,
-    buffer: BufferRule = "drain",
-    clock: Clock = "event",
-    tick: Tick = 1.0,
-    tick_order: TickOrder = "sent",
-    max_buffer: MaxBuffer = None,
-    flush_seconds: FlushSeconds = None,
+    carry_meta: CarryMeta = "with_update",
+    **options: Annotated[Any, OptionsOf(Buffered, FedQSWeights, FedQSPolicy)],
 ) -> FlowerStrategy:
     """FedQS: semi-asynchronous, clients typed by speed and similarity."""
-    weighting = FedQSWeights(
-        base_weighting(weight_base),
-        phi=phi,
-        feedback=feedback,
-        feedback_speed=feedback_speed,
-        feedback_similarity=feedback_similarity,
-        similarity_cap=similarity_cap,
-        frequency_cap=frequency_cap,
-    )
-    policy = FedQSPolicy(
-        a=a,
-        m0=m0,
-        k=k,
-        momentum_cap=momentum_cap,
-        momentum=momentum,
-        frequency_cap=frequency_cap,
-        rate_min=rate_min,
-        rate_max=rate_max,
-        spread=spread,
-        small_class=small_class,
-        fbar=fbar,
-        similarity=similarity,
-        lg_source=lg_source,
-        sbc_data=sbc_data,
-    )
+    buffer, weights, policy = by_builder(options, Buffered, FedQSWeights, FedQSPolicy)
+    weighting = FedQSWeights(base_weighting(weight_base), **weights)
     plain = GradientAggregator(weighting) if aggregation == "gradient" else ModelAggregator(weighting)
     aggregator = with_faults(batch_norm_apart(plain, bn_buffers), updates=updates, carry_meta=carry_meta)
-    return FlowerStrategy(
-        Buffered(
-            buffer_size=buffer_size,
-            concurrency=concurrency,
-            buffer=buffer,
-            clock=clock,
-            tick=tick,
-            max_buffer=max_buffer,
-            flush_seconds=flush_seconds,
-            tick_order=tick_order,
-        ),
-        aggregator,
-        policy,
-        task_weights,
-        name="fedqs",
-    )
+    return FlowerStrategy(Buffered(**buffer), aggregator, FedQSPolicy(**policy), task_weights, name="fedqs")

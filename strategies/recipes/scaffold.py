@@ -18,16 +18,15 @@ times too long, which is logged.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from fedmtl.components import Param
+from fedmtl.components import OptionsOf, Param
 from strategies.aggregators import GradientAggregator
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
 from strategies.policies import ControlVariates
 from strategies.recipes.papers import method
 from strategies.schedulers import Synchronous
-from strategies.schedulers.options import ClientsPerRound, Late, OverCommit, StepBudget, Timeout
 from strategies.weightings.options import WeightBase, base_weighting
 
 
@@ -36,20 +35,11 @@ def scaffold(
     task_weights: TaskWeights | None = None,
     *,
     server_rate: Annotated[float, Param("eta_g, the server's step", gt=0, source="paper")] = 1.0,
-    clients_per_round: ClientsPerRound = None,
-    over_commit: OverCommit = 1.0,
-    timeout: Timeout = None,
-    late: Late = "reject",
-    step_budget: StepBudget = None,
     weight_base: WeightBase = "uniform",
+    **rounds: Annotated[Any, OptionsOf(Synchronous)],
 ) -> FlowerStrategy:
     """SCAFFOLD: rounds with control variates."""
-    scheduler = Synchronous(
-        clients_per_round=clients_per_round,
-        over_commit=over_commit,
-        timeout=timeout,
-        late=late,
-        step_budget=step_budget,
-    )
     aggregator = GradientAggregator(base_weighting(weight_base), server_rate=server_rate)
-    return FlowerStrategy(scheduler, aggregator, ControlVariates(share="clients"), task_weights, name="scaffold")
+    return FlowerStrategy(
+        Synchronous(**rounds), aggregator, ControlVariates(share="clients"), task_weights, name="scaffold"
+    )
