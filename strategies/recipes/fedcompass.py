@@ -25,9 +25,9 @@ clients keep no model between orders. A head with few owners is weighted against
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from fedmtl.components import Param
+from fedmtl.components import OptionsOf, Param
 from fedmtl.errors import ConfigError
 from strategies.aggregators import GradientAggregator, LoneReports, ModelAggregator, Optimized
 from strategies.aggregators.batch_norm import GroupRule, batch_norm_apart
@@ -38,18 +38,7 @@ from strategies.policies import DecayedRate, Plain
 from strategies.recipes.papers import method
 from strategies.schedulers import Compass
 from strategies.schedulers.options import (
-    EndFlush,
-    FirstSteps,
-    FirstTask,
-    JoinBound,
-    LatencyFactor,
-    LateTest,
     QMax,
-    QMin,
-    SpeedModelOption,
-    SpeedMomentum,
-    TimeoutFactor,
-    TimeoutSeconds,
 )
 from strategies.weightings import DataSize, Discounted, Normalised, ShareOfAll, Uniform
 from strategies.weightings.staleness import StalenessAt, StalenessFunction
@@ -70,8 +59,6 @@ def fedcompass(
         Literal["plain", "momentum", "normalised"], Param("FedCompass, FedCompass+ or FedCompass-N", source="paper")
     ] = "plain",
     q_max: QMax = 100,
-    q_min: QMin = None,
-    latency_factor: LatencyFactor = 1.5,
     aggregation: Annotated[
         Literal["gradient", "model"], Param("add updates to the model, or average models", source="paper")
     ] = "gradient",
@@ -87,35 +74,13 @@ def fedcompass(
         Literal["equal", "size"], Param("p_j: 1/m, or n_j/N by examples (legacy code)", source=_CODE)
     ] = "equal",
     server_momentum: Annotated[float, Param("beta of variant = 'momentum'", ge=0, lt=1, source=_CODE)] = 0.9,
-    speed_momentum: SpeedMomentum = 0.9,
-    speed_model: SpeedModelOption = "ema",
-    first_task: FirstTask = "q_max",
-    first_steps: FirstSteps = None,
-    join_bound: JoinBound = 1.0,
-    late_test: LateTest = "strict",
-    timeout_factor: TimeoutFactor = 3.0,
-    timeout_seconds: TimeoutSeconds = None,
-    end_flush: EndFlush = True,
     client_rate: Annotated[
         Literal["constant", "decay"], Param("decay: learning rate times 0.995 per q_max steps (legacy code)")
     ] = "constant",
     statistics: GroupRule = "weighted_mean",
+    **groups: Annotated[Any, OptionsOf(Compass)],
 ) -> FlowerStrategy:
     """FedCompass: local steps fitted to speed, so that clients arrive in groups; each group is a server step."""
-    scheduler = Compass(
-        q_max=q_max,
-        q_min=q_min,
-        latency_factor=latency_factor,
-        speed_momentum=speed_momentum,
-        speed_model=speed_model,
-        first_task=first_task,
-        first_steps=first_steps,
-        join_bound=join_bound,
-        late_test=late_test,
-        timeout_factor=timeout_factor,
-        timeout_seconds=timeout_seconds,
-        end_flush=end_flush,
-    )
     if staleness_sign == "up" and staleness != "polynomial":
         raise ConfigError(f"staleness_sign = 'up' is a fault of the polynomial: staleness = {staleness!r} has no sign")
     q: Weighting = Uniform() if weights == "equal" else DataSize()
@@ -131,4 +96,4 @@ def fedcompass(
         aggregator = LoneReports(aggregator, Optimized(aggregator, SGD(momentum=server_momentum)))
     aggregator = batch_norm_apart(aggregator, statistics)
     policy = Plain() if client_rate == "constant" else DecayedRate(factor=0.995, period=q_max)
-    return FlowerStrategy(scheduler, aggregator, policy, task_weights, name="fedcompass")
+    return FlowerStrategy(Compass(q_max=q_max, **groups), aggregator, policy, task_weights, name="fedcompass")

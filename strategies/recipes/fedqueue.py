@@ -16,25 +16,15 @@ are applied exactly once. APPFL's rounds take an hour, with a minute kept free.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from fedmtl.components import Param
+from fedmtl.components import OptionsOf, Param
 from strategies.aggregators import GradientAggregator, ModelAggregator
 from strategies.core.kinds import Aggregator, TaskWeights
 from strategies.flower.strategy import FlowerStrategy
 from strategies.policies import ScaledRate
 from strategies.recipes.papers import method
 from strategies.schedulers import Queued
-from strategies.schedulers.options import (
-    FirstJob,
-    LeastSteps,
-    MostSteps,
-    RoundSeconds,
-    Safety,
-    Smoothing,
-    Timer,
-    Tolerance,
-)
 from strategies.weightings import LocalSteps
 
 _CODE = "authors' code"
@@ -44,29 +34,13 @@ _CODE = "authors' code"
 def fedqueue(
     task_weights: TaskWeights | None = None,
     *,
-    round_seconds: RoundSeconds = 10.0,
-    safety: Safety = 0.0,
-    smoothing: Smoothing = 0.5,
-    tolerance: Tolerance = 0.2,
-    timer: Timer = 1.15,
-    first_steps: FirstJob = 20,
-    min_steps: LeastSteps = 1,
-    max_steps: MostSteps = 200,
     aggregation: Annotated[
         Literal["model", "gradient"], Param("average models, or add updates", source=_CODE)
     ] = "model",
+    **rounds: Annotated[Any, OptionsOf(Queued)],
 ) -> FlowerStrategy:
     """FedQueue: steps are fitted to rounds of a fixed length beside each client's expected wait in its queue."""
-    scheduler = Queued(
-        round_seconds=round_seconds,
-        safety=safety,
-        smoothing=smoothing,
-        tolerance=tolerance,
-        timer=timer,
-        first_steps=first_steps,
-        min_steps=min_steps,
-        max_steps=max_steps,
-    )
+    scheduler = Queued(**rounds)
     aggregator: Aggregator = ModelAggregator(LocalSteps())
     if aggregation == "gradient":
         aggregator = GradientAggregator(LocalSteps())
