@@ -55,12 +55,8 @@ Malicious = Annotated[int, Param("updates of a step that Krum and Bulyan must be
 Selected = Annotated[int, Param("updates that multikrum averages", ge=1, source="paper")]
 Trim = Annotated[float, Param("share that trimmed-mean drops at either end", ge=0, lt=0.5, source="paper")]
 ClippingNorm = Annotated[float, Param("largest norm of an update under dp-clip, at first under dp-adaptive", gt=0)]
-NoiseMultiplier = Annotated[
-    float, Param("deviation of dp-clip's and dp-adaptive's noise per entry, times K over the norm", ge=0)
-]
-Quantile = Annotated[
-    float, Param("dp-adaptive: share of updates that its norm is to leave as they are", ge=0, le=1, source="paper")
-]
+NoiseMultiplier = Annotated[float, Param("deviation of an entry's noise under dp-*, times K over the norm", ge=0)]
+Quantile = Annotated[float, Param("dp-adaptive: share of updates no longer than its norm", ge=0, le=1, source="paper")]
 ClippingRate = Annotated[float, Param("dp-adaptive: rate at which its norm follows the quantile", gt=0, source="paper")]
 
 _PRIVATE = ("dp-clip", "dp-adaptive")

@@ -20,15 +20,6 @@ from strategies.weightings.vectors import GivenScores
 
 _CODE = "authors' code"
 
-FreshRate = Annotated[float, Param("the server's step for fresh updates", gt=0)]
-RateDecay = Annotated[float, Param("decay of the step with the least staleness", ge=0, source=_CODE)]
-CarriedShare = Annotated[float, Param("share of the last direction in each update", ge=0, lt=1, source=_CODE)]
-NormBound = Annotated[float, Param("L2 norm to which updates are clipped", gt=0)]
-CosineBound = Annotated[float, Param("least agreement of an update that counts", ge=-1, lt=1, source=_CODE)]
-Sharpness = Annotated[float, Param("factor of the cosine in the exponential", ge=0, source=_CODE)]
-LateFrom = Annotated[int, Param("version at which the second stage begins", ge=0, source=_CODE)]
-LateBound = Annotated[float, Param("second stage: norms are at most so many times the estimate's", gt=0, source=_CODE)]
-
 
 class WKAFLAggregator(Aggregator):
     """Updates are picked and weighed by their agreement with a staleness-weighted estimate (WKAFL).
@@ -54,14 +45,18 @@ class WKAFLAggregator(Aggregator):
     def __init__(
         self,
         *,
-        server_rate: FreshRate = 1.0,
-        rate_decay: RateDecay = 0.01,
-        momentum: CarriedShare = 0.1,
-        norm_bound: NormBound = 10.0,
-        cosine_bound: CosineBound = 0.3,
-        sharpness: Sharpness = 50.0,
-        late_from: LateFrom = 3500,
-        late_bound: LateBound = 5.0,
+        server_rate: Annotated[float, Param("the server's step for fresh updates", gt=0)] = 1.0,
+        rate_decay: Annotated[float, Param("decay of the step with the least staleness", ge=0, source=_CODE)] = 0.01,
+        momentum: Annotated[float, Param("share of the last direction in each update", ge=0, lt=1, source=_CODE)] = 0.1,
+        norm_bound: Annotated[float, Param("L2 norm to which updates are clipped", gt=0)] = 10.0,
+        cosine_bound: Annotated[
+            float, Param("least agreement of an update that counts", ge=-1, lt=1, source=_CODE)
+        ] = 0.3,
+        sharpness: Annotated[float, Param("factor of the cosine in the exponential", ge=0, source=_CODE)] = 50.0,
+        late_from: Annotated[int, Param("version at which the second stage begins", ge=0, source=_CODE)] = 3500,
+        late_bound: Annotated[
+            float, Param("second stage: norms are at most so many times the estimate's", gt=0, source=_CODE)
+        ] = 5.0,
     ) -> None:
         self.server_rate = server_rate
         self.rate_decay = rate_decay

@@ -9,7 +9,7 @@ round of length T, models of shape [P], and the base rate eta,
 
 (:class:`strategies.schedulers.queued.Queued`). q_i is an exponential mean.
 
-Differences: a server sees a job's duration only, so wait and seconds per step are told apart by an affine fit over
+Differences: a server sees a job's duration only, so wait and seconds per step are separated by an affine fit over
 jobs of different lengths, where APPFL's clients report both; a budget below one step still gives one; late updates
 are applied exactly once. APPFL's rounds take an hour, with a minute kept free.
 """

@@ -74,7 +74,7 @@ class SketchedGram(Part):
 
     @property
     def probe(self) -> dict[str, int]:
-        """What clients are told: m, and the seed of the projection."""
+        """What clients need of it: m, and the seed of the projection."""
         return {"sketch": self.size, "sketch_seed": self._seed}
 
     def fault(self, update: Update) -> str | None:

@@ -55,6 +55,22 @@ def test_model_aggregation_mixes_when_the_weights_sum_to_less_than_one(toys) -> 
     torch.testing.assert_close(vector, (1 - alpha) * step.model.vector + alpha * (base_of(2) + update.delta))
 
 
+class Whole(Uniform):
+    """Each update has the weight 1, whatever the others have."""
+
+    def weights(self, updates, version, ledger) -> tuple[float, ...]:
+        return (1.0,) * len(updates)
+
+
+def test_model_aggregation_never_weighs_the_current_model_negatively(toys) -> None:
+    step = make_step(toys, [toys.make_update(client, version=version) for client, version in ((0, 2), (1, VERSION))])
+    step.bases[2] = base_of(2)
+    vector, weights = ModelAggregator(Whole()).aggregate(step)
+    mean, shares = ModelAggregator(Uniform()).aggregate(step)
+    assert weights == shares == (0.5, 0.5)
+    assert torch.equal(vector, mean)
+
+
 @given(clients=st.lists(st.integers(0, 50), min_size=1, max_size=12))
 def test_without_staleness_both_forms_agree_bit_for_bit(toys, clients: list[int]) -> None:
     step = make_step(toys, [toys.make_update(client, version=VERSION) for client in clients])

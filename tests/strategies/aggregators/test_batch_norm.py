@@ -40,14 +40,14 @@ def test_kept_statistics_need_no_bases_and_stay(toys) -> None:
     assert not torch.equal(vector, step.model.vector)
 
 
-@pytest.mark.parametrize("told", [False, True])
-def test_averaged_statistics_are_those_of_the_content_that_is_read(toys, told: bool) -> None:
+@pytest.mark.parametrize("known", [False, True])
+def test_averaged_statistics_are_those_of_the_content_that_is_read(toys, known: bool) -> None:
     step = make_step(toys)
     overwritten = Overwritten(BatchNormStatistics(GradientAggregator(Uniform()), rule="average"))
     newer = toys.make_update(1, job=1, version=3)
-    for update in (*step.updates, *([newer] if told else [])):
+    for update in (*step.updates, *([newer] if known else [])):
         overwritten.on_outcome_known(update, Ledger())
     vector, _ = overwritten.aggregate(step)
-    second = step.model.vector + newer.delta if told else step.bases[1] + step.updates[1].delta
+    second = step.model.vector + newer.delta if known else step.bases[1] + step.updates[1].delta
     expected = (step.model.vector + step.updates[0].delta + second) / 2
     torch.testing.assert_close(vector[toys.LAYOUT.buffers], expected[toys.LAYOUT.buffers])

@@ -177,8 +177,8 @@ def test_overwritten_updates_are_read_from_where_their_content_started(toys) -> 
         toys.make_update(0, 5, version=3),
         toys.make_update(1, 2, version=1),
     )
-    for told in (waited, own, content):
-        overwritten.on_outcome_known(told, Ledger())
+    for known in (waited, own, content):
+        overwritten.on_outcome_known(known, Ledger())
     step = Step(model, [waited, own], {1: old, 3: newer}, "full", frozenset(), Ledger())
     vector, weights = overwritten.aggregate(step)
     expected = weights[0] * (newer + content.delta) + weights[1] * (old + own.delta)
@@ -193,8 +193,8 @@ def test_what_is_not_finite_is_not_written(toys, spoilt: str) -> None:
         next_one.delta[0] = float("nan")
     else:
         next_one.failure = "the loss is nan"
-    for told in (waited, next_one):
-        overwritten.on_outcome_known(told, Ledger())
+    for known in (waited, next_one):
+        overwritten.on_outcome_known(known, Ledger())
     model = toys.start_model()
     vector, _ = overwritten.aggregate(Step(model, [waited], {}, "full", frozenset(), Ledger()))
     torch.testing.assert_close(vector, model.vector + waited.delta)
@@ -218,8 +218,8 @@ def test_bits_and_similarities_are_those_of_the_newest_job(toys) -> None:
     waits = toys.make_update(0, 3, version=6, terms=toys.fedqs_terms(feedback=True, similarity=50.0))
     began = toys.make_update(0, 4, version=7, terms=toys.fedqs_terms(similarity=90.0))
     other = toys.make_update(1, 2, version=7, terms=toys.fedqs_terms(feedback=True, similarity=30.0))
-    for told in (waits, began, other):
-        arrays.on_outcome_known(told, ledger)
+    for known in (waits, began, other):
+        arrays.on_outcome_known(known, ledger)
     assert ledger.mean("similarity") == pytest.approx((90.0 + 30.0) / 2)
     for version, bit in ((7, True), (8, False)):
         arrays.aggregate(Step(toys.start_model(version), [waits, other], {}, "full", frozenset(), ledger))
@@ -228,9 +228,9 @@ def test_bits_and_similarities_are_those_of_the_newest_job(toys) -> None:
 
 def test_being_told_a_second_time_changes_nothing(toys) -> None:
     ledger, arrays = Ledger(FOLLOWS), NewestMeta(GradientAggregator(Uniform()))
-    told = toys.make_update(0, 3, terms={"similarity": float("nan")})
-    arrays.on_outcome_known(told, ledger)
-    arrays.on_outcome_known(told, ledger)
+    known = toys.make_update(0, 3, terms={"similarity": float("nan")})
+    arrays.on_outcome_known(known, ledger)
+    arrays.on_outcome_known(known, ledger)
     assert ledger.reports("similarity").left_out == 1
 
 
