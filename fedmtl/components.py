@@ -13,6 +13,7 @@ A builder that composes others takes their options as its own without naming the
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import json
@@ -51,6 +52,10 @@ class Param:
     lt: float | None = None
     le: float | None = None
     source: str = "ours"
+
+    def by(self, source: str, **bounds: Any) -> Param:
+        """The same meaning with a default from elsewhere, and where needed other bounds."""
+        return dataclasses.replace(self, source=source, **bounds)
 
     @property
     def bounds(self) -> dict[str, Any]:

@@ -96,9 +96,12 @@ def main() -> None:
     for side in ("before", "after"):
         if keys := sorted(key for key, only in strange if only == side):
             say(f"configuration keys only {side}: {', '.join(keys)}")
+    broken = [name for name in names if "failed" in before[name] or "failed" in after[name]]
     some = f"DIFFERENT: {len(different)} of {len(names)} runs: {', '.join(different)}"
-    say(some if different else f"same: {len(names)} runs")
-    sys.exit(bool(different))
+    if broken and not different:
+        some = f"FAILED alike at both: {len(broken)} of {len(names)} runs: {', '.join(broken)}"
+    say(some if different or broken else f"same: {len(names)} runs")
+    sys.exit(bool(different or broken))
 
 
 def say(line: str) -> None:

@@ -20,8 +20,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fedmtl.components import OptionsOf, Param
+from fedmtl.components import OptionsOf
 from strategies.aggregators import GradientAggregator
+from strategies.aggregators.gradient import SERVER_RATE
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
 from strategies.policies.compressed_jacobian import CompressedJacobian, Rank
@@ -40,7 +41,7 @@ def fedcmoo(
     task_weights: TaskWeights | None = None,
     *,
     rank: Rank = 1,
-    server_rate: Annotated[float, Param("eta_g, the server's step", ge=0, source="paper")] = 1.0,
+    server_rate: Annotated[float, SERVER_RATE.by("paper", gt=None, ge=0)] = 1.0,
     weight_base: WeightBase = "uniform",
     **options: Annotated[Any, PARTS],
 ) -> FlowerStrategy:

@@ -19,9 +19,10 @@ from typing import Annotated, Any, Literal
 from fedmtl.components import OptionsOf, Param
 from fedmtl.compression import TopEntries
 from strategies.aggregators import ModelAggregator, Optimized
-from strategies.aggregators.server_optimizers import SGD
+from strategies.aggregators.server_optimizers import SERVER_MOMENTUM, SGD
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
+from strategies.policies.proximal import PROXIMAL
 from strategies.policies.scored_reports import ScoredReports
 from strategies.recipes.papers import method
 from strategies.schedulers import Synchronous
@@ -43,8 +44,8 @@ def heteroselect(
     *,
     clients_per_round: Annotated[int, Param("clients whose answers make a round", ge=1, source=_CODE)] = 10,
     batches: Annotated[int, Param("batches whose mean loss a client reports; 0: an epoch", ge=0, source=_CODE)] = 8,
-    mu: Annotated[float, Param("factor of the proximal term", ge=0, source=_CODE)] = 0.1,
-    beta: Annotated[float, Param("momentum of the server's step", ge=0, lt=1, source=_CODE)] = 0.5,
+    mu: Annotated[float, PROXIMAL.by(_CODE)] = 0.1,
+    beta: Annotated[float, SERVER_MOMENTUM.by(_CODE)] = 0.5,
     score_rate: Annotated[bool, Param("learning rates that grow with the score", source=_CODE)] = False,
     rate_cap: Annotated[float, Param("largest learning rate that a score makes", gt=0, source=_CODE)] = 0.15,
     score_compression: Annotated[

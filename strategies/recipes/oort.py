@@ -17,6 +17,7 @@ from strategies.flower.strategy import FlowerStrategy
 from strategies.policies import LossReports
 from strategies.recipes.papers import method
 from strategies.schedulers import Synchronous
+from strategies.schedulers.options import OVER_COMMIT
 from strategies.selectors import OortSelector
 from strategies.weightings.options import WeightBase, base_weighting
 
@@ -31,7 +32,7 @@ def oort(
     clients_per_round: Annotated[int, Param("clients whose answers make a round", ge=1)] = 10,
     over_commit: Annotated[
         float,
-        Param("clients asked for each answer that a round needs; the slowest are late", ge=1, source="authors' code"),
+        OVER_COMMIT.by("authors' code"),
     ] = 1.1,
     weight_base: WeightBase = "data_size",
     **options: Annotated[Any, PARTS],
