@@ -8,7 +8,7 @@ tensors. What they have in common, and how they say what they need of each other
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -88,6 +88,30 @@ class Step:
     trigger: str
     late: frozenset[JobKey]
     ledger: Ledger
+
+    @classmethod
+    def of(
+        cls,
+        model: GlobalModel,
+        updates: Sequence[Update],
+        *,
+        earlier: Iterable[GlobalModel] = (),
+        clients: Iterable[int] = (),
+        trigger: str = "full",
+        late: Iterable[JobKey] = (),
+    ) -> Step:
+        """A run's first step, for trying a part out by itself (:mod:`fedmtl.toy` has models and updates).
+
+        The ledger knows the updates' senders and further `clients`; `earlier` models are what stale updates started
+        from.
+        """
+        ledger = Ledger()
+        ledger.met((*clients, *(update.client for update in updates)))
+        for update in updates:
+            ledger.received(update)
+        ledger.applied(updates)
+        bases = {known.version: known.vector for known in (*earlier, model)}
+        return cls(model, updates, bases, trigger, frozenset(late), ledger)
 
 
 class Aggregator(Part, ABC):
