@@ -14,7 +14,13 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 HOUSE = ("fedmtl", "clients", "strategies", "simulations")
 
-COMPLETE = ("fedmtl.balancing", "strategies.core", "strategies.schedulers")
+COMPLETE = (
+    "fedmtl.balancing",
+    "strategies.core",
+    "strategies.schedulers",
+    "strategies.selectors",
+    "strategies.weightings",
+)
 """Packages whose every public class must have an example; elsewhere, the examples that there are run."""
 
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE

@@ -69,8 +69,8 @@ class Compass(Scheduler):
 
     Examples
     --------
-    The first to report takes 0.1 s for a step, and is expected back at 20 s. The second takes 0.15 s: it joins the group
-    with the 33 steps that it can do until then.
+    The first to report takes 0.1 s for a step, and is expected back at 20 s. The second takes 0.15 s: it joins the
+    group with the 33 steps that it can do until then.
 
     >>> from fedmtl.toy import toy_update
     >>> from strategies.schedulers import Compass

@@ -19,7 +19,8 @@ class TaskCoverage:
 
     Examples
     --------
-    Two updates carry both tasks, but the first of them alone does not. A task whose only owner has gone is not waited for.
+    Two updates carry both tasks, but the first of them alone does not, unless the other task's
+    owner is gone:
 
     >>> from strategies.schedulers.coverage import TaskCoverage
     >>> coverage = TaskCoverage(tasks=2)
