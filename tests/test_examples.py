@@ -20,6 +20,7 @@ COMPLETE = (
     "strategies.schedulers",
     "strategies.selectors",
     "strategies.weightings",
+    "strategies.aggregators",
 )
 """Packages whose every public class must have an example; elsewhere, the examples that there are run."""
 
