@@ -21,6 +21,7 @@ COMPLETE = (
     "strategies.selectors",
     "strategies.weightings",
     "strategies.aggregators",
+    "strategies.policies",
 )
 """Packages whose every public class must have an example; elsewhere, the examples that there are run."""
 

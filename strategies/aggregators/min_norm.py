@@ -33,8 +33,8 @@ class MinNormAggregator(Aggregator):
 
     Examples
     --------
-    Two tasks in conflict: the first has moved the backbone by ``(1, 0)``, the second by ``(-1, 1)``. The step serves both
-    alike.
+    Two tasks in conflict: the first has moved the backbone by ``(1, 0)``, the second by ``(-1, 1)``. The step
+    serves both alike.
 
     >>> import torch
     >>> from fedmtl.toy import toy_model, toy_update

@@ -37,7 +37,7 @@ class TierModels(Aggregator):
 
     Examples
     --------
-    Both tiers have reported, the fast one three times, the slow one once. Then the slow one's model has the larger weight:
+    The fast tier has reported three times, the slow one once. So the slow one's model has the larger weight:
 
     >>> from fedmtl.toy import toy_model, toy_update
     >>> from strategies.aggregators import TierModels
