@@ -22,6 +22,8 @@ COMPLETE = (
     "strategies.weightings",
     "strategies.aggregators",
     "strategies.policies",
+    "strategies.task_weights",
+    "strategies.recipes",
 )
 """Packages whose every public class must have an example; elsewhere, the examples that there are run."""
 

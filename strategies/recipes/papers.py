@@ -39,6 +39,8 @@ class Method:
 
     Examples
     --------
+    What FedBuff's recipe declares, and the parts, which are read off its strategy:
+
     >>> from strategies.recipes.fedbuff import fedbuff
     >>> from strategies.recipes.papers import composition, method_of
     >>> method = method_of(fedbuff)

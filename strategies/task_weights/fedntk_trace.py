@@ -66,7 +66,7 @@ class FedNTKTrace(TaskWeights):
 
     Examples
     --------
-    One client owns both tasks, the other only the first, whose kernel is four times as large:
+    The first task's kernel is four times as large. The second one has one owner of two, and counts more with coverage:
 
     >>> from fedmtl.toy import toy_model, toy_update
     >>> from strategies.task_weights import FedNTKTrace

@@ -21,7 +21,7 @@ class LocalBalancing(TaskWeights):
 
     Examples
     --------
-    What orders say of it:
+    The balancer and its options go down with every order, and no factors:
 
     >>> from strategies.task_weights import LocalBalancing
     >>> task_weights = LocalBalancing("cagrad", c=0.4)
