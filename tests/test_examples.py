@@ -22,6 +22,7 @@ COMPLETE = (
     "strategies.weightings",
     "strategies.aggregators",
     "strategies.policies",
+    "strategies.flower",
     "strategies.task_weights",
     "strategies.recipes",
 )
