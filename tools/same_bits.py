@@ -8,6 +8,8 @@ exit code 0, or names the runs that differ, with exit code 1.
 
 Of each run the configuration, every column of every table, every tensor of the model and every number of the summary
 are compared, except for what ``same_bits_worker.NOT_COMPARED`` names. A commit's digests are kept in ``.same_bits``.
+
+Long because it takes trees apart from what is installed, and survives whatever a run does to its process.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fedmtl.components import OptionsOf, Param, by_builder
+from fedmtl.components import OptionsOf, Param
 from strategies.aggregators import ModelAggregator, Optimized
 from strategies.aggregators.server_optimizers import Adam
 from strategies.core.kinds import TaskWeights
@@ -43,11 +43,13 @@ def adaptive(
     return Optimized(ModelAggregator(base_weighting(weight_base)), optimizer(server_rate, beta1, beta2, eps, v0=start))
 
 
+PARTS = OptionsOf(adaptive, Synchronous)
+"""What this is composed of, whose options are its own, too."""
+
+
 @method("synchronous", "Adaptive Federated Optimization", arxiv="2003.00295")
-def fedadam(
-    task_weights: TaskWeights | None = None, **options: Annotated[Any, OptionsOf(adaptive, Synchronous)]
-) -> FlowerStrategy:
+def fedadam(task_weights: TaskWeights | None = None, **options: Annotated[Any, PARTS]) -> FlowerStrategy:
     """FedAdam: rounds with Adam on the server."""
-    of_optimizer, of_rounds = by_builder(options, adaptive, Synchronous)
+    of_optimizer, of_rounds = PARTS.divide(options)
     aggregator = adaptive(Adam, **of_optimizer)
     return FlowerStrategy(Synchronous(**of_rounds), aggregator, task_weights=task_weights, name="fedadam")

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fedmtl.components import OptionsOf, Param, by_builder
+from fedmtl.components import OptionsOf, Param
 from strategies.aggregators import GradientAggregator
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
@@ -31,6 +31,9 @@ from strategies.task_weights.fedcmoo import FedCMOOWeights
 from strategies.task_weights.local import refuse_balancing
 from strategies.weightings.options import WeightBase, base_weighting
 
+PARTS = OptionsOf(FedCMOOWeights, Synchronous)
+"""What this is composed of, whose options are its own, too."""
+
 
 @method("synchronous", "Federated Communication-Efficient Multi-Objective Optimization", arxiv="2410.16398")
 def fedcmoo(
@@ -39,11 +42,11 @@ def fedcmoo(
     rank: Rank = 1,
     server_rate: Annotated[float, Param("eta_g, the server's step", ge=0, source="paper")] = 1.0,
     weight_base: WeightBase = "uniform",
-    **options: Annotated[Any, OptionsOf(FedCMOOWeights, Synchronous)],
+    **options: Annotated[Any, PARTS],
 ) -> FlowerStrategy:
     """FedCMOO: the server weighs tasks by compressed Jacobians of the clients."""
     refuse_balancing(task_weights, "fedcmoo", "it weighs the tasks itself")
-    of_weights, rounds = by_builder(options, FedCMOOWeights, Synchronous)
+    of_weights, rounds = PARTS.divide(options)
     return FlowerStrategy(
         Synchronous(**rounds),
         GradientAggregator(base_weighting(weight_base), server_rate=server_rate),

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fedmtl.components import OptionsOf, Param, by_builder
+from fedmtl.components import OptionsOf, Param
 from fedmtl.compression import TopEntries
 from strategies.aggregators import ModelAggregator, Optimized
 from strategies.aggregators.server_optimizers import SGD
@@ -31,6 +31,10 @@ from strategies.weightings.options import base_weighting
 from strategies.weightings.score import ScoreWeights
 
 _CODE = "authors' code"
+
+
+PARTS = OptionsOf(HeteroSelect, Synchronous)
+"""What this is composed of, whose options are its own, too."""
 
 
 @method("synchronous", "HeteRo-Select", arxiv="2508.06692")
@@ -51,10 +55,10 @@ def heteroselect(
     weight_base: Annotated[
         Literal["uniform", "data_size", "score"], Param("updates count the same, by examples, or by their score")
     ] = "data_size",
-    **options: Annotated[Any, OptionsOf(HeteroSelect, Synchronous)],
+    **options: Annotated[Any, PARTS],
 ) -> FlowerStrategy:
     """HeteRo-Select: rounds of clients drawn by a score."""
-    of_selector, of_rounds = by_builder(options, HeteroSelect, Synchronous)
+    of_selector, of_rounds = PARTS.divide(options)
     selector = HeteroSelect(**of_selector)
     weighting = ScoreWeights(selector) if weight_base == "score" else base_weighting(weight_base)
     shares = ScoreCompression(selector, kept, kept_rounds) if score_compression else None

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import Annotated, Literal
 
 from fedmtl.components import Param
 from fedmtl.protocol import Update
+from fedmtl.similarity import LARGEST
 from strategies.core.kinds import Weighting
 from strategies.core.ledger import Ledger
 from strategies.weightings.changed import ChangedWeights
@@ -55,7 +57,7 @@ class FedQSWeights(ChangedWeights):
     >>> from fedmtl.toy import toy_update
     >>> from strategies.core.ledger import Ledger
     >>> from strategies.weightings import FedQSWeights, Uniform
-    >>> ledger = Ledger(follows={"similarity": 10.0})
+    >>> ledger = Ledger({"similarity": 10.0})
     >>> updates = [toy_update(0, terms={"similarity": 0.0}), toy_update(1, terms={"similarity": 1.0, "feedback": 1.0})]
     >>> ledger.met(range(4))
     >>> for update in updates:
@@ -64,6 +66,8 @@ class FedQSWeights(ChangedWeights):
     >>> [round(p, 3) for p in FedQSWeights(Uniform()).weights(updates, 0, ledger)]
     [0.167, 0.833]
     """
+
+    follows = MappingProxyType({"similarity": LARGEST})
 
     def __init__(
         self,
