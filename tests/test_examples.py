@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 HOUSE = ("fedmtl", "clients", "strategies", "simulations")
 
-COMPLETE = ("fedmtl.balancing",)
+COMPLETE = ("fedmtl.balancing", "strategies")
 """Packages whose every public class must have an example; elsewhere, the examples that there are run."""
 
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE

@@ -45,6 +45,20 @@ class BatchNormStatistics(Aggregator):
         Makes the step.
     rule
         Which of the four.
+
+    Examples
+    --------
+    The third number is a statistic. It becomes the mean of the clients', while the backbone goes half of the way:
+
+    >>> from fedmtl.toy import toy_model, toy_update
+    >>> from strategies.aggregators import BatchNormStatistics, GradientAggregator
+    >>> from strategies.core.kinds import Step
+    >>> from strategies.weightings import Uniform
+    >>> updates = [toy_update(0, [1.0, 1.0, 4.0]), toy_update(1, [1.0, 1.0, 2.0])]
+    >>> step = Step.of(toy_model([0.0, 0.0, 1.0], buffers=1), updates)
+    >>> adding = GradientAggregator(Uniform(), server_rate=0.5)
+    >>> adding.aggregate(step)[0], BatchNormStatistics(adding, rule="average").aggregate(step)[0]
+    (tensor([0.5000, 0.5000, 2.5000]), tensor([0.5000, 0.5000, 4.0000]))
     """
 
     def __init__(self, base: Aggregator, *, rule: Annotated[Rule, Param("what is set apart")] = "group_mean") -> None:

@@ -33,6 +33,20 @@ class CachedModels(Aggregator):
         Whether n_k is the client's examples, or 1.
     cache
         Where the models are. ``"single"`` keeps the updates as they are, and the versions that they started from.
+
+    Examples
+    --------
+    One of four clients has reported ``(5, 1)``; the models of the others are still the first one:
+
+    >>> from fedmtl.toy import toy_model, toy_update
+    >>> from strategies.aggregators import CachedModels
+    >>> from strategies.core.kinds import Step
+    >>> from strategies.schedulers import LagTolerant
+    >>> model = toy_model([1.0, 1.0])
+    >>> aggregator = CachedModels(LagTolerant())
+    >>> aggregator.prepare(model, seed=0)
+    >>> aggregator.aggregate(Step.of(model, [toy_update(0, [4.0, 0.0])], clients=range(4)))
+    (tensor([2., 1.]), (0.25,))
     """
 
     needs_bases = True

@@ -32,6 +32,22 @@ class CalibratedAggregator(Aggregator):
         eta_g.
     cache
         Where the N vectors h_j are.
+
+    Examples
+    --------
+    In the second step only client 1 reports; half of client 0's last update is added once more, as the mean has it.
+
+    >>> from fedmtl.toy import toy_model, toy_update
+    >>> from strategies.aggregators import CalibratedAggregator
+    >>> from strategies.core.kinds import Step
+    >>> from strategies.weightings import Uniform
+    >>> model = toy_model([0.0, 0.0])
+    >>> aggregator = CalibratedAggregator(Uniform())
+    >>> aggregator.prepare(model, seed=0)
+    >>> aggregator.aggregate(Step.of(model, [toy_update(0, [2.0, 0.0]), toy_update(1, [0.0, 2.0])]))[0]
+    tensor([1., 1.])
+    >>> aggregator.aggregate(Step.of(model, [toy_update(1, [0.0, 6.0], job=1)], clients=[0]))[0]
+    tensor([1., 5.])
     """
 
     def __init__(self, weighting: Weighting, *, server_rate: ServerRate = 1.0, cache: Cache = "single") -> None:

@@ -20,6 +20,23 @@ class ChangedUpdates(Aggregator):
     ----------
     base
         Takes the step.
+
+    Examples
+    --------
+    The least of one: updates are cut off at a size.
+
+    >>> import dataclasses
+    >>> from fedmtl.toy import toy_model, toy_update
+    >>> from strategies.aggregators import GradientAggregator
+    >>> from strategies.aggregators.changed import ChangedUpdates
+    >>> from strategies.core.kinds import Step
+    >>> from strategies.weightings import Uniform
+    >>> class Clamped(ChangedUpdates):
+    ...     def changed(self, update, step):
+    ...         return dataclasses.replace(update, delta=update.delta.clamp(-1.0, 1.0))
+    >>> step = Step.of(toy_model([0.0, 0.0]), [toy_update(0, [0.5, 50.0])])
+    >>> Clamped(GradientAggregator(Uniform())).aggregate(step)
+    (tensor([0.5000, 1.0000]), (1.0,))
     """
 
     def __init__(self, base: Aggregator) -> None:

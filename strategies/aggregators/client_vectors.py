@@ -41,6 +41,19 @@ class ClientVectors:
         Their layout.
     start
         What every client has at first, shape [P].
+
+    Examples
+    --------
+    Of four clients one has reported; the others' vectors are zeros.
+
+    >>> import torch
+    >>> from fedmtl.toy import toy_layout
+    >>> from strategies.aggregators.client_vectors import ClientVectors, Share
+    >>> from strategies.aggregators.storage import InMemory, Kept
+    >>> vectors = ClientVectors(InMemory(), toy_layout(2), start=torch.zeros(2))
+    >>> change = vectors.report([(7, Kept(torch.tensor([4.0, 8.0])), Share(1.0, tasks=(0,)))])
+    >>> vectors.get(7), vectors.get(8), vectors.mean(clients=4)
+    (tensor([4., 8.]), tensor([0., 0.]), tensor([1., 2.]))
     """
 
     def __init__(self, storage: Storage, layout: ParameterLayout, start: Tensor) -> None:

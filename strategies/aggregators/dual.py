@@ -27,6 +27,21 @@ class DualAveraged(Aggregator):
     ----------
     weighting
         Gives the p_i.
+
+    Examples
+    --------
+    Beside their mean, a quarter of each update is added, for the mean dual variable of four clients has moved by it:
+
+    >>> from fedmtl.toy import toy_model, toy_update
+    >>> from strategies.aggregators.dual import DualAveraged
+    >>> from strategies.core.kinds import Step
+    >>> from strategies.weightings import Uniform
+    >>> model = toy_model([0.0, 0.0])
+    >>> aggregator = DualAveraged(Uniform())
+    >>> aggregator.prepare(model, seed=0)
+    >>> updates = [toy_update(0, [4.0, 0.0]), toy_update(1, [0.0, 4.0])]
+    >>> aggregator.aggregate(Step.of(model, updates, clients=range(4)))[0]
+    tensor([3., 3.])
     """
 
     provides = frozenset({"duals-mean"})

@@ -54,6 +54,21 @@ class Gossip(Aggregator):
     start
         ``"one"``: all start from the run's model. ``"own"``: those who are there at the start have models of their own,
         each tensor's entries in an order of their own, which are draws like the run's model.
+
+    Examples
+    --------
+    Four clients on a ring mix their models once. Client 2 is not client 0's neighbour.
+
+    >>> from fedmtl.toy import toy_model, toy_update
+    >>> from strategies.aggregators.gossip import Gossip
+    >>> from strategies.core.kinds import Step
+    >>> model = toy_model([0.0, 0.0])
+    >>> gossip = Gossip(topology="ring", steps=1)
+    >>> gossip.prepare(model, seed=0)
+    >>> step = Step.of(model, [toy_update(0, [3.0, 6.0]), *(toy_update(client) for client in (1, 2, 3))])
+    >>> mean, weights = gossip.aggregate(step)
+    >>> mean, [gossip.own_models()[client].tolist() for client in range(4)]
+    (tensor([0.7500, 1.5000]), [[1.0, 2.0], [1.0, 2.0], [0.0, 0.0], [1.0, 2.0]])
     """
 
     averages_models = True

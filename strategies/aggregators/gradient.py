@@ -28,6 +28,19 @@ class GradientAggregator(Aggregator):
         Gives the p_i.
     server_rate
         eta_g, the server's step.
+
+    Examples
+    --------
+    The second update has started at another model, which makes no difference:
+
+    >>> from fedmtl.toy import toy_model, toy_update
+    >>> from strategies.aggregators import GradientAggregator
+    >>> from strategies.core.kinds import Step
+    >>> from strategies.weightings import Uniform
+    >>> model = toy_model([4.0, 4.0], version=1)
+    >>> updates = [toy_update(0, [2.0, 0.0], base_version=1), toy_update(1, [0.0, 2.0], base_version=0)]
+    >>> GradientAggregator(Uniform()).aggregate(Step.of(model, updates))
+    (tensor([5., 5.]), (0.5, 0.5))
     """
 
     def __init__(self, weighting: Weighting, *, server_rate: ServerRate = 1.0) -> None:

@@ -40,6 +40,20 @@ class HeadModels(ChangedUpdates):
     ------
     ConfigError
         If the base adds an update's head more than once.
+
+    Examples
+    --------
+    A client has led the head from 0 to 1. Meanwhile another has led it there, too, so that both together go too far:
+
+    >>> from fedmtl.toy import toy_model, toy_update
+    >>> from strategies.aggregators import GradientAggregator, HeadModels
+    >>> from strategies.core.kinds import Step
+    >>> from strategies.weightings import Uniform
+    >>> old, new = toy_model([0.0, 0.0], heads=(1,)), toy_model([0.0, 1.0], version=1, heads=(1,))
+    >>> step = Step.of(new, [toy_update(0, [0.5, 1.0], base_version=0)], earlier=[old])
+    >>> adding = GradientAggregator(Uniform())
+    >>> adding.aggregate(step)[0], HeadModels(adding).aggregate(step)[0]
+    (tensor([0.5000, 2.0000]), tensor([0.5000, 1.0000]))
     """
 
     def __init__(self, base: Aggregator) -> None:

@@ -16,6 +16,20 @@ class LoneReports(Aggregator):
     ----------
     single, group
         The two.
+
+    Examples
+    --------
+    An eighth of a lone report is added, and the whole mean of a group:
+
+    >>> from fedmtl.toy import toy_model, toy_update
+    >>> from strategies.aggregators import GradientAggregator, LoneReports
+    >>> from strategies.core.kinds import Step
+    >>> from strategies.weightings import Uniform
+    >>> aggregator = LoneReports(GradientAggregator(Uniform(), server_rate=0.125), GradientAggregator(Uniform()))
+    >>> for trigger in ("single", "all"):
+    ...     aggregator.aggregate(Step.of(toy_model([0.0, 0.0]), [toy_update(0, [8.0, 8.0])], trigger=trigger))
+    (tensor([1., 1.]), (1.0,))
+    (tensor([8., 8.]), (1.0,))
     """
 
     needs = {"groups": "it would give every step to one of its two rules"}  # noqa: RUF012

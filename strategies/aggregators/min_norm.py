@@ -30,6 +30,22 @@ class MinNormAggregator(Aggregator):
         Gives the p_ci, from a task's owners alone.
     server_rate
         eta_g, the server's step.
+
+    Examples
+    --------
+    Two tasks in conflict: the first has moved the backbone by ``(1, 0)``, the second by ``(-1, 1)``. The step
+    serves both alike.
+
+    >>> import torch
+    >>> from fedmtl.toy import toy_model, toy_update
+    >>> from strategies.aggregators.min_norm import MinNormAggregator
+    >>> from strategies.core.kinds import Step
+    >>> from strategies.weightings import Uniform
+    >>> second = {"task 1": torch.tensor([-1.0, 1.0])}
+    >>> step = Step.of(toy_model([0.0, 0.0], heads=(0, 0)), [toy_update(0, [0.0, 1.0], tasks=(0, 1), vectors=second)])
+    >>> vector, weights = MinNormAggregator(Uniform()).aggregate(step)
+    >>> vector, torch.tensor([[1.0, 0.0], [-1.0, 1.0]]) @ vector
+    (tensor([0.2000, 0.4000]), tensor([0.2000, 0.2000]))
     """
 
     needs = MappingProxyType(

@@ -27,6 +27,19 @@ class ModelAggregator(Aggregator):
     weighting
         Gives the p_i. Where they sum to more than 1 they are divided by their sum, as the current model cannot count
         negatively (:class:`strategies.weightings.share.Capped`).
+
+    Examples
+    --------
+    The second client has started at zeros and come to ``(0, 2)``: its model pulls both entries back.
+
+    >>> from fedmtl.toy import toy_model, toy_update
+    >>> from strategies.aggregators import ModelAggregator
+    >>> from strategies.core.kinds import Step
+    >>> from strategies.weightings import Uniform
+    >>> old, new = toy_model([0.0, 0.0]), toy_model([4.0, 4.0], version=1)
+    >>> updates = [toy_update(0, [2.0, 0.0], base_version=1), toy_update(1, [0.0, 2.0], base_version=0)]
+    >>> ModelAggregator(Uniform()).aggregate(Step.of(new, updates, earlier=[old]))
+    (tensor([3., 3.]), (0.5, 0.5))
     """
 
     needs_bases = True

@@ -30,6 +30,24 @@ class Optimized(Aggregator):
         Takes the step.
     rate
         The step's eta_g, where it depends on the updates; None for the optimiser's own.
+
+    Examples
+    --------
+    The mean of the updates goes into a heavy ball, and so the second step is longer:
+
+    >>> from fedmtl.toy import toy_model, toy_update
+    >>> from strategies.aggregators import GradientAggregator, Optimized
+    >>> from strategies.aggregators.server_optimizers import SGD
+    >>> from strategies.core.kinds import Step
+    >>> from strategies.core.part import prepare
+    >>> from strategies.weightings import Uniform
+    >>> model = toy_model([0.0, 0.0])
+    >>> aggregator = Optimized(GradientAggregator(Uniform()), SGD(momentum=0.5))
+    >>> prepare([aggregator], model, seed=0)
+    >>> for job in range(2):
+    ...     aggregator.aggregate(Step.of(model, [toy_update(0, [2.0, 4.0], job=job)]))
+    (tensor([2., 4.]), (1.0,))
+    (tensor([3., 6.]), (1.0,))
     """
 
     def __init__(self, base: Aggregator, optimizer: ServerOptimizer, rate: Rate | None = None) -> None:

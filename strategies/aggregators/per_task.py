@@ -36,6 +36,21 @@ class PerTaskAggregator(Aggregator):
         eta_g, the server's step.
     weigh
         Gives the omega_i(t).
+
+    Examples
+    --------
+    The first task's change was made with weight 1, the second's with weight 2; now both are to count 1:
+
+    >>> import torch
+    >>> from fedmtl.toy import toy_model, toy_update
+    >>> from strategies.aggregators.per_task import PerTaskAggregator
+    >>> from strategies.core.kinds import Step
+    >>> from strategies.weightings import Uniform
+    >>> second = {"task 1": torch.tensor([0.0, 4.0])}
+    >>> update = toy_update(0, [1.0, 4.0], tasks=(0, 1), mean_task_weights=(1.0, 2.0), vectors=second)
+    >>> aggregator = PerTaskAggregator(Uniform(), server_rate=1.0, weigh=lambda sizes: (1.0, 1.0))
+    >>> aggregator.aggregate(Step.of(toy_model([0.0, 0.0], heads=(0, 0)), [update]))
+    (tensor([1., 2.]), (1.0,))
     """
 
     def __init__(self, weighting: Weighting, server_rate: float, weigh: Weigh) -> None:

@@ -56,6 +56,22 @@ class Overwritten(ReadLate):
 
     The base sees the content's version; counts and the recorded staleness are those of the update that waited. What is
     not finite is not written.
+
+    Examples
+    --------
+    While an update waits, its client begins the next job, whose outcome is applied in its place:
+
+    >>> from fedmtl.toy import toy_model, toy_update
+    >>> from strategies.aggregators import GradientAggregator, Overwritten
+    >>> from strategies.core.kinds import Step
+    >>> from strategies.weightings import Uniform
+    >>> waits, next_one = toy_update(0, [1.0, 1.0]), toy_update(0, [5.0, 5.0], job=1)
+    >>> step = Step.of(toy_model([0.0, 0.0]), [waits])
+    >>> aggregator = Overwritten(GradientAggregator(Uniform()))
+    >>> for begun in (waits, next_one):
+    ...     aggregator.on_outcome_known(begun, step.ledger)
+    >>> aggregator.aggregate(step)
+    (tensor([5., 5.]), (1.0,))
     """
 
     needs = MappingProxyType({"exact-updates": "what a client is still training has not been compressed yet"})
@@ -114,6 +130,23 @@ class NewestMeta(ReadLate):
     its newest job after the last step, which as a rule is not the job that is being aggregated. With their 100 clients
     and K = 10, and updates that are overwritten, 48.7 % of the updates can have a bit. The similarities of jobs that
     have begun enter the mean, too.
+
+    Examples
+    --------
+    The first update has the feedback bit, but its client has begun another job, which has none:
+
+    >>> from fedmtl.toy import toy_model, toy_update
+    >>> from strategies.aggregators import GradientAggregator, NewestMeta
+    >>> from strategies.core.kinds import Step
+    >>> from strategies.weightings import FedQSWeights, Uniform
+    >>> updates = [toy_update(0, terms={"feedback": 1.0, "similarity": 1.0}), toy_update(1)]
+    >>> step = Step.of(toy_model([0.0, 0.0]), updates)
+    >>> right = GradientAggregator(FedQSWeights(Uniform(), phi=4.0))
+    >>> faulty = NewestMeta(right)
+    >>> for begun in (*updates, toy_update(0, job=1)):
+    ...     faulty.on_outcome_known(begun, step.ledger)
+    >>> [round(p, 3) for p in right.aggregate(step)[1]], faulty.aggregate(step)[1]
+    ([0.745, 0.255], (0.5, 0.5))
     """
 
     only_simulated = "carry_meta = 'global_arrays' counts what clients have not sent yet"

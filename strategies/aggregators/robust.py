@@ -95,6 +95,21 @@ class Robust(Aggregator):
     -----
     A step with fewer updates than a rule needs (``2f + 3`` for Krum, and f beyond the selected; ``4f + 3`` for Bulyan;
     else 3) is logged as a warning; Bulyan then leaves the model as it is.
+
+    Examples
+    --------
+    One of four updates is a lie, which the median is not moved by:
+
+    >>> from fedmtl.toy import toy_model, toy_update
+    >>> from strategies.aggregators import GradientAggregator, Robust
+    >>> from strategies.core.kinds import Step
+    >>> from strategies.weightings import Uniform
+    >>> deltas = [[1.0, 2.0], [1.5, 2.0], [1.0, 2.5], [-1000.0, 1000.0]]
+    >>> step = Step.of(toy_model([0.0, 0.0]), [toy_update(client, delta) for client, delta in enumerate(deltas)])
+    >>> for aggregator in (GradientAggregator(Uniform()), Robust(Uniform(), rule="median")):
+    ...     aggregator.aggregate(step)[0]
+    tensor([-249.1250,  251.6250])
+    tensor([1.0000, 2.2500])
     """
 
     def __init__(

@@ -56,6 +56,22 @@ class SGD(ServerOptimizer):
         eta_g.
     momentum
         beta.
+
+    Examples
+    --------
+    With momentum, what was proposed before moves the model on:
+
+    >>> import torch
+    >>> from fedmtl.toy import toy_model
+    >>> from strategies.aggregators.server_optimizers import SGD
+    >>> optimizer, w = SGD(momentum=0.5), torch.zeros(2)
+    >>> optimizer.prepare(toy_model(w), seed=0)
+    >>> for change in ([2.0, 4.0], [0.0, 0.0]):
+    ...     proposed = w + torch.tensor(change)
+    ...     optimizer.step(w, proposed)
+    ...     proposed
+    tensor([2., 4.])
+    tensor([1., 2.])
     """
 
     def __init__(self, rate: float = 1.0, momentum: float = 0.0) -> None:
@@ -97,6 +113,20 @@ class Adam(ServerOptimizer):
         Divide m by ``1 - b1^t`` and v by ``1 - b2^t`` at the t-th step; it presumes ``v0 = 0``.
     look_ahead
         Use ``b1 m + (1 - b1) D`` with the new m in place of m, as Nesterov's momentum does (FedAC).
+
+    Examples
+    --------
+    A first step is as long in every entry, however small the changes are:
+
+    >>> import torch
+    >>> from fedmtl.toy import toy_model
+    >>> from strategies.aggregators.server_optimizers import Adam
+    >>> optimizer, w = Adam(rate=0.5, eps=0.0, bias_correction=True), torch.zeros(3)
+    >>> optimizer.prepare(toy_model(w), seed=0)
+    >>> proposed = torch.tensor([1.0, -0.01, 100.0])
+    >>> optimizer.step(w, proposed)
+    >>> proposed.round(decimals=4)
+    tensor([ 0.5000, -0.5000,  0.5000])
     """
 
     def __init__(
@@ -157,7 +187,24 @@ class Adam(ServerOptimizer):
 
 
 class Yogi(Adam):
-    """As Adam, with ``v <- v - (1 - b2) D^2 sign(v - D^2)``, which forgets large steps more slowly (FedYogi)."""
+    """As Adam, with ``v <- v - (1 - b2) D^2 sign(v - D^2)``, which forgets large steps more slowly (FedYogi).
+
+    Examples
+    --------
+    After a huge change small ones hardly move the model, and for longer than with Adam:
+
+    >>> import torch
+    >>> from fedmtl.toy import toy_model
+    >>> from strategies.aggregators.server_optimizers import Adam, Yogi
+    >>> for optimizer in (Adam(rate=1.0, beta1=0.0, beta2=0.5), Yogi(rate=1.0, beta1=0.0, beta2=0.5)):
+    ...     optimizer.prepare(toy_model([0.0]), seed=0)
+    ...     for change in (100.0, 1.0, 1.0, 1.0):
+    ...         proposed = torch.tensor([change])
+    ...         optimizer.step(torch.zeros(1), proposed)
+    ...     proposed.round(decimals=3)
+    tensor([0.0400])
+    tensor([0.0140])
+    """
 
     def _second_moment(self, D: Tensor) -> Tensor:
         square = D.square()
@@ -165,7 +212,24 @@ class Yogi(Adam):
 
 
 class AMSGrad(Adam):
-    """As Adam, with ``v_hat <- max(v_hat, v)`` under the root, so that no entry's step ever grows again (FADAS)."""
+    """As Adam, with ``v_hat <- max(v_hat, v)`` under the root, so that no entry's step ever grows again (FADAS).
+
+    Examples
+    --------
+    After a huge change the steps stay small; with Adam they grow again:
+
+    >>> import torch
+    >>> from fedmtl.toy import toy_model
+    >>> from strategies.aggregators.server_optimizers import Adam, AMSGrad
+    >>> for optimizer in (Adam(rate=1.0, beta1=0.0, beta2=0.5), AMSGrad(rate=1.0, beta1=0.0, beta2=0.5)):
+    ...     optimizer.prepare(toy_model([0.0]), seed=0)
+    ...     for change in (10.0, *[1.0] * 10):
+    ...         proposed = torch.tensor([change])
+    ...         optimizer.step(torch.zeros(1), proposed)
+    ...     proposed.round(decimals=3)
+    tensor([0.9760])
+    tensor([0.1410])
+    """
 
     def prepare(self, model: GlobalModel, seed: int) -> None:
         """Start at ``m = 0`` and ``v = v_hat = v0``."""

@@ -23,6 +23,15 @@ class Kept(NamedTuple):
     """A vector of shape [P], single precision: ``base + update``, either of which may be missing.
 
     Nobody writes to the tensors any more. Many clients may have the same base.
+
+    Examples
+    --------
+    The update of a model, which many clients may have started from, and the model:
+
+    >>> import torch
+    >>> from strategies.aggregators.storage import Kept
+    >>> Kept(update=torch.tensor([0.5, 0.0]), base=torch.tensor([1.0, 2.0])).whole
+    tensor([1.5000, 2.0000])
     """
 
     update: Tensor | None
@@ -64,7 +73,19 @@ class Storage(ABC):
 
 
 class InMemory(Storage):
-    """The very tensors that were given, which costs no time, and no memory while others have them as well."""
+    """The very tensors that were given, which costs no time, and no memory while others have them as well.
+
+    Examples
+    --------
+    Nothing is copied:
+
+    >>> import torch
+    >>> from strategies.aggregators.storage import InMemory, Kept
+    >>> storage, vector = InMemory(), torch.tensor([1.0, 2.0])
+    >>> kept = storage.put(7, Kept(vector))
+    >>> storage.get(7).update is vector, storage.get(8), list(storage.clients())
+    (True, None, [7])
+    """
 
     def __init__(self) -> None:
         self._vectors: dict[int, Kept] = {}
@@ -84,7 +105,18 @@ class InMemory(Storage):
 
 
 class HalfPrecision(Storage):
-    """Vectors in memory at 2 bytes an entry, to 3 digits, and to at most 65504 in magnitude."""
+    """Vectors in memory at 2 bytes an entry, to 3 digits, and to at most 65504 in magnitude.
+
+    Examples
+    --------
+    Three digits are left, and no numbers beyond 65504:
+
+    >>> import torch
+    >>> from strategies.aggregators.storage import HalfPrecision, Kept
+    >>> storage = HalfPrecision()
+    >>> storage.put(7, Kept(torch.tensor([1.0001, 1e6]))).whole
+    tensor([1.0000e+00, 6.5504e+04])
+    """
 
     def __init__(self) -> None:
         self._vectors: dict[int, Tensor] = {}
@@ -105,7 +137,19 @@ class HalfPrecision(Storage):
 
 
 class OnDisk(Storage):
-    """Vectors in a temporary file that vanishes with the process; only those in use are in memory."""
+    """Vectors in a temporary file that vanishes with the process; only those in use are in memory.
+
+    Examples
+    --------
+    The sum of base and update is written, and read again when it is asked for:
+
+    >>> import torch
+    >>> from strategies.aggregators.storage import Kept, OnDisk
+    >>> storage = OnDisk()
+    >>> kept = storage.put(7, Kept(update=torch.tensor([0.5, 0.0]), base=torch.tensor([1.0, 2.0])))
+    >>> storage.get(7)
+    Kept(update=None, base=tensor([1.5000, 2.0000]))
+    """
 
     def __init__(self) -> None:
         self._file = cast("BinaryIO", tempfile.TemporaryFile(prefix="fedmtl-"))  # noqa: SIM115 - lives as long as self

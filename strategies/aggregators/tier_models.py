@@ -34,6 +34,26 @@ class TierModels(Aggregator):
     ------
     ConfigError
         If it has none.
+
+    Examples
+    --------
+    The fast tier has reported three times, the slow one once. So the slow one's model has the larger weight:
+
+    >>> from fedmtl.toy import toy_model, toy_update
+    >>> from strategies.aggregators import TierModels
+    >>> from strategies.core.kinds import Step
+    >>> from strategies.schedulers import Tiered
+    >>> from strategies.weightings import Uniform
+    >>> model, scheduler = toy_model([0.0, 0.0]), Tiered(tiers=2)
+    >>> scheduler.prepare(model, seed=0)
+    >>> orders = scheduler.begin([0, 1], now=0.0)
+    >>> for client, seconds in [(0, 1.0), (1, 3.0)]:
+    ...     decision = scheduler.on_update(toy_update(client, arrived_at=seconds), now=seconds)
+    >>> aggregator = TierModels(Uniform(), scheduler)
+    >>> for client, delta in [(0, [4.0, 0.0])] * 3 + [(1, [0.0, 4.0])]:
+    ...     vector, weights = aggregator.aggregate(Step.of(model, [toy_update(client, delta)]))
+    >>> vector, weights
+    (tensor([1., 3.]), (0.75,))
     """
 
     needs_bases = True

@@ -41,6 +41,17 @@ class Topology:
         anew for each version.
     degree
         Neighbours of a node, at most, in the last two: two per ring.
+
+    Examples
+    --------
+    Five nodes in a ring, and what a node of it takes of each other's model in a gossip step:
+
+    >>> from strategies.aggregators.topologies import Topology, mixing
+    >>> edges = Topology("ring").edges(nodes=5, seed=0, version=0)
+    >>> edges.tolist()
+    [[0, 1], [0, 4], [1, 2], [2, 3], [3, 4]]
+    >>> mixing(edges, nodes=5).to_dense()[0].round(decimals=3)
+    tensor([0.3330, 0.3330, 0.0000, 0.0000, 0.3330])
     """
 
     name: TopologyName = "ring"

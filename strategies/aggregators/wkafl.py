@@ -40,6 +40,20 @@ class WKAFLAggregator(Aggregator):
     ----------
     server_rate, rate_decay, momentum, norm_bound, cosine_bound, sharpness, late_from, late_bound
         As in the formulas.
+
+    Examples
+    --------
+    The third update goes against the estimate made of all three, and is left out:
+
+    >>> from fedmtl.toy import toy_model, toy_update
+    >>> from strategies.aggregators import WKAFLAggregator
+    >>> from strategies.core.kinds import Step
+    >>> model = toy_model([0.0, 0.0])
+    >>> aggregator = WKAFLAggregator(sharpness=0.0)
+    >>> aggregator.prepare(model, seed=0)
+    >>> deltas = [[1.0, 1.0], [2.0, 1.0], [-1.0, 0.0]]
+    >>> aggregator.aggregate(Step.of(model, [toy_update(client, delta) for client, delta in enumerate(deltas)]))
+    (tensor([1.5000, 1.0000]), (0.5, 0.5, 0.0))
     """
 
     def __init__(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import heapq
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from torch import Tensor
+
 from fedmtl.errors import ConfigError
-from fedmtl.protocol import Event, TrainOrder, Update
+from fedmtl.protocol import Arrival, Deadline, Event, TrainOrder, Update
+from fedmtl.toy import toy_update
 
 
 class Interrupted(Exception):  # noqa: N818 (no error)
@@ -77,3 +81,72 @@ class Fleet(ABC):
     def close(self) -> None:
         """Let go of whatever the fleet holds."""
         return None
+
+
+class ToyFleet(Fleet):
+    """Clients that take a fixed time for a job and train by a function: for trying a strategy out in a few lines.
+
+    Models and updates to go with it are in :mod:`fedmtl.toy`.
+
+    Parameters
+    ----------
+    seconds
+        How long a job takes each client.
+    train
+        The change that a client makes of the model that it was sent, shape [P].
+
+    Examples
+    --------
+    A fast and a slow client halve what they are sent; every answer is a server step.
+
+    >>> from fedmtl.toy import toy_model
+    >>> from strategies.aggregators import GradientAggregator
+    >>> from strategies.core.fleet import ToyFleet
+    >>> from strategies.core.loop import Loop
+    >>> from strategies.core.strategy import Strategy
+    >>> from strategies.schedulers import Asynchronous
+    >>> from strategies.weightings import Uniform
+    >>> strategy = Strategy(Asynchronous(), GradientAggregator(Uniform()))
+    >>> strategy.initialise(toy_model([8.0, -8.0]))
+    >>> fleet = ToyFleet({0: 1.0, 1: 2.5}, train=lambda order: -0.5 * order.base.vector)
+    >>> Loop(strategy, fleet).run(lambda loop: "enough" if loop.strategy.model.version == 3 else None)
+    >>> fleet.now(), strategy.ledger.aggregated, strategy.model.vector
+    (2.5, {0: 2, 1: 1}, tensor([-2.,  2.]))
+    """
+
+    simulated = True
+
+    def __init__(self, seconds: Mapping[int, float], train: Callable[[TrainOrder], Tensor]) -> None:
+        self._seconds = seconds
+        self._train = train
+        self._time = 0.0
+        self._sent = 0
+        self._training: list[tuple[float, int, float, TrainOrder]] = []  # a heap of (end, number, start, order)
+
+    def clients(self) -> Sequence[int]:
+        """All of them."""
+        return list(self._seconds)
+
+    def now(self) -> float:
+        """The time of the last event."""
+        return self._time
+
+    def send(self, orders: Sequence[TrainOrder]) -> None:
+        """Note when each will be answered."""
+        for order in orders:
+            end = self._time + self._seconds[order.client]
+            heapq.heappush(self._training, (end, self._sent, self._time, order))
+            self._sent += 1
+
+    def next_event(self, until: float | None) -> Event | None:
+        """The next answer, those of one instant in the order of their orders."""
+        if self._training and (until is None or self._training[0][0] <= until):
+            self._time, _, start, order = heapq.heappop(self._training)
+            job: dict[str, Any] = {"job": order.job, "steps": order.steps or 1}
+            times = {"dispatched_at": start, "arrived_at": self._time}
+            update = toy_update(order.client, self._train(order), base_version=order.base.version, **job, **times)
+            return Arrival(self._time, update)
+        if until is None:
+            return None
+        self._time = max(self._time, until)
+        return Deadline(self._time)

@@ -19,6 +19,25 @@ class Jobs:
     ----------
     needs_bases
         Whether the vectors that jobs start from are kept until their ends.
+
+    Examples
+    --------
+    A job from its order to its end:
+
+    >>> from fedmtl.protocol import TrainSettings
+    >>> from fedmtl.toy import toy_model, toy_update
+    >>> from strategies.core.jobs import Jobs
+    >>> jobs = Jobs(needs_bases=True)
+    >>> jobs.give(7, toy_model([0.0, 1.0]), steps=2, settings=TrainSettings())
+    0
+    >>> jobs.busy(7), dict(jobs.bases)
+    (True, {0: tensor([0., 1.])})
+    >>> jobs.stray(toy_update(7, job=1))
+    'never asked for'
+    >>> jobs.keep(toy_update(7))
+    >>> jobs.settle(jobs.take([(7, 0)]))
+    >>> jobs.busy(7), dict(jobs.bases)
+    (False, {})
     """
 
     def __init__(self, needs_bases: bool) -> None:
@@ -112,6 +131,22 @@ class Bases:
     ----------
     vectors
         The vectors by version.
+
+    Examples
+    --------
+    Two orders start from version 0; its vector is kept until both are settled.
+
+    >>> import torch
+    >>> from strategies.core.jobs import Bases
+    >>> bases = Bases(needed=True)
+    >>> for _ in range(2):
+    ...     bases.hold(0, torch.zeros(2))
+    >>> bases.release(0)
+    >>> bases.vectors
+    {0: tensor([0., 0.])}
+    >>> bases.release(0)
+    >>> bases.vectors
+    {}
     """
 
     def __init__(self, needed: bool) -> None:

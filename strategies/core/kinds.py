@@ -3,12 +3,13 @@
 Each is plain Python over values: no clock (it is handed `now`), no thread, no disk, no network. Each keeps its state in
 attributes that `state_dict` returns and `load_state_dict` takes: a nested dictionary of numbers, strings, lists and
 tensors. What they have in common, and how they say what they need of each other, is in :mod:`strategies.core.part`.
+Long because each kind has an example of the least that a part of this kind must do.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -25,6 +26,25 @@ class Scheduler(Part, ABC):
     """Decides who trains, for how many steps, and when the server aggregates.
 
     A scheduler sees updates but keeps only their keys; the strategy keeps the updates themselves.
+
+    Examples
+    --------
+    The least of one: everybody trains all the time, and every update is a server step.
+
+    >>> from fedmtl.protocol import NOTHING, Assignment, Decision
+    >>> from fedmtl.toy import toy_update
+    >>> from strategies.core.kinds import Scheduler
+    >>> class Eager(Scheduler):
+    ...     def begin(self, clients, now):
+    ...         return Decision(assignments=tuple(Assignment(client) for client in clients))
+    ...     def on_update(self, update, now):
+    ...         return Decision((update.key,), "single", assignments=(Assignment(update.client),))
+    ...     def on_idle(self, client, now):
+    ...         return self.begin([client], now)
+    ...     def on_lost(self, client, now):
+    ...         return NOTHING
+    >>> Eager().on_update(toy_update(2), now=1.0).aggregate
+    (JobKey(client=2, job=0),)
     """
 
     @abstractmethod
@@ -58,7 +78,24 @@ class Scheduler(Part, ABC):
 
 @dataclass(frozen=True, slots=True)
 class Reaction:
-    """The strategy's answer to an event: the scheduler's decision, and the updates that were turned down."""
+    """The strategy's answer to an event: the scheduler's decision, and the updates that were turned down.
+
+    Examples
+    --------
+    An update that nobody asked for:
+
+    >>> from fedmtl.protocol import Arrival
+    >>> from fedmtl.toy import toy_model, toy_update
+    >>> from strategies.aggregators import GradientAggregator
+    >>> from strategies.core.strategy import Strategy
+    >>> from strategies.schedulers import Asynchronous
+    >>> from strategies.weightings import Uniform
+    >>> strategy = Strategy(Asynchronous(), GradientAggregator(Uniform()))
+    >>> strategy.initialise(toy_model([0.0, 0.0]))
+    >>> reaction = strategy.on_event(Arrival(1.0, toy_update(5)))
+    >>> reaction.decision.aggregate, reaction.rejections[0].reason
+    ((), 'never asked for')
+    """
 
     decision: Decision
     rejections: tuple[Rejection, ...] = ()
@@ -80,6 +117,19 @@ class Step:
         From the scheduler's decision.
     ledger
         It already counts these updates as aggregated.
+
+    Examples
+    --------
+    A fresh update and a stale one:
+
+    >>> from fedmtl.toy import toy_model, toy_update
+    >>> from strategies.core.kinds import Step
+    >>> old, new = toy_model([0.0, 0.0], version=0), toy_model([1.0, 1.0], version=1)
+    >>> step = Step.of(new, [toy_update(0, base_version=1), toy_update(1, base_version=0)], earlier=[old])
+    >>> [step.model.version - update.base_version for update in step.updates]
+    [0, 1]
+    >>> step.bases[0], step.ledger.frequency(1)
+    (tensor([0., 0.]), 0.5)
     """
 
     model: GlobalModel
@@ -88,6 +138,30 @@ class Step:
     trigger: str
     late: frozenset[JobKey]
     ledger: Ledger
+
+    @classmethod
+    def of(
+        cls,
+        model: GlobalModel,
+        updates: Sequence[Update],
+        *,
+        earlier: Iterable[GlobalModel] = (),
+        clients: Iterable[int] = (),
+        trigger: str = "full",
+        late: Iterable[JobKey] = (),
+    ) -> Step:
+        """A run's first step, for trying a part out by itself (:mod:`fedmtl.toy` has models and updates).
+
+        The ledger knows the updates' senders and further `clients`; `earlier` models are what stale updates started
+        from.
+        """
+        ledger = Ledger()
+        ledger.met((*clients, *(update.client for update in updates)))
+        for update in updates:
+            ledger.received(update)
+        ledger.applied(updates)
+        bases = {known.version: known.vector for known in (*earlier, model)}
+        return cls(model, updates, bases, trigger, frozenset(late), ledger)
 
 
 class Aggregator(Part, ABC):
@@ -98,6 +172,20 @@ class Aggregator(Part, ABC):
     averages_models
         Whether models are averaged, so that a stale update pulls the model back to where it started from, or updates
         are added.
+
+    Examples
+    --------
+    The least of one: only the newest update counts.
+
+    >>> from fedmtl.toy import toy_model, toy_update
+    >>> from strategies.core.kinds import Aggregator, Step
+    >>> class Newest(Aggregator):
+    ...     def aggregate(self, step):
+    ...         weights = (*[0.0] * (len(step.updates) - 1), 1.0)
+    ...         return step.model.vector + step.updates[-1].delta, weights
+    >>> updates = [toy_update(0, [5.0, 5.0]), toy_update(1, [0.0, 2.0])]
+    >>> Newest().aggregate(Step.of(toy_model([1.0, 1.0]), updates))
+    (tensor([1., 3.]), (0.0, 1.0))
     """
 
     averages_models: bool = False
@@ -120,7 +208,22 @@ class Aggregator(Part, ABC):
 
 
 class Weighting(Part, ABC):
-    """Decides the weight of each update in an aggregation."""
+    """Decides the weight of each update in an aggregation.
+
+    Examples
+    --------
+    The least of one: an update counts as its client is fast.
+
+    >>> from fedmtl.toy import toy_update
+    >>> from strategies.core.kinds import Weighting
+    >>> from strategies.core.ledger import Ledger
+    >>> class BySpeed(Weighting):
+    ...     def weights(self, updates, version, ledger):
+    ...         speeds = [1.0 / update.duration for update in updates]
+    ...         return tuple(speed / sum(speeds) for speed in speeds)
+    >>> BySpeed().weights([toy_update(0, arrived_at=1.0), toy_update(1, arrived_at=3.0)], 0, Ledger())
+    (0.75, 0.25)
+    """
 
     def look(self, step: Step) -> None:
         """See a whole server step before being asked for its weights, which happens once or several times.
@@ -136,7 +239,20 @@ class Weighting(Part, ABC):
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """What a policy adds to an order."""
+    """What a policy adds to an order.
+
+    Examples
+    --------
+    Half way through a curriculum that opens with a quarter of the examples:
+
+    >>> from fedmtl.protocol import TrainSettings
+    >>> from fedmtl.toy import toy_model
+    >>> from strategies.core.ledger import Ledger
+    >>> from strategies.policies.curriculum import Curriculum
+    >>> policy = Curriculum(start=0.25, versions=100)
+    >>> policy.instruct(0, TrainSettings(), toy_model([0.0], version=50), Ledger()).terms
+    {'share': 0.625}
+    """
 
     settings: TrainSettings
     terms: Mapping[str, float]
@@ -154,6 +270,23 @@ class ClientPolicy(Part, ABC):
         What that half needs and every order of the run has alike.
     reported
         The vectors, of shape [P], that it sends up; an update without them is rejected.
+
+    Examples
+    --------
+    The least of one: clients take smaller steps as the run goes on.
+
+    >>> import dataclasses
+    >>> from fedmtl.protocol import TrainSettings
+    >>> from fedmtl.toy import toy_model
+    >>> from strategies.core.kinds import ClientPolicy, Instruction
+    >>> from strategies.core.ledger import Ledger
+    >>> class Cooling(ClientPolicy):
+    ...     def instruct(self, client, settings, model, ledger):
+    ...         rate = settings.learning_rate / (1 + model.version)
+    ...         return Instruction(dataclasses.replace(settings, learning_rate=rate), {}, {})
+    >>> settings = TrainSettings(learning_rate=0.5)
+    >>> Cooling().instruct(0, settings, toy_model([0.0], version=4), Ledger()).settings.learning_rate
+    0.1
     """
 
     name: str = "plain"
@@ -186,7 +319,20 @@ class ClientPolicy(Part, ABC):
 
 
 class Plain(ClientPolicy):
-    """Clients train with the run's settings."""
+    """Clients train with the run's settings.
+
+    Examples
+    --------
+    Nothing is added to what the run says:
+
+    >>> from fedmtl.protocol import TrainSettings
+    >>> from fedmtl.toy import toy_model
+    >>> from strategies.core.kinds import Plain
+    >>> from strategies.core.ledger import Ledger
+    >>> settings = TrainSettings()
+    >>> Plain().instruct(0, settings, toy_model([0.0]), Ledger()).settings is settings
+    True
+    """
 
     def instruct(self, client: int, settings: TrainSettings, model: GlobalModel, ledger: Ledger) -> Instruction:
         """The settings."""
@@ -194,7 +340,26 @@ class Plain(ClientPolicy):
 
 
 class TaskWeights(Part, ABC):
-    """Decides how tasks are weighted, within a client's step and across clients."""
+    """Decides how tasks are weighted, within a client's step and across clients.
+
+    Examples
+    --------
+    The least of one: the second task counts twice, and every order says so.
+
+    >>> from fedmtl.toy import toy_model
+    >>> from strategies.aggregators import GradientAggregator
+    >>> from strategies.core.kinds import TaskWeights
+    >>> from strategies.core.strategy import Strategy
+    >>> from strategies.schedulers import Synchronous
+    >>> from strategies.weightings import Uniform
+    >>> class SecondTwice(TaskWeights):
+    ...     def weights(self):
+    ...         return (1.0, 2.0)
+    >>> strategy = Strategy(Synchronous(), GradientAggregator(Uniform()), task_weights=SecondTwice())
+    >>> strategy.initialise(toy_model([0.0, 0.0], heads=(0, 0)))
+    >>> strategy.orders(strategy.begin([7], now=0.0).decision.assignments)[0].task_factors
+    (1.0, 2.0)
+    """
 
     @property
     def balancing(self) -> Balancing:
@@ -219,7 +384,16 @@ class TaskWeights(Part, ABC):
 
 
 class Equal(TaskWeights):
-    """Every task's loss has weight 1, on every client."""
+    """Every task's loss has weight 1, on every client.
+
+    Examples
+    --------
+    The server sends no factors, and clients add their tasks' gradients up:
+
+    >>> from strategies.core.kinds import Equal
+    >>> Equal().weights() is None, Equal().balancing.name
+    (True, 'equal')
+    """
 
     def weights(self) -> None:
         """None, for ones."""

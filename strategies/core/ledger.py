@@ -25,6 +25,17 @@ class Reports:
         rid of what a huge one did to it.
     sum
         Of the latest values, kept up to date.
+
+    Examples
+    --------
+    A newer value replaces the older one of its client; what is beyond all measure is left out.
+
+    >>> from strategies.core.ledger import Reports
+    >>> reports = Reports(largest=10.0)
+    >>> for client, value in [(0, 2.0), (1, 4.0), (0, 6.0), (1, 1e30)]:
+    ...     reports.add(client, value)
+    >>> reports.latest, reports.mean, reports.left_out
+    ({0: 6.0, 1: 4.0}, 5.0, 1)
     """
 
     largest: float
@@ -69,6 +80,23 @@ class Ledger:
     ------
     ConfigError
         If two parts differ in what they take for credible.
+
+    Examples
+    --------
+    Three updates arrived, and two were applied; a client was never heard of:
+
+    >>> from fedmtl.toy import toy_update
+    >>> from strategies.core.ledger import Ledger
+    >>> ledger = Ledger({"similarity": 1.0})
+    >>> ledger.met(range(3))
+    >>> updates = [toy_update(0, terms={"similarity": 0.5}), toy_update(1), toy_update(1, job=1, examples=30)]
+    >>> for update in updates:
+    ...     ledger.received(update)
+    >>> ledger.applied(updates[:2])
+    >>> ledger.aggregated, ledger.frequency(0), ledger.frequency(2)
+    ({0: 1, 1: 1}, 0.5, 0.0)
+    >>> ledger.mean_examples, ledger.mean("similarity")
+    (20.0, 0.5)
     """
 
     def __init__(self, *follows: Mapping[str, float]) -> None:

@@ -14,7 +14,33 @@ from strategies.core.strategy import Strategy
 
 
 class Observer:
-    """Something that watches a run and changes nothing: a recorder, an evaluator, a progress display."""
+    """Something that watches a run and changes nothing: a recorder, an evaluator, a progress display.
+
+    Examples
+    --------
+    Rounds last as long as the slower client takes:
+
+    >>> from fedmtl.toy import toy_model
+    >>> from strategies.aggregators import GradientAggregator
+    >>> from strategies.core.fleet import ToyFleet
+    >>> from strategies.core.loop import Loop, Observer
+    >>> from strategies.core.strategy import Strategy
+    >>> from strategies.schedulers import Synchronous
+    >>> from strategies.weightings import Uniform
+    >>> class Report(Observer):
+    ...     def on_aggregation(self, loop, aggregation):
+    ...         print(f"version {aggregation.version} after {aggregation.time} s: {len(aggregation.updates)} updates")
+    ...     def on_end(self, loop):
+    ...         print(f"ended: {loop.ended}")
+    >>> strategy = Strategy(Synchronous(), GradientAggregator(Uniform()))
+    >>> strategy.initialise(toy_model([8.0]))
+    >>> fleet = ToyFleet({0: 1.0, 1: 2.5}, train=lambda order: -0.5 * order.base.vector)
+    >>> loop = Loop(strategy, fleet, [Report()])
+    >>> loop.run(lambda loop: "two versions" if loop.strategy.model.version == 2 else None)
+    version 1 after 2.5 s: 2 updates
+    version 2 after 5.0 s: 2 updates
+    ended: two versions
+    """
 
     def on_start(self, loop: Loop) -> None:
         """The first orders were sent, or a run was resumed."""
@@ -43,6 +69,24 @@ class Loop:
         Why the run ended; empty while it goes on, and after an interruption.
     begun
         Whether the strategy has made its first decision, in this process or before the state that was loaded.
+
+    Examples
+    --------
+    A server step of four updates, of which the fast client sent three:
+
+    >>> from fedmtl.toy import toy_model
+    >>> from strategies.aggregators import GradientAggregator
+    >>> from strategies.core.fleet import ToyFleet
+    >>> from strategies.core.loop import Loop
+    >>> from strategies.core.strategy import Strategy
+    >>> from strategies.schedulers import Buffered
+    >>> from strategies.weightings import Uniform
+    >>> strategy = Strategy(Buffered(buffer_size=4), GradientAggregator(Uniform()))
+    >>> strategy.initialise(toy_model([8.0]))
+    >>> loop = Loop(strategy, ToyFleet({0: 1.0, 1: 2.5}, train=lambda order: -0.5 * order.base.vector))
+    >>> loop.run(lambda loop: "enough" if loop.strategy.model.version == 1 else None)
+    >>> loop.ended, loop.arrivals, strategy.ledger.aggregated, strategy.model.vector
+    ('enough', 4, {0: 3, 1: 1}, tensor([4.]))
     """
 
     def __init__(self, strategy: Strategy, fleet: Fleet, observers: Sequence[Observer] = ()) -> None:

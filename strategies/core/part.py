@@ -88,6 +88,22 @@ class Part:
         Terms of updates that the ledger is to follow, each with the largest value that is credible; none is below 0.
     only_simulated
         Why real clients cannot do what the part asks of them; empty if they can.
+
+    Examples
+    --------
+    The strategy finds parts wherever they are held, prepares them, and saves their states under these places.
+
+    >>> from fedmtl.toy import toy_model
+    >>> from strategies.aggregators import GradientAggregator, Optimized
+    >>> from strategies.aggregators.server_optimizers import SGD
+    >>> from strategies.core.part import every_part, prepare, states_of
+    >>> from strategies.weightings import Uniform
+    >>> roots = {"aggregator": Optimized(GradientAggregator(Uniform()), SGD(momentum=0.9))}
+    >>> list(every_part(roots))
+    ['aggregator', 'aggregator.base', 'aggregator.base.weighting', 'aggregator.optimizer']
+    >>> prepare(roots.values(), toy_model([1.0, 2.0]), seed=0)
+    >>> states_of(roots)
+    {'aggregator.optimizer': {'v': tensor([0., 0.])}}
     """
 
     provides: frozenset[Trait] = frozenset()

@@ -1,4 +1,7 @@
-"""A strategy: scheduler x aggregator x client policy x task weights."""
+"""A strategy: scheduler x aggregator x client policy x task weights.
+
+Long because whatever crosses from one part to another does so here.
+"""
 
 from __future__ import annotations
 
@@ -53,6 +56,26 @@ class Strategy:
     ------
     ConfigError
         If the parts do not go together.
+
+    Examples
+    --------
+    FedBuff with a buffer of two:
+
+    >>> from fedmtl.protocol import Arrival
+    >>> from fedmtl.toy import toy_model, toy_update
+    >>> from strategies.aggregators import GradientAggregator
+    >>> from strategies.core.strategy import Strategy
+    >>> from strategies.schedulers import Buffered
+    >>> from strategies.weightings import Uniform
+    >>> strategy = Strategy(Buffered(buffer_size=2), GradientAggregator(Uniform()))
+    >>> strategy.initialise(toy_model([1.0, 1.0]))
+    >>> orders = strategy.orders(strategy.begin([0, 1], now=0.0).decision.assignments)
+    >>> reaction = strategy.on_event(Arrival(1.0, toy_update(0, [2.0, 0.0])))
+    >>> reaction = strategy.on_event(Arrival(3.0, toy_update(1, [0.0, -4.0])))
+    >>> strategy.aggregate(reaction.decision, now=3.0).weights
+    (0.5, 0.5)
+    >>> strategy.model.version, strategy.model.vector
+    (1, tensor([ 2., -1.]))
     """
 
     def __init__(

@@ -30,6 +30,15 @@ class Asked(NamedTuple):
         Local steps, or None for so many epochs.
     epochs, batch_size
         Of the order's settings; no epochs where they are not known (in states that were saved without).
+
+    Examples
+    --------
+    Who claims to have done more than was asked for is not believed:
+
+    >>> from fedmtl.toy import toy_update
+    >>> from strategies.core.update_checks import Asked
+    >>> Asked(job=0, version=3, steps=5).fault(toy_update(steps=9))
+    'claims 9 steps, was asked for 5'
     """
 
     job: int

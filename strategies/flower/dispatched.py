@@ -14,6 +14,17 @@ class Told:
     """Which clients the strategy takes to be there, and which of them owe it the answer to an order.
 
     Nodes are lost and found while events wait to be served, so this is not what the fleet knows itself.
+
+    Examples
+    --------
+    Of two clients one had an order when the server was stopped. Now both are there again, and a new one:
+
+    >>> from strategies.flower.dispatched import Told
+    >>> told = Told()
+    >>> told.begins([0, 1])
+    >>> told.ordered(1)
+    >>> [(type(event).__name__, event.client) for event in told.after_a_stop(connected=[0, 1, 2], now=60.0)]
+    [('Lost', 1), ('Joined', 1), ('Joined', 2)]
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,7 @@
-"""The fleet of real clients: Flower's SuperNodes, in wall-clock time."""
+"""The fleet of real clients: Flower's SuperNodes, in wall-clock time.
+
+Long because sending, waiting and losing nodes all work on the same messages in flight.
+"""
 
 from __future__ import annotations
 
@@ -65,6 +68,22 @@ class GridFleet(Fleet):
         Seconds between two pulls for a reply.
     clock
         Seconds of wall-clock time.
+
+    Examples
+    --------
+    Two clients are waited for, but nobody connects to this grid:
+
+    >>> from flwr.serverapp import Grid
+    >>> from strategies.flower.fleet import GridFleet
+    >>> class Deserted(Grid):
+    ...     run = set_run = create_message = push_messages = pull_messages = send_and_receive = None
+    ...     def get_node_ids(self):
+    ...         return []
+    >>> fleet = GridFleet(Deserted(), expected=2, patience=0.0)
+    >>> fleet.clients()
+    Traceback (most recent call last):
+        ...
+    fedmtl.errors.UserError: 0 of 2 clients connected within 0 s (clients [], of 0 nodes): start the missing ...
     """
 
     def __init__(

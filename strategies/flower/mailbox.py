@@ -38,6 +38,22 @@ class Mailbox:
     poll
         Seconds between two pulls for a message. Many messages in flight are pulled for less often, so that the grid
         sees at most 200 pulls a second.
+
+    Examples
+    --------
+    A grid that is not in reach has no nodes, and nothing comes of it:
+
+    >>> import time
+    >>> from flwr.serverapp import Grid
+    >>> from httpx import ConnectError
+    >>> from strategies.flower.mailbox import Mailbox
+    >>> class Unreachable(Grid):
+    ...     run = set_run = create_message = push_messages = pull_messages = send_and_receive = None
+    ...     def get_node_ids(self):
+    ...         raise ConnectError("no route to host")
+    >>> mailbox = Mailbox(Unreachable(), clock=time.monotonic)
+    >>> mailbox.nodes(), mailbox.receive(timeout=0.0)
+    ([], None)
     """
 
     def __init__(self, grid: Grid, clock: Callable[[], float], poll: float = 0.1) -> None:

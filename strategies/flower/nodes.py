@@ -30,6 +30,23 @@ class Nodes:
     ----------
     serving
         The node of each client that is connected.
+
+    Examples
+    --------
+    Two nodes say that they are client 3. The second stands by until the first is lost.
+
+    >>> from strategies.flower.nodes import Nodes
+    >>> nodes = Nodes()
+    >>> [nodes.is_due(id, now=0.0) for id in (101, 102)]
+    [True, True]
+    >>> [nodes.introduce(id, client=3) for id in (101, 102)], nodes.serving
+    ([True, False], {3: 101})
+    >>> nodes.fail(101, now=5.0, reason="no answer")
+    3
+    >>> nodes.take_back(102), nodes.serving
+    (True, {3: 102})
+    >>> nodes.is_due(101, now=5.5), nodes.is_due(101, now=6.0)
+    (False, True)
     """
 
     def __init__(self) -> None:

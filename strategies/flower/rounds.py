@@ -39,6 +39,32 @@ class Rounds(Observer):
         It must have been initialised.
     grid
         Where the caller sends the messages.
+
+    Examples
+    --------
+    As long as nobody has connected, there is nothing to be sent, and no version is made:
+
+    >>> from flwr.serverapp import Grid
+    >>> from fedmtl.models import build_model
+    >>> from fedmtl.parameters import ParameterLayout
+    >>> from fedmtl.protocol import GlobalModel
+    >>> from fedmtl.tasks import Task
+    >>> from strategies.flower.messages import arrays_of
+    >>> from strategies.flower.rounds import Rounds
+    >>> from strategies.recipes.fedavg import fedavg
+    >>> class Deserted(Grid):
+    ...     run = set_run = create_message = push_messages = pull_messages = None
+    ...     def get_node_ids(self):
+    ...         return []
+    ...     def send_and_receive(self, messages, *, timeout=None):
+    ...         return []
+    >>> network = build_model("linear", {}, (2,), [Task("height", "regression")], seed=0)
+    >>> layout = ParameterLayout.of(network)
+    >>> strategy = fedavg()
+    >>> strategy.initialise(GlobalModel(0, layout.pack(network), layout))
+    >>> rounds = Rounds(strategy, Deserted())
+    >>> rounds.train_messages(arrays_of(strategy.model)), rounds.take([])
+    ([], (None, None))
     """
 
     def __init__(self, strategy: Strategy, grid: Grid) -> None:
@@ -101,6 +127,25 @@ class RoundFleet(Fleet):
     ----------
     nodes
         The node of each connected client.
+
+    Examples
+    --------
+    An order to a client that is not there:
+
+    >>> from flwr.serverapp import Grid
+    >>> from fedmtl.toy import toy_model
+    >>> from strategies.flower.rounds import RoundFleet
+    >>> from strategies.recipes.fedavg import fedavg
+    >>> class Deserted(Grid):
+    ...     run = set_run = create_message = push_messages = pull_messages = send_and_receive = None
+    ...     def get_node_ids(self):
+    ...         return []
+    >>> strategy = fedavg()
+    >>> strategy.initialise(toy_model([0.0]))
+    >>> fleet = RoundFleet(Deserted())
+    >>> fleet.send(strategy.orders(strategy.begin([7], now=0.0).decision.assignments))
+    >>> fleet.next_event(None).reason, fleet.messages()
+    ('not connected', [])
     """
 
     def __init__(self, grid: Grid) -> None:

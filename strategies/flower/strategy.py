@@ -31,6 +31,19 @@ class FlowerStrategy(Strategy):
     and whoever drives rounds may call `finish_train` after the last.
 
     The parameters are those of :class:`strategies.core.strategy.Strategy`.
+
+    Examples
+    --------
+    In a server app, ``strategy.start(grid, arrays, num_rounds=100)`` runs it.
+
+    >>> from flwr.serverapp.strategy import Strategy
+    >>> from strategies.aggregators import GradientAggregator
+    >>> from strategies.flower.strategy import FlowerStrategy
+    >>> from strategies.schedulers import Buffered
+    >>> from strategies.weightings import Discounted, Uniform
+    >>> strategy = FlowerStrategy(Buffered(buffer_size=10), GradientAggregator(Discounted(Uniform())))
+    >>> isinstance(strategy, Strategy)
+    True
     """
 
     _rounds: Rounds | None = None

@@ -22,7 +22,25 @@ BallNorm = Annotated[Literal["inf", "two"], Param("of the ball: maximum or Eucli
 
 
 class Adversarial(LocalPolicy):
-    """Clients train on adversarial examples (FAL)."""
+    """Clients train on adversarial examples (FAL).
+
+    Examples
+    --------
+    It needs features with a neighbourhood:
+
+    >>> import torch
+    >>> from fedmtl.models import build_model
+    >>> from fedmtl.tasks import Task
+    >>> from strategies.policies.adversarial import Adversarial
+    >>> policy = Adversarial(rho=0.03)
+    >>> policy.constants
+    {'rho': 0.03, 'attack_steps': 7, 'step_size': 0.25, 'norm': 'inf'}
+    >>> model = build_model("linear", {}, (2,), [Task("height", "regression")], seed=0)
+    >>> policy.examine(model, torch.tensor([[5, 8]]))
+    Traceback (most recent call last):
+        ...
+    fedmtl.errors.ConfigError: the clients' policy 'adversarial' needs real features, but these are ...
+    """
 
     name = "adversarial"
 

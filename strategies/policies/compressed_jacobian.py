@@ -15,7 +15,16 @@ Rank = Annotated[int, Param("r, vectors that stand for a client's Jacobian", ge=
 
 
 class CompressedJacobian(LocalPolicy):
-    """Clients report the gradients of their tasks in r vectors (FedCMOO)."""
+    """Clients report the gradients of their tasks in r vectors (FedCMOO).
+
+    Examples
+    --------
+    An update must come with these vectors:
+
+    >>> from strategies.policies.compressed_jacobian import CompressedJacobian
+    >>> CompressedJacobian(rank=2).reported
+    ('basis 0', 'basis 1')
+    """
 
     name = "compressed-jacobian"
 

@@ -28,7 +28,25 @@ _log = logging.getLogger(__name__)
 
 
 class ControlVariates(ClientPolicy):
-    """Control variates take the clients' drift out of their steps (SCAFFOLD, FedAC)."""
+    """Control variates take the clients' drift out of their steps (SCAFFOLD, FedAC).
+
+    Examples
+    --------
+    One of four clients has reported. The next order carries the mean of all variates, of which three are zeros:
+
+    >>> import torch
+    >>> from fedmtl.protocol import TrainSettings
+    >>> from fedmtl.toy import toy_model, toy_update
+    >>> from strategies.core.kinds import Step
+    >>> from strategies.policies import ControlVariates
+    >>> old, new = toy_model([0.0, 0.0]), toy_model([1.0, 1.0], version=1)
+    >>> policy = ControlVariates()
+    >>> policy.prepare(old, seed=0)
+    >>> step = Step.of(old, [toy_update(0, vectors={"variate_change": torch.tensor([4.0, -8.0])})], clients=range(4))
+    >>> policy.on_aggregated(old, new, step.updates, step.ledger)
+    >>> policy.instruct(1, TrainSettings(), new, step.ledger).vectors
+    {'variate': tensor([ 1., -2.])}
+    """
 
     name = "control-variates"
     reported = ("variate_change",)

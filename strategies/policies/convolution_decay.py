@@ -17,7 +17,22 @@ from strategies.policies.local import LocalPolicy
 
 
 class ConvolutionDecay(LocalPolicy):
-    """Convolutions' weights decay (FedAT as FedQS's authors have it)."""
+    """Convolutions' weights decay (FedAT as FedQS's authors have it).
+
+    Examples
+    --------
+    It needs a model with convolutions:
+
+    >>> import torch
+    >>> from fedmtl.models import build_model
+    >>> from fedmtl.tasks import Task
+    >>> from strategies.policies.convolution_decay import ConvolutionDecay
+    >>> policy = ConvolutionDecay(decay=0.05)
+    >>> policy.examine(build_model("linear", {}, (2,), [Task("height", "regression")], seed=0), torch.zeros(1, 2))
+    Traceback (most recent call last):
+        ...
+    fedmtl.errors.ConfigError: the decay of convolutions (local = 'l2_conv') does nothing in a model without ...
+    """
 
     name = "convolution-decay"
 

@@ -22,7 +22,23 @@ ExampleOrder = Annotated[
 
 
 class Curriculum(ClientPolicy):
-    """Clients train on easy examples first, and on all of them later (curricula)."""
+    """Clients train on easy examples first, and on all of them later (curricula).
+
+    Examples
+    --------
+    From a quarter of the examples to all within 100 versions:
+
+    >>> from fedmtl.protocol import TrainSettings
+    >>> from fedmtl.toy import toy_model
+    >>> from strategies.core.ledger import Ledger
+    >>> from strategies.policies.curriculum import Curriculum
+    >>> policy = Curriculum(start=0.25, versions=100)
+    >>> for version in (0, 50, 100):
+    ...     policy.instruct(0, TrainSettings(), toy_model([0.0], version=version), Ledger()).terms
+    {'share': 0.25}
+    {'share': 0.625}
+    {'share': 1.0}
+    """
 
     name = "curriculum"
 

@@ -19,6 +19,20 @@ class DecayedRate(ClientPolicy):
     """A client's learning rate falls with the steps that it has done.
 
     It is ``eta factor^floor(steps_i / period)``, with the steps of the client's aggregated updates.
+
+    Examples
+    --------
+    Client 0 has done 250 steps, so two periods:
+
+    >>> from fedmtl.protocol import TrainSettings
+    >>> from fedmtl.toy import toy_model, toy_update
+    >>> from strategies.core.ledger import Ledger
+    >>> from strategies.policies import DecayedRate
+    >>> model, settings = toy_model([0.0]), TrainSettings(learning_rate=1.0)
+    >>> policy = DecayedRate(factor=0.5, period=100)
+    >>> policy.on_aggregated(model, model, [toy_update(0, steps=250)], Ledger())
+    >>> [policy.instruct(client, settings, model, Ledger()).settings.learning_rate for client in range(2)]
+    [0.25, 1.0]
     """
 
     def __init__(

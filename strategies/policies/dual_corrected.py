@@ -24,7 +24,20 @@ Mix = Annotated[float, MIX.by(_CODE)]
 
 
 class DualCorrected(ClientPolicy):
-    """Clients correct their drift by a dual variable, and descend at perturbed points (FedSpeed)."""
+    """Clients correct their drift by a dual variable, and descend at perturbed points (FedSpeed).
+
+    Examples
+    --------
+    Lambda goes down as the factor of the proximal term:
+
+    >>> from fedmtl.protocol import TrainSettings
+    >>> from fedmtl.toy import toy_model
+    >>> from strategies.core.ledger import Ledger
+    >>> from strategies.policies.dual_corrected import DualCorrected
+    >>> policy = DualCorrected(lam=0.05)
+    >>> policy.instruct(0, TrainSettings(), toy_model([0.0]), Ledger()).settings.proximal, policy.constants
+    (0.05, {'rho': 0.1, 'mix': 1.0})
+    """
 
     name = "dual-corrected"
     provides = frozenset({"duals"})

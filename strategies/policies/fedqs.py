@@ -81,6 +81,22 @@ class FedQSPolicy(ClientPolicy):
     ------
     ConfigError
         If the bounds of the learning rate cross, or momentum could reach 1.
+
+    Examples
+    --------
+    After a server step, what client 0 is sent: its share of the updates, the mean share, and the step.
+
+    >>> from fedmtl.protocol import TrainSettings
+    >>> from fedmtl.toy import toy_model, toy_update
+    >>> from strategies.core.kinds import Step
+    >>> from strategies.policies import FedQSPolicy
+    >>> old, new = toy_model([0.0, 0.0]), toy_model([1.0, -1.0], version=1)
+    >>> step = Step.of(old, [toy_update(0), toy_update(1), toy_update(0, job=1), toy_update(0, job=2)])
+    >>> policy = FedQSPolicy()
+    >>> policy.on_aggregated(old, new, step.updates, step.ledger)
+    >>> instruction = policy.instruct(0, TrainSettings(), new, step.ledger)
+    >>> instruction.terms, instruction.vectors
+    ({'frequency': 0.75, 'frequency_mean': 0.5}, {'global_step': tensor([ 1., -1.])})
     """
 
     name = "fedqs"

@@ -17,7 +17,20 @@ from strategies.core.ledger import Ledger
 
 
 class LossReports(ClientPolicy):
-    """Clients report their first losses, for a selection by score (Oort, HeteRo-Select)."""
+    """Clients report their first losses, for a selection by score (Oort, HeteRo-Select).
+
+    Examples
+    --------
+    Losses of the first two batches, from clients that are held near the model:
+
+    >>> from fedmtl.protocol import TrainSettings
+    >>> from fedmtl.toy import toy_model
+    >>> from strategies.core.ledger import Ledger
+    >>> from strategies.policies import LossReports
+    >>> policy = LossReports(batches=2, mu=0.1)
+    >>> policy.constants, policy.instruct(0, TrainSettings(), toy_model([0.0]), Ledger()).settings.proximal
+    ({'steps': 2}, 0.1)
+    """
 
     name = "loss-reports"
     needs = MappingProxyType({"local-steps": "a client that trains no step has no first losses"})

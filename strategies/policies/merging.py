@@ -44,6 +44,25 @@ class Merging(ClientPolicy):
     ------
     ConfigError
         If it has no models of the clients' own, or mixes them itself.
+
+    Examples
+    --------
+    Client 1 of four is sent the models of the others, each with its weight:
+
+    >>> from fedmtl.protocol import TrainSettings
+    >>> from fedmtl.toy import toy_model
+    >>> from strategies.aggregators.gossip import Gossip
+    >>> from strategies.core.ledger import Ledger
+    >>> from strategies.policies.merging import Merging
+    >>> model, ledger = toy_model([1.0, 2.0]), Ledger()
+    >>> ledger.met(range(4))
+    >>> gossip = Gossip(topology="full", steps=0)
+    >>> gossip.prepare(model, seed=0)
+    >>> instruction = Merging(gossip).instruct(1, TrainSettings(), model, ledger)
+    >>> dict(sorted(instruction.terms.items()))
+    {'weight/0': 0.25, 'weight/2': 0.25, 'weight/3': 0.25}
+    >>> sorted(instruction.vectors)
+    ['neighbour/0', 'neighbour/2', 'neighbour/3']
     """
 
     name = "merging"

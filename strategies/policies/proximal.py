@@ -27,6 +27,20 @@ class Proximal(ClientPolicy):
     ``mu/2 ||w - w_base||^2`` is added to the local objective (arXiv 1812.06127; FedAsync calls the factor rho); mu
     replaces the factor of the run's settings. A straggler runs 1 to all of its epochs, each as likely; this has no
     effect where the scheduler says how many steps to run.
+
+    Examples
+    --------
+    All clients are stragglers, and run one to all of their ten epochs:
+
+    >>> from fedmtl.protocol import TrainSettings
+    >>> from fedmtl.toy import toy_model
+    >>> from strategies.core.ledger import Ledger
+    >>> from strategies.policies import Proximal
+    >>> policy, settings = Proximal(mu=0.1, stragglers=1.0), TrainSettings(epochs=10)
+    >>> policy.prepare(toy_model([0.0]), seed=0)
+    >>> sent = [policy.instruct(client, settings, toy_model([0.0]), Ledger()).settings for client in range(6)]
+    >>> sent[0].proximal, [each.epochs for each in sent]
+    (0.1, [10, 6, 10, 2, 10, 9])
     """
 
     def __init__(self, *, mu: Mu = 0.01, stragglers: Stragglers = 0.0) -> None:

@@ -26,6 +26,23 @@ class ScaledRate(ClientPolicy):
     ------
     ConfigError
         If it has no budgets.
+
+    Examples
+    --------
+    One client is to take 50 steps and the other 20. The first takes smaller ones:
+
+    >>> from fedmtl.protocol import TrainSettings
+    >>> from fedmtl.toy import toy_model, toy_update
+    >>> from strategies.core.ledger import Ledger
+    >>> from strategies.policies import ScaledRate
+    >>> from strategies.schedulers import Queued
+    >>> scheduler = Queued(round_seconds=10.0, first_steps=20)
+    >>> orders = scheduler.begin(range(2), now=0.0).assignments
+    >>> for client, seconds in [(0, 4.0), (1, 10.0)]:
+    ...     decision = scheduler.on_update(toy_update(client, steps=20, arrived_at=seconds), now=seconds)
+    >>> policy, settings = ScaledRate(scheduler), TrainSettings(learning_rate=0.5)
+    >>> [policy.instruct(client, settings, toy_model([0.0]), Ledger()).settings.learning_rate for client in range(2)]
+    [0.2, 0.5]
     """
 
     def __init__(self, scheduler: Scheduler) -> None:

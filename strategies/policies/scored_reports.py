@@ -30,6 +30,24 @@ class ScoredReports(LossReports):
         See :class:`strategies.policies.loss_reports.LossReports`.
     rate_cap
         The cap of a client's learning rate, ``min(eta (1 + S_i), cap)``; None for the run's rate.
+
+    Examples
+    --------
+    The scores are 0, 0.5 and 1. The rate rises with them up to its cap:
+
+    >>> from fedmtl.protocol import TrainSettings
+    >>> from fedmtl.toy import toy_model, toy_update
+    >>> from strategies.core.ledger import Ledger
+    >>> from strategies.policies.scored_reports import ScoredReports
+    >>> from strategies.selectors import HeteroSelect
+    >>> selector = HeteroSelect()
+    >>> selector.free(range(3))
+    >>> for client, loss in enumerate([0.5, 1.0, 1.5]):
+    ...     selector.heard(toy_update(client, terms={"loss_mean": loss}))
+    >>> chosen = selector.choose(3)
+    >>> policy, settings = ScoredReports(selector, rate_cap=0.8), TrainSettings(learning_rate=0.5)
+    >>> [policy.instruct(client, settings, toy_model([0.0]), Ledger()).settings.learning_rate for client in range(3)]
+    [0.5, 0.75, 0.8]
     """
 
     def __init__(

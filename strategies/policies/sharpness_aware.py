@@ -16,7 +16,17 @@ MIX = Param("share of the perturbed gradient", ge=0, le=1)
 
 
 class SharpnessAware(LocalPolicy):
-    """Clients take their gradients where the loss is higher (SAM, as in DFedSAM)."""
+    """Clients take their gradients where the loss is higher (SAM, as in DFedSAM).
+
+    Examples
+    --------
+    Every order of the run has these constants:
+
+    >>> from strategies.policies.sharpness_aware import SharpnessAware
+    >>> policy = SharpnessAware(rho=0.1)
+    >>> policy.name, policy.constants
+    ('sharpness-aware', {'rho': 0.1, 'mix': 1.0})
+    """
 
     name = "sharpness-aware"
 

@@ -25,6 +25,26 @@ class SimplexClassifier(LocalPolicy):
     """Nobody trains the classifiers, and logits follow a client's own classes (FedGELA).
 
     The heads of all tasks with classes are set at the start; clients neither train nor change them.
+
+    Examples
+    --------
+    Three classes are as far apart as three directions can be:
+
+    >>> import torch
+    >>> from fedmtl.models import build_model
+    >>> from fedmtl.parameters import ParameterLayout
+    >>> from fedmtl.protocol import GlobalModel
+    >>> from fedmtl.tasks import Task
+    >>> from strategies.policies.simplex_classifier import SimplexClassifier
+    >>> network = build_model("mlp", {"hidden": [4]}, (2,), [Task("kind", "classification", outputs=3)], seed=0)
+    >>> layout = ParameterLayout.of(network)
+    >>> start = SimplexClassifier().initial(GlobalModel(0, layout.pack(network), layout), seed=0)
+    >>> [head] = layout.heads
+    >>> weight = start.vector[head][:12].view(3, 4)
+    >>> (weight @ weight.T).round(decimals=4)
+    tensor([[ 1.0000, -0.5000, -0.5000],
+            [-0.5000,  1.0000, -0.5000],
+            [-0.5000, -0.5000,  1.0000]])
     """
 
     name = "simplex-classifier"

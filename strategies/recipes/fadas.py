@@ -46,6 +46,17 @@ class DelayAdaptiveRate:
         The rate without delay.
     tau_c
         Staleness up to which the rate is eta; None for the form ``min(eta, 1 / tau_max)``.
+
+    Examples
+    --------
+    A step of a fresh update and of one that is four versions behind, by a threshold of one version:
+
+    >>> from fedmtl.toy import toy_update
+    >>> from strategies.recipes.fadas import DelayAdaptiveRate
+    >>> rate = DelayAdaptiveRate(eta=0.5, tau_c=1)
+    >>> updates = [toy_update(0, base_version=4), toy_update(1, base_version=0)]
+    >>> rate(updates[:1], version=4), rate(updates, version=4)
+    (0.5, 0.125)
     """
 
     def __init__(self, eta: float, tau_c: int | None) -> None:

@@ -45,6 +45,15 @@ class LinearDecay:
         eta_s.
     rounds
         R.
+
+    Examples
+    --------
+    At the start, half way and at the end of 100 rounds:
+
+    >>> from strategies.recipes.ferret import LinearDecay
+    >>> rate = LinearDecay(eta=10.0, rounds=100)
+    >>> [rate([], version) for version in (0, 50, 100)]
+    [10.0, 5.0, 0.0]
     """
 
     def __init__(self, eta: float, rounds: int) -> None:

@@ -36,6 +36,20 @@ class Method:
         The paper's title; empty for what is ours.
     arxiv
         Its number on arXiv, such as ``"2106.06639"``; empty if it is not there.
+
+    Examples
+    --------
+    What FedBuff's recipe declares, and the parts, which are read off its strategy:
+
+    >>> from strategies.recipes.fedbuff import fedbuff
+    >>> from strategies.recipes.papers import composition, method_of
+    >>> method = method_of(fedbuff)
+    >>> method.family, method.arxiv
+    ('semi-asynchronous', '2106.06639')
+    >>> method.citation
+    '"Federated Learning with Buffered Asynchronous Aggregation" (arXiv 2106.06639)'
+    >>> composition(fedbuff())
+    'Buffered x Gradient(Discounted(Uniform)) x Plain'
     """
 
     family: Family

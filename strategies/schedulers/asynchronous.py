@@ -12,7 +12,21 @@ from strategies.schedulers.roster import Roster
 
 
 class Asynchronous(Scheduler):
-    """Every arrival is a server step, and the next order is given out with the new model."""
+    """Every arrival is a server step, and the next order is given out with the new model.
+
+    Examples
+    --------
+    Client 1 answers: its update is applied alone, and it trains on.
+
+    >>> from fedmtl.toy import toy_update
+    >>> from strategies.schedulers import Asynchronous
+    >>> scheduler = Asynchronous()
+    >>> scheduler.begin([0, 1], now=0.0).assignments
+    (Assignment(client=0, steps=None), Assignment(client=1, steps=None))
+    >>> decision = scheduler.on_update(toy_update(1), now=2.0)
+    >>> decision.aggregate, decision.assignments
+    ((JobKey(client=1, job=0),), (Assignment(client=1, steps=None),))
+    """
 
     provides = frozenset({"every-update", "distinct-clients"})
 

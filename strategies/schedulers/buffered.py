@@ -53,6 +53,20 @@ class Buffered(Scheduler):
     The trigger is ``"full"``, or ``"uncovered"`` where `max_buffer` updates do not carry every task, or ``"deadline"``
     where `flush_seconds` ended. If every client is lost while updates wait in the buffer, nothing would ever fill it:
     these are then aggregated with the trigger ``"rest"``.
+
+    Examples
+    --------
+    Of three clients that train all the time, the first two updates make a server step:
+
+    >>> from fedmtl.toy import toy_update
+    >>> from strategies.schedulers import Buffered
+    >>> scheduler = Buffered(buffer_size=2)
+    >>> orders = scheduler.begin(range(3), now=0.0).assignments
+    >>> for client, now in [(2, 1.0), (0, 1.5)]:
+    ...     decision = scheduler.on_update(toy_update(client), now)
+    ...     decision.trigger, [key.client for key in decision.aggregate]
+    ('', [])
+    ('full', [2, 0])
     """
 
     def __init__(

@@ -17,6 +17,8 @@ The numbers in comments are the steps of that procedure. Differences from the au
 so that none overwrites another; a report counts when it is applied; cut-offs are events, not threads; the first speed
 is divided by the steps that really ran; a group is gone once it was applied or missed its cut-off with nobody back, so
 a client that vanished is in no group any more.
+
+Long because all steps of the procedure work on the same groups, in their orders of targets, cut-offs and time-outs.
 """
 
 from __future__ import annotations
@@ -64,6 +66,23 @@ class Compass(Scheduler):
         Q of each client's latest order.
     late
         The jobs that were reported late and are not applied yet, in that order.
+
+    Examples
+    --------
+    The first to report takes 0.1 s for a step, and is expected back at 20 s. The second takes 0.15 s: it joins the
+    group with the 33 steps that it can do until then.
+
+    >>> from fedmtl.toy import toy_update
+    >>> from strategies.schedulers import Compass
+    >>> scheduler = Compass(q_max=100, q_min=20)
+    >>> orders = scheduler.begin(range(2), now=0.0).assignments
+    >>> for client, seconds in [(0, 10.0), (1, 15.0)]:
+    ...     update = toy_update(client, steps=100, arrived_at=seconds)
+    ...     scheduler.on_update(update, now=seconds).assignments
+    (Assignment(client=0, steps=100),)
+    (Assignment(client=1, steps=33),)
+    >>> scheduler.group_of, scheduler.groups[0].target, scheduler.next_deadline()
+    ({0: 0, 1: 0}, 20.0, 25.0)
     """
 
     provides = frozenset({"every-update", "groups", "assigned-steps"})

@@ -16,6 +16,21 @@ class TaskCoverage:
     ----------
     tasks
         How many tasks there are.
+
+    Examples
+    --------
+    Two updates carry both tasks, but the first of them alone does not, unless the other task's
+    owner is gone:
+
+    >>> from strategies.schedulers.coverage import TaskCoverage
+    >>> coverage = TaskCoverage(tasks=2)
+    >>> coverage.add(client=5, tasks=[0], place=0)
+    >>> coverage.add(client=6, tasks=[1], place=1)
+    >>> coverage.complete(count=2), coverage.complete(count=1)
+    (True, False)
+    >>> coverage.leave(6)
+    >>> coverage.complete(count=1)
+    True
     """
 
     def __init__(self, tasks: int) -> None:

@@ -26,6 +26,21 @@ class Group:
         Who reported in time and waits, in the order of the reports.
     buffer
         The jobs that were reported in time, in that order.
+
+    Examples
+    --------
+    One of two members is back, and waits for the other:
+
+    >>> from fedmtl.protocol import JobKey
+    >>> from strategies.schedulers.groups import Group
+    >>> group = Group(number=0, target=10.0, cutoff=15.0)
+    >>> group.enter(3, now=0.0, pace=2.0)
+    >>> group.enter(4, now=0.0, pace=1.0)
+    >>> group.arrive(4, JobKey(4, job=0))
+    >>> list(group.members), list(group.waiting), group.buffer
+    ([3], [4], [JobKey(client=4, job=0)])
+    >>> group.fastest({3: 2.0, 4: 1.0})
+    4
     """
 
     __slots__ = ("_fastest", "buffer", "cutoff", "members", "number", "target", "waiting")

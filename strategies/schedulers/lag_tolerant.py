@@ -35,6 +35,21 @@ class LagTolerant(Scheduler):
     ------
     ConfigError
         If the quota is below 1.
+
+    Examples
+    --------
+    Each round ends with one update. After two rounds a client that has trained since the start is given up:
+
+    >>> from fedmtl.toy import toy_update
+    >>> from strategies.schedulers import LagTolerant
+    >>> scheduler = LagTolerant(buffer_size=1, lag=1)
+    >>> orders = scheduler.begin(range(3), now=0.0).assignments
+    >>> for client in range(3):
+    ...     decision = scheduler.on_update(toy_update(client), now=1.0 + client)
+    ...     decision.aggregate, decision.rejected
+    ((JobKey(client=0, job=0),), ())
+    ((JobKey(client=1, job=0),), ())
+    ((), ((JobKey(client=2, job=0), 'deprecated: 2 versions behind, at most 1 allowed'),))
     """
 
     provides = frozenset({"distinct-clients"})

@@ -16,6 +16,22 @@ class Pooled(Buffered):
 
     An update waits until it is drawn, each with the same probability in a step, however long it has waited. All else is
     as in :class:`Buffered`.
+
+    Examples
+    --------
+    Of four updates two are drawn in this tick, and the others in the next:
+
+    >>> from fedmtl.toy import toy_model, toy_update
+    >>> from strategies.schedulers import Pooled
+    >>> scheduler = Pooled(buffer_size=2)
+    >>> scheduler.prepare(toy_model([0.0]), seed=0)
+    >>> orders = scheduler.begin(range(4), now=0.0).assignments
+    >>> for client in range(4):
+    ...     decision = scheduler.on_update(toy_update(client), now=1.0)
+    >>> [key.client for key in scheduler.on_deadline(1.0).aggregate], scheduler.next_deadline()
+    ([1, 2], 2.0)
+    >>> [key.client for key in scheduler.on_deadline(2.0).aggregate]
+    [3, 0]
     """
 
     def __init__(self, *, buffer_size: BufferSize = 10, concurrency: Concurrency = None, tick: Tick = 1.0) -> None:

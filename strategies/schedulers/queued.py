@@ -40,6 +40,19 @@ class Queued(Scheduler):
     ------
     ConfigError
         If the bounds of the steps cross.
+
+    Examples
+    --------
+    Two clients took 4 s and 10 s for 20 steps. Their next jobs take a round of 10 s each:
+
+    >>> from fedmtl.toy import toy_update
+    >>> from strategies.schedulers import Queued
+    >>> scheduler = Queued(round_seconds=10.0, first_steps=20)
+    >>> orders = scheduler.begin(range(2), now=0.0).assignments
+    >>> for client, seconds in [(0, 4.0), (1, 10.0)]:
+    ...     decision = scheduler.on_update(toy_update(client, steps=20, arrived_at=seconds), now=seconds)
+    >>> decision.trigger, decision.assignments
+    ('all', (Assignment(client=0, steps=50), Assignment(client=1, steps=20)))
     """
 
     provides = frozenset({"every-update", "assigned-steps"})

@@ -32,6 +32,19 @@ class Roster:
     ------
     ConfigError
         If the limit is below 1.
+
+    Examples
+    --------
+    Two of three clients may be busy at once; where one is lost, the third takes its place.
+
+    >>> from strategies.schedulers.roster import Roster
+    >>> roster = Roster(limit=2)
+    >>> roster.free(range(3))
+    >>> roster.fill()
+    (Assignment(client=2, steps=None), Assignment(client=1, steps=None))
+    >>> roster.remove(1)
+    >>> roster.fill()
+    (Assignment(client=0, steps=None),)
     """
 
     def __init__(self, limit: int | None, selector: Selector | None = None) -> None:

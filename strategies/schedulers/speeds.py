@@ -60,6 +60,17 @@ class MovingAverage(SpeedModel):
     ----------
     momentum
         mu, the weight of the newest report (1: no memory).
+
+    Examples
+    --------
+    A job takes 1 s a step, the next 3 s; with this momentum both count the same.
+
+    >>> from strategies.schedulers.speeds import MovingAverage
+    >>> speeds = MovingAverage(momentum=0.5)
+    >>> for seconds in (10.0, 30.0):
+    ...     speeds.observe(client=0, seconds=seconds, steps=10)
+    >>> speeds.cost(0), speeds.seconds(0, steps=4), speeds.steps(0, seconds=11.0)
+    ((0.0, 2.0), 8.0, 5)
     """
 
     def __init__(self, momentum: float) -> None:
@@ -96,6 +107,18 @@ class Affine(SpeedModel):
     than the last is predicted too short and comes too late. While a client's jobs are all of one length, c stays what
     it was (0 at first) and t is what the mean leaves for a step; where the fit has no sense (``t <= 0`` or ``c < 0``)
     c is 0.
+
+    Examples
+    --------
+    Two jobs of different lengths, ``T = 2 + Q`` seconds. The average of T / Q is wrong about a short one:
+
+    >>> from strategies.schedulers.speeds import Affine, MovingAverage
+    >>> for speeds in (Affine(), MovingAverage(momentum=0.5)):
+    ...     speeds.observe(client=0, seconds=12.0, steps=10)
+    ...     speeds.observe(client=0, seconds=22.0, steps=20)
+    ...     round(speeds.seconds(0, steps=2), 3)
+    4.0
+    2.3
     """
 
     _MEMORY = 0.5

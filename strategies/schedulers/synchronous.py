@@ -44,6 +44,21 @@ class Synchronous(Scheduler):
     Notes
     -----
     Triggers are ``"all"`` if nobody is awaited any more, ``"enough"`` if others still are, and ``"deadline"``.
+
+    Examples
+    --------
+    Three clients are asked where two answers make a round, and the slowest is late:
+
+    >>> from fedmtl.toy import toy_update
+    >>> from strategies.schedulers import Synchronous
+    >>> scheduler = Synchronous(clients_per_round=2, over_commit=1.5)
+    >>> orders = scheduler.begin(range(3), now=0.0).assignments
+    >>> for client in (2, 0, 1):
+    ...     decision = scheduler.on_update(toy_update(client), now=1.0)
+    ...     decision.trigger, decision.aggregate, decision.rejected
+    ('', (), ())
+    ('enough', (JobKey(client=2, job=0), JobKey(client=0, job=0)), ())
+    ('', (), ((JobKey(client=1, job=0), 'late: its round had ended'),))
     """
 
     provides = frozenset({"distinct-clients"})

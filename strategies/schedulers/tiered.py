@@ -26,6 +26,24 @@ class Tiered(Scheduler):
     ------
     ConfigError
         If a number is below 1.
+
+    Examples
+    --------
+    Everybody's first round measures; then the two fast clients have rounds of their own.
+
+    >>> from fedmtl.toy import toy_model, toy_update
+    >>> from strategies.schedulers import Tiered
+    >>> scheduler = Tiered(tiers=2)
+    >>> scheduler.prepare(toy_model([0.0]), seed=0)
+    >>> orders = scheduler.begin(range(4), now=0.0).assignments
+    >>> for client, seconds in enumerate([8.0, 1.0, 9.0, 2.0]):
+    ...     decision = scheduler.on_update(toy_update(client, arrived_at=seconds), now=seconds)
+    >>> [scheduler.tier_of(client) for client in range(4)]
+    [1, 0, 1, 0]
+    >>> for client in (3, 1):
+    ...     decision = scheduler.on_update(toy_update(client, job=1, base_version=1), now=11.0)
+    >>> decision.aggregate
+    (JobKey(client=1, job=1), JobKey(client=3, job=1))
     """
 
     provides = frozenset({"every-update", "distinct-clients"})

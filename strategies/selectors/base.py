@@ -35,6 +35,20 @@ class Candidates:
     ----------
     idle_count
         How many clients are idle.
+
+    Examples
+    --------
+    Of two clients one is idle, and of one a loss is known:
+
+    >>> from strategies.selectors.base import Candidates
+    >>> table = Candidates(loss=-1.0)
+    >>> row = table.row(7)
+    >>> table["loss"][row] = 0.5
+    >>> table.set_idle(9, True)
+    >>> table.clients.tolist(), table["loss"].tolist()
+    ([7, 9], [0.5, -1.0])
+    >>> table.clients[table.idle].tolist(), table.idle_count
+    ([9], 1)
     """
 
     def __init__(self, **columns: float) -> None:
@@ -122,6 +136,22 @@ class Selector(Part):
         The clients, with the selector's columns.
     round
         How many rounds were chosen.
+
+    Examples
+    --------
+    The least of one: the newest of the idle clients are next, whatever they report.
+
+    >>> from strategies.selectors import Selector
+    >>> class Newest(Selector):
+    ...     def heard(self, update):
+    ...         return None
+    ...     def _rows(self, count, generator):
+    ...         return self.candidates.idle[-count:]
+    >>> selector = Newest()
+    >>> selector.free([3, 5, 8])
+    >>> selector.leave(8)
+    >>> selector.choose(1)
+    [5]
     """
 
     purpose: ClassVar[str] = ""

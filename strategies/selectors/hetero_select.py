@@ -50,6 +50,21 @@ class HeteroSelect(Selector):
     ----------
     mean_score
         Mean of the scores, scaled to 0..1, of the clients of the last round.
+
+    Examples
+    --------
+    Of three clients that were never chosen, the one with the largest loss is drawn with the largest probability:
+
+    >>> from fedmtl.toy import toy_update
+    >>> from strategies.selectors import HeteroSelect
+    >>> selector = HeteroSelect()
+    >>> selector.free(range(3))
+    >>> for client, loss in enumerate([0.5, 1.0, 1.5]):
+    ...     selector.heard(toy_update(client, terms={"loss_mean": loss}))
+    >>> selector.probabilities(selector.candidates.idle).round(2).tolist()
+    [0.19, 0.31, 0.51]
+    >>> [selector.score_of(client) for client in range(3)]
+    [0.0, 0.5, 1.0]
     """
 
     purpose: ClassVar[str] = "HeteroSelect"

@@ -66,6 +66,21 @@ class OortSelector(Selector):
     ------
     ConfigError
         If the least exploration is above the first.
+
+    Examples
+    --------
+    The third client has the largest loss, but takes ten times as long as T, and the second only twice as long:
+
+    >>> from fedmtl.toy import toy_update
+    >>> from strategies.selectors import OortSelector
+    >>> selector = OortSelector(exploration=0.0, exploration_min=0.0)
+    >>> selector.free(range(3))
+    >>> for client, (loss, seconds) in enumerate([(1.0, 2.0), (3.0, 4.0), (4.0, 20.0)]):
+    ...     selector.heard(toy_update(client, task_losses=(loss,), arrived_at=seconds))
+    >>> selector.preferred_duration, selector.choose(1)
+    (2.0, [1])
+    >>> selector.scores(selector.candidates.clients).round(2).tolist()
+    [0.0, 0.17, 0.01]
     """
 
     purpose: ClassVar[str] = "OortSelector"

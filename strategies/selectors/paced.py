@@ -26,6 +26,23 @@ class PacedSelector(Selector):
     """Clients drawn from a pool that opens round by round, those with a small loss being the first in it (curricula).
 
     A round is one choice of clients here: where rounds are the server's, its versions and these are the same.
+
+    Examples
+    --------
+    At first the pool is the half of the clients with the smaller losses, and from the third round on everybody:
+
+    >>> from fedmtl.toy import toy_update
+    >>> from strategies.selectors import PacedSelector
+    >>> selector = PacedSelector(start=0.5, versions=2)
+    >>> selector.free(range(4))
+    >>> for client, loss in enumerate([0.9, 0.1, 0.7, 0.3]):
+    ...     selector.heard(toy_update(client, task_losses=(loss,)))
+    >>> for _ in range(3):
+    ...     chosen = selector.choose(1)
+    ...     selector.candidates.clients[selector.pool(1)].tolist()
+    [1, 3]
+    [1, 3, 2]
+    [1, 3, 2, 0]
     """
 
     purpose: ClassVar[str] = "PacedSelector"

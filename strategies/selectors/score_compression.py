@@ -36,6 +36,22 @@ class ScoreCompression:
         theta.
     rounds
         R.
+
+    Examples
+    --------
+    The client with the higher score keeps more entries:
+
+    >>> from fedmtl.toy import toy_update
+    >>> from strategies.selectors import HeteroSelect
+    >>> from strategies.selectors.score_compression import ScoreCompression
+    >>> selector = HeteroSelect()
+    >>> selector.free(range(3))
+    >>> for client, loss in enumerate([0.5, 1.0, 1.5]):
+    ...     selector.heard(toy_update(client, terms={"loss_mean": loss}))
+    >>> chosen = selector.choose(3)
+    >>> compression = ScoreCompression(selector, share=0.25, rounds=10)
+    >>> [round(compression(client, version=1)["share"], 3) for client in range(3)]
+    [0.005, 0.35, 0.7]
     """
 
     selector: HeteroSelect

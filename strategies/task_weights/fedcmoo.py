@@ -37,6 +37,22 @@ class FedCMOOWeights(TaskWeights):
         beta.
     weight_steps
         Steps of w for each server step.
+
+    Examples
+    --------
+    The first task's gradient is twice as long as the second's, to which it is orthogonal; its weight falls.
+
+    >>> import torch
+    >>> from fedmtl.toy import toy_model, toy_update
+    >>> from strategies.task_weights.fedcmoo import FedCMOOWeights
+    >>> model = toy_model([0.0, 0.0], heads=(0, 0))
+    >>> task_weights = FedCMOOWeights(rank=2, weight_rate=0.1)
+    >>> task_weights.prepare(model, seed=0)
+    >>> basis = {"basis 0": torch.tensor([2.0, 0.0]), "basis 1": torch.tensor([0.0, 1.0])}
+    >>> terms = {"coefficient 0 0": 1.0, "coefficient 1 1": 1.0}
+    >>> task_weights.on_aggregated([toy_update(0, tasks=(0, 1), terms=terms, vectors=basis)], (1.0,), model.layout)
+    >>> [round(weight, 3) for weight in task_weights.weights()]
+    [0.467, 0.533]
     """
 
     def __init__(self, *, rank: Rank = 1, weight_rate: WeightRate = 0.1, weight_steps: WeightSteps = 1) -> None:

@@ -62,7 +62,24 @@ AddedToLambda = Annotated[float, Param("added to lambda", gt=0)]
 
 
 class FedNTKTrace(TaskWeights):
-    """FedNTK-trace: tasks balanced across clients by the pooled traces of their kernels."""
+    """FedNTK-trace: tasks balanced across clients by the pooled traces of their kernels.
+
+    Examples
+    --------
+    The first task's kernel is four times as large. The second one has one owner of two, and counts more with coverage:
+
+    >>> from fedmtl.toy import toy_model, toy_update
+    >>> from strategies.task_weights import FedNTKTrace
+    >>> model = toy_model([0.0, 0.0], heads=(0, 0))
+    >>> updates = [toy_update(0, tasks=(0, 1), task_traces=(4.0, 1.0)), toy_update(1, task_traces=(4.0,))]
+    >>> for coverage in (False, True):
+    ...     task_weights = FedNTKTrace(coverage=coverage)
+    ...     task_weights.prepare(model, seed=0)
+    ...     task_weights.on_aggregated(updates, (0.5, 0.5), model.layout)
+    ...     task_weights.traces, [round(omega, 3) for omega in task_weights.weights()]
+    ((4.0, 1.0), [0.707, 1.414])
+    ((4.0, 1.0), [0.707, 1.489])
+    """
 
     def __init__(
         self,

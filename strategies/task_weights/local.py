@@ -18,6 +18,15 @@ class LocalBalancing(TaskWeights):
         The balancer's name there.
     options
         The balancer's options.
+
+    Examples
+    --------
+    The balancer and its options go down with every order, and no factors:
+
+    >>> from strategies.task_weights import LocalBalancing
+    >>> task_weights = LocalBalancing("cagrad", c=0.4)
+    >>> task_weights.balancing, task_weights.weights()
+    (Balancing(name='cagrad', options={'c': 0.4}), None)
     """
 
     def __init__(self, name: str, **options: Any) -> None:

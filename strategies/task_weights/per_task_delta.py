@@ -52,6 +52,18 @@ class PerTaskDeltas(TaskWeights):
         Bound of omega.
     eps
         Added to lam.
+
+    Examples
+    --------
+    The tasks' pooled changes have the squared norms 4 and 1. With their weights both are as long:
+
+    >>> from fedmtl.toy import toy_model
+    >>> from strategies.task_weights import PerTaskDeltas
+    >>> task_weights = PerTaskDeltas()
+    >>> task_weights.prepare(toy_model([0.0, 0.0], heads=(0, 0)), seed=0)
+    >>> omega = task_weights.weigh({0: 4.0, 1: 1.0})
+    >>> [round(omega[0] * 2.0, 3), round(omega[1] * 1.0, 3)]
+    [1.581, 1.581]
     """
 
     def __init__(self, *, exponent: Exponent = 0.5, w_max: LargestWeight = 50.0, eps: AddedToLambda = 1e-12) -> None:

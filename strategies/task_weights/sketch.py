@@ -53,6 +53,22 @@ class SketchedGram(Part):
     ------
     ConfigError
         If a package that the rule needs is not installed.
+
+    Examples
+    --------
+    Two tasks of one client, whose sketches are orthogonal, and of which the first is twice as long:
+
+    >>> import torch
+    >>> from fedmtl.toy import toy_model, toy_update
+    >>> from strategies.task_weights.sketch import SketchedGram
+    >>> gram = SketchedGram(size=2, weighting="mgda", smoothing=0.0)
+    >>> gram.prepare(toy_model([0.0], heads=(0, 0)), seed=0)
+    >>> gram.take([toy_update(0, tasks=(0, 1), task_sketches=torch.tensor([[2.0, 0.0], [0.0, 1.0]]))], shares=[1.0])
+    >>> gram.gram
+    tensor([[4., 0.],
+            [0., 1.]], dtype=torch.float64)
+    >>> [round(omega, 3) for omega in gram.omega()]
+    [0.5, 2.0]
     """
 
     def __init__(self, size: int, weighting: GramName, smoothing: float) -> None:

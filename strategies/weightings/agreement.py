@@ -25,6 +25,23 @@ class Agreement(VectorWeighting):
     ----------
     floor
         The least score of an update.
+
+    Examples
+    --------
+    Since version 0 the server has moved along the first axis. So has the first update; the second goes back, and has
+    the least score.
+
+    >>> from fedmtl.toy import toy_model, toy_update
+    >>> from strategies.core.kinds import Step
+    >>> from strategies.weightings import Agreement
+    >>> old, new = toy_model([0.0, 0.0]), toy_model([1.0, 0.0], version=1)
+    >>> step = Step.of(new, [toy_update(0, [2.0, 0.0]), toy_update(1, [-1.0, 1.0])], earlier=[old])
+    >>> rule = Agreement(floor=0.25)
+    >>> rule.scores(step)
+    [1.0, 0.25]
+    >>> rule.look(step)
+    >>> rule.weights(step.updates, new.version, step.ledger)
+    (0.8, 0.2)
     """
 
     needs_bases = True

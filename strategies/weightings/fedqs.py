@@ -49,6 +49,22 @@ class FedQSWeights(ChangedWeights):
         ``"1+G^2"`` or ``"(1+G)^2"``.
     similarity_cap, frequency_cap
         Upper bounds of G_i and F_i.
+
+    Examples
+    --------
+    The second update has the bit, and its similarity is twice the mean:
+
+    >>> from fedmtl.toy import toy_update
+    >>> from strategies.core.ledger import Ledger
+    >>> from strategies.weightings import FedQSWeights, Uniform
+    >>> ledger = Ledger({"similarity": 10.0})
+    >>> updates = [toy_update(0, terms={"similarity": 0.0}), toy_update(1, terms={"similarity": 1.0, "feedback": 1.0})]
+    >>> ledger.met(range(4))
+    >>> for update in updates:
+    ...     ledger.received(update)
+    >>> ledger.applied(updates)
+    >>> [round(p, 3) for p in FedQSWeights(Uniform()).weights(updates, 0, ledger)]
+    [0.167, 0.833]
     """
 
     follows = MappingProxyType({"similarity": LARGEST})

@@ -24,6 +24,20 @@ class KAFLWeights(VectorWeighting):
     ----------
     base
         Gives the b_i, for instance by examples.
+
+    Examples
+    --------
+    The second client's model is the global one; the first one's is not, and it was applied more often.
+
+    >>> from fedmtl.toy import toy_model, toy_update
+    >>> from strategies.core.kinds import Step
+    >>> from strategies.weightings import KAFLWeights, Uniform
+    >>> step = Step.of(toy_model([1.0, 1.0]), [toy_update(0, [0.5, 0.5]), toy_update(1, [0.0, 0.0])])
+    >>> step.ledger.applied([toy_update(0, job=1)])
+    >>> rule = KAFLWeights(Uniform())
+    >>> rule.look(step)
+    >>> [round(p, 3) for p in rule.weights(step.updates, 0, step.ledger)]
+    [0.119, 0.881]
     """
 
     needs_bases = True

@@ -30,6 +30,19 @@ class Normalised(ChangedWeights):
         Gives the p_i.
     mu
         Factor of the clients' proximal term.
+
+    Examples
+    --------
+    The second client took four times as many steps, and came four times as far, in the other direction. Neither pulls
+    harder than the other:
+
+    >>> from fedmtl.toy import toy_update
+    >>> from strategies.core.ledger import Ledger
+    >>> from strategies.weightings import Normalised, Uniform
+    >>> updates = [toy_update(0, [1.0], steps=5), toy_update(1, [-4.0], steps=20)]
+    >>> weights = Normalised(Uniform()).weights(updates, 0, Ledger())
+    >>> weights, sum(p * update.delta for p, update in zip(weights, updates))
+    ((1.25, 0.3125), tensor([0.]))
     """
 
     needs = MappingProxyType({"local-steps": "an update is divided by the work that it took"})

@@ -18,6 +18,22 @@ class ScoreWeights(Weighting):
     ----------
     selector
         Has the scores.
+
+    Examples
+    --------
+    The client with the smallest loss has the score 0, and the one with the largest 1:
+
+    >>> from fedmtl.toy import toy_update
+    >>> from strategies.core.ledger import Ledger
+    >>> from strategies.selectors import HeteroSelect
+    >>> from strategies.weightings.score import ScoreWeights
+    >>> selector = HeteroSelect()
+    >>> selector.free(range(3))
+    >>> for client, loss in enumerate([0.5, 1.0, 1.5]):
+    ...     selector.heard(toy_update(client, terms={"loss_mean": loss}))
+    >>> updates = [toy_update(client, job=1) for client in sorted(selector.choose(3))]
+    >>> [round(p, 3) for p in ScoreWeights(selector).weights(updates, 0, Ledger())]
+    [0.0, 0.333, 0.667]
     """
 
     def __init__(self, selector: HeteroSelect) -> None:

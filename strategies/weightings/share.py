@@ -30,6 +30,18 @@ class ShareOfAll(ChangedWeights):
     by
         Share of ``"clients"``, K / m, or of ``"examples"``, ``sum_j n_j / N``. N is counted over the clients that have
         reported so far; those that have not are taken to have as many as these on average.
+
+    Examples
+    --------
+    Two of eight clients are in the step, which is a quarter of a step of all:
+
+    >>> from fedmtl.toy import toy_model, toy_update
+    >>> from strategies.core.kinds import Step
+    >>> from strategies.weightings import DataSize, ShareOfAll
+    >>> updates = [toy_update(0, examples=30), toy_update(1, examples=10)]
+    >>> step = Step.of(toy_model([0.0]), updates, clients=range(8))
+    >>> ShareOfAll(DataSize()).weights(updates, 0, step.ledger)
+    (0.1875, 0.0625)
     """
 
     def __init__(self, base: Weighting, *, by: ShareOf = "clients") -> None:
@@ -51,6 +63,21 @@ class Capped(ChangedWeights):
 
     Models can be averaged with such weights only; a client that occurs twice in a step could otherwise make the current
     model count negatively.
+
+    Examples
+    --------
+    A client is three times in a step of FedCompass's weights ``1/m`` for two clients:
+
+    >>> from fedmtl.toy import toy_model, toy_update
+    >>> from strategies.core.kinds import Step
+    >>> from strategies.weightings import ShareOfAll, Uniform
+    >>> from strategies.weightings.share import Capped
+    >>> updates = [toy_update(0), toy_update(0, job=1), toy_update(1), toy_update(0, job=2)]
+    >>> step = Step.of(toy_model([0.0]), updates)
+    >>> for rule in (ShareOfAll(Uniform()), Capped(ShareOfAll(Uniform()))):
+    ...     rule.weights(updates, 0, step.ledger)
+    (0.5, 0.5, 0.5, 0.5)
+    (0.25, 0.25, 0.25, 0.25)
     """
 
     def weights(self, updates: Sequence[Update], version: int, ledger: Ledger) -> tuple[float, ...]:

@@ -72,6 +72,19 @@ class Discounted(ChangedWeights):
     ----------
     staleness
         The function s.
+
+    Examples
+    --------
+    A fresh update and one that is three versions behind:
+
+    >>> from fedmtl.toy import toy_update
+    >>> from strategies.core.ledger import Ledger
+    >>> from strategies.weightings import Discounted, Uniform
+    >>> updates = [toy_update(0, base_version=3), toy_update(1, base_version=0)]
+    >>> Discounted(Uniform(), a=0.5).weights(updates, 3, Ledger())
+    (0.5, 0.25)
+    >>> Discounted.by(Uniform(), lambda tau: 0.5**tau).weights(updates, 3, Ledger())
+    (0.5, 0.0625)
     """
 
     def __init__(

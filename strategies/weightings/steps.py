@@ -11,7 +11,18 @@ from strategies.core.ledger import Ledger
 
 
 class LocalSteps(Weighting):
-    """An update counts as much as its client took steps (FedQueue): ``p_i = steps_i / sum_j steps_j``."""
+    """An update counts as much as its client took steps (FedQueue): ``p_i = steps_i / sum_j steps_j``.
+
+    Examples
+    --------
+    One client took three times as many steps as the other:
+
+    >>> from fedmtl.toy import toy_update
+    >>> from strategies.core.ledger import Ledger
+    >>> from strategies.weightings import LocalSteps
+    >>> LocalSteps().weights([toy_update(0, steps=5), toy_update(1, steps=15)], 0, Ledger())
+    (0.25, 0.75)
+    """
 
     needs = MappingProxyType({"local-steps": "where no client of a step trained, its updates have no weights"})
 

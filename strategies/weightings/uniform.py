@@ -10,7 +10,18 @@ from strategies.core.ledger import Ledger
 
 
 class Uniform(Weighting):
-    """Every update counts the same: ``p_i = 1/K``."""
+    """Every update counts the same: ``p_i = 1/K``.
+
+    Examples
+    --------
+    Whatever the updates are:
+
+    >>> from fedmtl.toy import toy_update
+    >>> from strategies.core.ledger import Ledger
+    >>> from strategies.weightings import Uniform
+    >>> Uniform().weights([toy_update(client) for client in range(4)], 0, Ledger())
+    (0.25, 0.25, 0.25, 0.25)
+    """
 
     def weights(self, updates: Sequence[Update], version: int, ledger: Ledger) -> tuple[float, ...]:
         """Equal weights that sum to 1."""

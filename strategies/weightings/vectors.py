@@ -15,6 +15,22 @@ class VectorWeighting(Weighting):
     """Scores each step's updates once, in one pass over them.
 
     The weights are the scores of the updates asked for, divided by their sum; equal weights if that is 0.
+
+    Examples
+    --------
+    The least of one: an update counts as it is long.
+
+    >>> from fedmtl.toy import toy_model, toy_update
+    >>> from strategies.core.kinds import Step
+    >>> from strategies.weightings.vectors import VectorWeighting
+    >>> class ByLength(VectorWeighting):
+    ...     def scores(self, step):
+    ...         return [float(update.delta.norm()) for update in step.updates]
+    >>> step = Step.of(toy_model([0.0, 0.0]), [toy_update(0, [3.0, 4.0]), toy_update(1, [0.0, 15.0])])
+    >>> rule = ByLength()
+    >>> rule.look(step)
+    >>> rule.weights(step.updates, 0, step.ledger)
+    (0.25, 0.75)
     """
 
     def __init__(self) -> None:
@@ -38,7 +54,21 @@ class VectorWeighting(Weighting):
 
 
 class GivenScores(VectorWeighting):
-    """Scores that an aggregator has found itself, one for each update of the step."""
+    """Scores that an aggregator has found itself, one for each update of the step.
+
+    Examples
+    --------
+    They need not sum to 1:
+
+    >>> from fedmtl.toy import toy_model, toy_update
+    >>> from strategies.core.kinds import Step
+    >>> from strategies.weightings.vectors import GivenScores
+    >>> step = Step.of(toy_model([0.0, 0.0]), [toy_update(0), toy_update(1)])
+    >>> rule = GivenScores([3.0, 1.0])
+    >>> rule.look(step)
+    >>> rule.weights(step.updates, 0, step.ledger)
+    (0.75, 0.25)
+    """
 
     def __init__(self, given: Sequence[float]) -> None:
         super().__init__()

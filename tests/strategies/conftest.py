@@ -20,7 +20,6 @@ from clients.policies import client_half
 from clients.policies.base import ClassAccuracy
 from clients.sending import send_compressed
 from fedmtl.client_types import TYPE_NUMBERS
-from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import (
     Aggregation,
     Arrival,
@@ -36,11 +35,12 @@ from fedmtl.protocol import (
 )
 from fedmtl.randomness import derive_seed, torch_generator
 from fedmtl.state import join, order_from_state, order_state, split
+from fedmtl.toy import toy_layout, toy_update
 from strategies.core.fleet import Fleet
 from strategies.core.loop import Loop, Observer
 from strategies.core.strategy import Strategy
 
-LAYOUT = ParameterLayout((), slice(0, 4), (slice(4, 6), slice(6, 8)), slice(8, 9))
+LAYOUT = toy_layout(4, heads=(2, 2), buffers=1)
 _ARRIVAL, _LOST, _JOINED = 0, 1, 2
 
 
@@ -57,7 +57,7 @@ def make_update(client: int = 0, job: int = 0, version: int = 0, **fields: Any) 
     """An update as a client would send it; `fields` replace what it says."""
     delta = torch.randn(LAYOUT.size, generator=torch_generator(0, "delta", client, job))
     values = {"delta": delta, "examples": 10 + client, "steps": 2, "tasks": (0, 1)} | fields
-    return Update(client, job, version, **values)
+    return toy_update(client, base_version=version, job=job, **values)
 
 
 def fedqs_terms(*, client_type: str = "", similarity: float | None = None, feedback: bool = False) -> dict[str, float]:
