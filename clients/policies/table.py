@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from clients.policies.adversarial import AdversarialHalf
 from clients.policies.base import ClientHalf
 from clients.policies.compressed_jacobian import CompressedJacobianHalf
@@ -21,7 +19,7 @@ from clients.policies.simplex_classifier import SimplexClassifierHalf
 from clients.policies.tasks_apart import TasksApartHalf
 from fedmtl.errors import UserError
 
-CLIENT_HALVES: Mapping[str, ClientHalf] = {
+CLIENT_HALVES: dict[str, ClientHalf] = {
     "plain": PlainHalf(),
     "fedqs": FedQSHalf(),
     "loss-reports": LossReportsHalf(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from strategies.core.kinds import ClientPolicy, Plain
 from strategies.policies.adversarial import Adversarial
@@ -21,7 +21,7 @@ from strategies.policies.sharpness_aware import SharpnessAware
 from strategies.policies.simplex_classifier import SimplexClassifier
 from strategies.policies.tasks_apart import TasksApart
 
-POLICIES: Mapping[str, Callable[..., ClientPolicy]] = {
+POLICIES: dict[str, Callable[..., ClientPolicy]] = {
     "plain": Plain,
     "proximal": Proximal,
     "loss-reports": LossReports,
