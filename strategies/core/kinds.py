@@ -189,7 +189,7 @@ class Plain(ClientPolicy):
     """Clients train with the run's settings."""
 
     def instruct(self, client: int, settings: TrainSettings, model: GlobalModel, ledger: Ledger) -> Instruction:
-        """The settings."""
+        """The run's settings, as they are."""
         return Instruction(settings, {}, {})
 
 
@@ -222,5 +222,5 @@ class Equal(TaskWeights):
     """Every task's loss has weight 1, on every client."""
 
     def weights(self) -> None:
-        """None, for ones."""
+        """None: a factor of 1 for every task."""
         return None

@@ -1,4 +1,4 @@
-"""What a strategy was told of real clients, so that a fleet that is made anew can take up where an older one ended."""
+"""What a strategy has seen of real clients, so that a fleet that is made anew can take up where an older one ended."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fedmtl.protocol import Arrival, Event, Joined, Lost
 STOPPED = "the server was stopped"
 
 
-class Told:
+class Dispatched:
     """Which clients the strategy takes to be there, and which of them owe it the answer to an order.
 
     Nodes are lost and found while events wait to be served, so this is not what the fleet knows itself.
@@ -54,7 +54,7 @@ class Told:
         return [*(Lost(now, client, STOPPED) for client in gone), *(Joined(now, client) for client in joined)]
 
     def state_dict(self) -> dict[str, Any]:
-        """Both sets."""
+        """Who is there, and who has an order."""
         return {"present": sorted(self._present), "owing": sorted(self._owing)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

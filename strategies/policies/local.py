@@ -11,5 +11,5 @@ class LocalPolicy(ClientPolicy):
     """Every client is sent the run's settings; `name` and `constants` say what its half does with them."""
 
     def instruct(self, client: int, settings: TrainSettings, model: GlobalModel, ledger: Ledger) -> Instruction:
-        """The settings."""
+        """The run's settings, as they are."""
         return Instruction(settings, {}, {})
