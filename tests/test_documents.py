@@ -1,6 +1,7 @@
 """What the documents say is so: their commands run, their code works, their links lead somewhere."""
 
 import doctest
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -203,6 +204,17 @@ def test_the_map_of_the_house_names_files_that_exist() -> None:
     assert len(named) > 20
     missing = [name for name in named if not (ROOT / name).exists() and "NAME" not in name]
     assert not missing
+
+
+def test_files_and_names_of_modules_in_the_documents_exist() -> None:
+    pages = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "docs").glob("*/*.md")]
+    text = "".join(page.read_text() for page in pages if "_build" not in page.parts)
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    paths = re.findall(r"`((?:fedmtl|clients|strategies|simulations|tests|docs|tools)/[\w/.-]*)`", prose)
+    assert len(paths) > 30
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    for name in re.findall(r"`((?:fedmtl|clients|strategies|simulations)(?:\.\w+)+)`", prose):
+        pkgutil.resolve_name(name)
 
 
 def test_the_lock_file_pins_every_package_and_names_no_place() -> None:
