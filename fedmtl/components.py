@@ -13,6 +13,7 @@ A builder that composes others takes their options as its own without naming the
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import json
@@ -51,6 +52,10 @@ class Param:
     lt: float | None = None
     le: float | None = None
     source: str = "ours"
+
+    def by(self, source: str, **bounds: Any) -> Param:
+        """The same meaning with a default from elsewhere, and where needed other bounds."""
+        return dataclasses.replace(self, source=source, **bounds)
 
     @property
     def bounds(self) -> dict[str, Any]:
@@ -115,6 +120,20 @@ class OptionsOf:
         self.builders = builders
         self.without = frozenset(without)
 
+    def divide(self, given: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Options that were given together, for each of the builders those that are its own.
+
+        Raises
+        ------
+        TypeError
+            If an option is none of any.
+        """
+        own = [{option.name for option in options_of(build)} - self.without for build in self.builders]
+        if strangers := sorted(given.keys() - set().union(*own)):
+            names = ", ".join(build.__name__ for build in self.builders)
+            raise TypeError(f"{strangers[0]!r} is an option of none of {names}")
+        return [{name: value for name, value in given.items() if name in names} for names in own]
+
 
 @functools.cache
 def options_of(build: Callable[..., Any]) -> tuple[Option, ...]:
@@ -138,6 +157,8 @@ def options_of(build: Callable[..., Any]) -> tuple[Option, ...]:
             composed = _metadata(hints.get(parameter.name), OptionsOf) or OptionsOf()
             taken = [option for inner in composed.builders for option in options_of(inner)]
             stated = composed.without.union(options)
+            if strangers := composed.without - {option.name for option in taken}:
+                raise TypeError(f"{build.__name__} leaves out {min(strangers)!r}, an option of none of its builders")
             for option in taken:
                 if option.name not in stated and options.setdefault(option.name, option) != option:
                     raise TypeError(f"{build.__name__} composes two options {option.name!r}: it must state its own")
@@ -149,21 +170,6 @@ _Metadata = TypeVar("_Metadata")
 
 def _metadata(annotation: Any, kind: type[_Metadata]) -> _Metadata | None:
     return next((m for m in getattr(annotation, "__metadata__", ()) if isinstance(m, kind)), None)
-
-
-def by_builder(options: Mapping[str, Any], *builders: Callable[..., Any]) -> list[dict[str, Any]]:
-    """Options that were given together, for each of these builders those that are its own.
-
-    Raises
-    ------
-    TypeError
-        If an option is none of any.
-    """
-    own = [{option.name for option in options_of(build)} for build in builders]
-    if strangers := sorted(options.keys() - set().union(*own)):
-        names = ", ".join(build.__name__ for build in builders)
-        raise TypeError(f"{strangers[0]!r} is an option of none of {names}")
-    return [{name: value for name, value in options.items() if name in names} for names in own]
 
 
 def summary_of(build: Callable[..., Any]) -> str:

@@ -192,8 +192,6 @@ def _check_finite(state: dict[str, Any]) -> None:
     for name in ("task_losses", "mean_task_weights", "task_traces"):
         if not all(map(math.isfinite, state[name])):
             raise WireError(f"{name} is not finite")
-    if not all(map(math.isfinite, state["terms"].values())):
-        raise WireError("terms holds a number that is not finite")
     for name in ("learning_rate", "momentum"):
         if not math.isfinite(state[name]):
             raise WireError(f"{name} is not finite")

@@ -8,6 +8,8 @@ exit code 0, or names the runs that differ, with exit code 1.
 
 Of each run the configuration, every column of every table, every tensor of the model and every number of the summary
 are compared, except for what ``same_bits_worker.NOT_COMPARED`` names. A commit's digests are kept in ``.same_bits``.
+
+Long because it takes trees apart from what is installed, and survives whatever a run does to its process.
 """
 
 from __future__ import annotations
@@ -94,9 +96,12 @@ def main() -> None:
     for side in ("before", "after"):
         if keys := sorted(key for key, only in strange if only == side):
             say(f"configuration keys only {side}: {', '.join(keys)}")
+    broken = [name for name in names if "failed" in before[name] or "failed" in after[name]]
     some = f"DIFFERENT: {len(different)} of {len(names)} runs: {', '.join(different)}"
-    say(some if different else f"same: {len(names)} runs")
-    sys.exit(bool(different))
+    if broken and not different:
+        some = f"FAILED alike at both: {len(broken)} of {len(names)} runs: {', '.join(broken)}"
+    say(some if different or broken else f"same: {len(names)} runs")
+    sys.exit(bool(different or broken))
 
 
 def say(line: str) -> None:

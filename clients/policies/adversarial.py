@@ -36,7 +36,7 @@ class AdversarialHalf(ClientHalf):
     def plan(self, order: TrainOrder, observed: Observed, probe: Probe) -> Plan:
         """The order's settings, on adversarial examples."""
         given = order.constants
-        attack = Adversary(given["rho"], given["attack_steps"], given["step_size"], given["norm"])
+        attack = Adversarial(given["rho"], given["attack_steps"], given["step_size"], given["norm"])
         return Plan(order.settings, step_rule=attack)
 
     def work(self, order: TrainOrder, steps: int, examples: int) -> float:
@@ -44,7 +44,7 @@ class AdversarialHalf(ClientHalf):
         return steps * (1 + order.constants["attack_steps"]) if order.constants["rho"] > 0 else steps
 
 
-class Adversary(StepRule):
+class Adversarial(StepRule):
     """Trains on adversarial examples in place of the true ones.
 
     Parameters

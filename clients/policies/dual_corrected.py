@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from clients.policies.base import ClientHalf, ClientState, Observed, Plan, Probe
-from clients.policies.sharpness_aware import Perturbation, perturbed_steps
+from clients.policies.sharpness_aware import SharpnessAware, perturbed_steps
 from fedmtl.protocol import TrainOrder, Update
 
 
@@ -33,7 +33,7 @@ class DualCorrectedHalf(ClientHalf):
         """The order's settings, the perturbation, and the dual as a correction."""
         dual = observed.get("dual")
         correction = order.settings.proximal * dual if isinstance(dual, Tensor) else None
-        perturbation = Perturbation(order.constants["rho"], order.constants["mix"])
+        perturbation = SharpnessAware(order.constants["rho"], order.constants["mix"])
         return Plan(order.settings, correction=correction, step_rule=perturbation)
 
     def work(self, order: TrainOrder, steps: int, examples: int) -> float:

@@ -35,14 +35,14 @@ class SharpnessAwareHalf(ClientHalf):
 
     def plan(self, order: TrainOrder, observed: Observed, probe: Probe) -> Plan:
         """The order's settings, with perturbed gradients."""
-        return Plan(order.settings, step_rule=Perturbation(order.constants["rho"], order.constants["mix"]))
+        return Plan(order.settings, step_rule=SharpnessAware(order.constants["rho"], order.constants["mix"]))
 
     def work(self, order: TrainOrder, steps: int, examples: int) -> float:
         """The second gradient of each step doubles the work."""
         return perturbed_steps(order.constants["rho"], steps)
 
 
-class Perturbation(StepRule):
+class SharpnessAware(StepRule):
     """Two gradients a step.
 
     Parameters

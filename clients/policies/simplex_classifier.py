@@ -34,10 +34,10 @@ class SimplexClassifierHalf(ClientHalf):
 
     def plan(self, order: TrainOrder, observed: Observed, probe: Probe) -> Plan:
         """The order's settings, with frozen heads."""
-        return Plan(order.settings, step_rule=FrozenClassifier(order.constants["temperature"]))
+        return Plan(order.settings, step_rule=SimplexClassifier(order.constants["temperature"]))
 
 
-class FrozenClassifier(StepRule):
+class SimplexClassifier(StepRule):
     """Trains with scaled heads in place of the true ones.
 
     Parameters

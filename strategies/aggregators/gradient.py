@@ -13,7 +13,8 @@ from fedmtl.protocol import Update
 from strategies.aggregators.ownership import combine_by_owner
 from strategies.core.kinds import Aggregator, Step, Weighting
 
-ServerRate = Annotated[float, Param("eta_g, the server's step", gt=0)]
+SERVER_RATE = Param("eta_g, the server's step", gt=0)
+ServerRate = Annotated[float, SERVER_RATE]
 
 
 class GradientAggregator(Aggregator):

@@ -32,7 +32,7 @@ CarryMeta = Annotated[
 ]
 
 
-class Reread(ChangedUpdates):
+class ReadLate(ChangedUpdates):
     """Another aggregator is given, in place of each update, what is read when the server step is taken.
 
     Parameters
@@ -46,7 +46,7 @@ class Reread(ChangedUpdates):
         """A client began a job that will end with this update (:mod:`strategies.core.outcomes`)."""
 
 
-class Overwritten(Reread):
+class Overwritten(ReadLate):
     """Updates that wait are overwritten by what their clients train next (a fault of FedQS's authors' code).
 
     What is read is what the client has begun to train since its update was uploaded, if it has. An update that is not
@@ -106,7 +106,7 @@ class Meta(NamedTuple):
     similarity: float | None
 
 
-class NewestMeta(Reread):
+class NewestMeta(ReadLate):
     """Feedback bits and similarities are those of the clients' newest jobs (a fault of FedQS's authors' code).
 
     What is read is what a client's newest job says, finished or not. The authors' code writes both into one array for

@@ -19,8 +19,12 @@ from fedmtl.components import Param
 from fedmtl.protocol import GlobalModel
 from strategies.core.part import Part
 
+ROOT_OFFSET = Param("added to the root", gt=0)
+MOMENT1 = Param("b1, decay of the first moment", ge=0, lt=1)
+MOMENT2 = Param("b2, decay of the second moment", ge=0, lt=1)
+SERVER_MOMENTUM = Param("momentum of the server's step", ge=0, lt=1)
 Beta = Annotated[float, Param("decay of a moment", ge=0, lt=1)]
-RootOffset = Annotated[float, Param("added to the root", gt=0)]
+RootOffset = Annotated[float, ROOT_OFFSET]
 
 
 class ServerOptimizer(Part, ABC):

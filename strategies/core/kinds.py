@@ -1,4 +1,4 @@
-"""The four parts of a strategy.
+"""The kinds of parts that a strategy is made of.
 
 Each is plain Python over values: no clock (it is handed `now`), no thread, no disk, no network. Each keeps its state in
 attributes that `state_dict` returns and `load_state_dict` takes: a nested dictionary of numbers, strings, lists and

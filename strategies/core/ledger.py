@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
+from fedmtl.errors import ConfigError
 from fedmtl.protocol import Update
 
 
@@ -52,7 +52,7 @@ class Ledger:
     Parameters
     ----------
     follows
-        The terms of updates to follow, each with its largest credible value: what the parts' `follows` say.
+        The terms of updates to follow, each with its largest credible value: the parts' `follows`.
 
     Attributes
     ----------
@@ -64,15 +64,24 @@ class Ledger:
         Sum of n(i) over all clients.
     examples
         The training examples that each client reported last.
+
+    Raises
+    ------
+    ConfigError
+        If two parts differ in what they take for credible.
     """
 
-    def __init__(self, follows: Mapping[str, float] = MappingProxyType({})) -> None:
+    def __init__(self, *follows: Mapping[str, float]) -> None:
         self.known: set[int] = set()
         self.aggregated: dict[int, int] = {}
         self.total = 0
         self.examples: dict[int, int] = {}
         self._examples_sum = 0
-        self._reports = {term: Reports(largest) for term, largest in follows.items()}
+        self._reports: dict[str, Reports] = {}
+        for term, largest in (entry for terms in follows for entry in terms.items()):
+            if self._reports.setdefault(term, Reports(largest)).largest != largest:
+                known = self._reports[term].largest
+                raise ConfigError(f"two parts follow the term {term!r}, one up to {known:g}, one up to {largest:g}")
 
     @property
     def followed(self) -> Collection[str]:
@@ -98,6 +107,15 @@ class Ledger:
         for term, reports in self._reports.items():
             if (value := update.terms.get(term)) is not None:
                 reports.add(update.client, value)
+
+    def credible(self, terms: Mapping[str, float]) -> Mapping[str, float]:
+        """An update's terms without the values that were left out, which no part should come upon."""
+        wrong = {
+            term
+            for term, reports in self._reports.items()
+            if term in terms and not 0.0 <= terms[term] <= reports.largest
+        }
+        return {term: value for term, value in terms.items() if term not in wrong} if wrong else terms
 
     def applied(self, updates: Sequence[Update]) -> None:
         """Count updates that are being aggregated."""

@@ -141,6 +141,8 @@ def every_part(roots: Mapping[str, Part]) -> dict[str, Part]:
     def visit(place: str, part: Part) -> None:
         if id(part) not in met:
             met.add(id(part))
+            if place in found:
+                raise ValueError(f"two parts are held at the place {place!r}: their states could not be told apart")
             found[place] = part
             for name, inner in part.held_parts():
                 visit(f"{place}.{name}", inner)
@@ -182,21 +184,30 @@ def restore(roots: Mapping[str, Part], states: Mapping[str, Mapping[str, Any]]) 
     Raises
     ------
     ValueError
-        If a state belongs to no part: the parts are others than those whose states these are.
+        If a state belongs to no part, or a part with a state was saved without: the parts are others than those whose
+        states these are. If a part exchanges the parts that it holds when it is restored, which then lack their states:
+        it must hide them (:meth:`Part.held_parts`) and keep their states in its own.
     """
     parts = every_part(roots)
     if strangers := sorted(states.keys() - parts.keys()):
         raise ValueError(f"there is no part for the state of {strangers[0]!r}; there are {', '.join(parts)}")
-    for place, state in states.items():
-        parts[place].load_state_dict(state)
+    for place, part in parts.items():
+        if place in states:
+            part.load_state_dict(states[place])
+        elif part.state_dict():
+            raise ValueError(f"there is no state for the part {place!r} ({type(part).__name__})")
+    if [id(part) for part in every_part(roots).values()] != [id(part) for part in parts.values()]:
+        raise ValueError("a part exchanged the parts that it holds while it was restored: it must hide them")
+
+
+_WALKED = (Part, list, tuple, dict)
 
 
 def _parts_in(name: str, value: Any) -> Iterator[tuple[str, Part]]:
     if isinstance(value, Part):
         yield name, value
-    elif isinstance(value, list | tuple):
-        for place, entry in enumerate(value):
-            yield from _parts_in(f"{name}.{place}", entry)
-    elif isinstance(value, dict):
-        for key, entry in value.items():
-            yield from _parts_in(f"{name}.{key}", entry)
+    elif isinstance(value, list | tuple | dict):
+        entries = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, entry in entries:
+            if isinstance(entry, _WALKED):  # a client's entry, of which there may be many, as a rule is not
+                yield from _parts_in(f"{name}.{key}", entry)

@@ -70,7 +70,7 @@ class Strategy:
         refuse_misfits(self._parts.values())
         self.name = name
         self.compressor: Compressor | None = None
-        self.ledger = Ledger({term: most for part in self.every_part for term, most in part.follows.items()})
+        self.ledger = Ledger(*(part.follows for part in self.every_part))
         self.settings = TrainSettings()
         self.seed = 0
         self._model: GlobalModel | None = None
@@ -258,6 +258,7 @@ class Strategy:
         self._jobs.keep(update)
         update.arrived_version = self.model.version
         self.ledger.received(update)
+        update.terms = self.ledger.credible(update.terms)
         return self._settle(self.scheduler.on_update(update, now), now)
 
     def _fault(self, update: Update, asked: Asked) -> str | None:

@@ -14,12 +14,13 @@ from fedmtl.components import Param
 from fedmtl.protocol import GlobalModel, TrainSettings
 from strategies.core.kinds import ClientPolicy, Instruction
 from strategies.core.ledger import Ledger
+from strategies.policies.sharpness_aware import CLIMB, MIX
 
 _CODE = "authors' code"
 
 Lambda = Annotated[float, Param("lambda, factor of drift and dual", ge=0, source=_CODE)]
-Climb = Annotated[float, Param("norm of the climb; 0 for one gradient a step", ge=0, source=_CODE)]
-Mix = Annotated[float, Param("share of the perturbed gradient", ge=0, le=1, source=_CODE)]
+Climb = Annotated[float, CLIMB.by(_CODE)]
+Mix = Annotated[float, MIX.by(_CODE)]
 
 
 class DualCorrected(ClientPolicy):

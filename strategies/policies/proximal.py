@@ -15,10 +15,10 @@ from fedmtl.randomness import numpy_generator
 from strategies.core.kinds import ClientPolicy, Instruction
 from strategies.core.ledger import Ledger
 
-Mu = Annotated[float, Param("factor of the proximal term", ge=0, source="authors' code")]
-Stragglers = Annotated[
-    float, Param("probability that a client runs only some of its epochs", ge=0, le=1, source="paper")
-]
+PROXIMAL = Param("factor of the proximal term", ge=0)
+STRAGGLERS = Param("probability that a client runs only some of its epochs", ge=0, le=1)
+Mu = Annotated[float, PROXIMAL.by("authors' code")]
+Stragglers = Annotated[float, STRAGGLERS.by("paper")]
 
 
 class Proximal(ClientPolicy):

@@ -11,6 +11,9 @@ from typing import Annotated
 from fedmtl.components import Param
 from strategies.policies.local import LocalPolicy
 
+CLIMB = Param("norm of the climb; 0 for one gradient a step", ge=0)
+MIX = Param("share of the perturbed gradient", ge=0, le=1)
+
 
 class SharpnessAware(LocalPolicy):
     """Clients take their gradients where the loss is higher (SAM, as in DFedSAM)."""
@@ -20,7 +23,7 @@ class SharpnessAware(LocalPolicy):
     def __init__(
         self,
         *,
-        rho: Annotated[float, Param("norm of the climb; 0 for one gradient a step", ge=0)] = 0.05,
-        mix: Annotated[float, Param("share of the perturbed gradient", ge=0, le=1)] = 1.0,
+        rho: Annotated[float, CLIMB] = 0.05,
+        mix: Annotated[float, MIX] = 1.0,
     ) -> None:
         self.constants = {"rho": rho, "mix": mix}

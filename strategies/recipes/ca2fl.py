@@ -17,8 +17,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fedmtl.components import OptionsOf, Param
+from fedmtl.components import OptionsOf
 from strategies.aggregators import CalibratedAggregator
+from strategies.aggregators.gradient import SERVER_RATE
 from strategies.aggregators.storage import Cache
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
@@ -36,7 +37,7 @@ def ca2fl(
     task_weights: TaskWeights | None = None,
     *,
     buffer_size: BaselineBufferSize = 10,
-    server_rate: Annotated[float, Param("eta_g, the server's step", ge=0, source="second-hand")] = 1.0,
+    server_rate: Annotated[float, SERVER_RATE.by("second-hand", gt=None, ge=0)] = 1.0,
     weight_base: WeightBase = "uniform",
     cache: Cache = "single",
     **buffer: Annotated[Any, OptionsOf(Buffered)],

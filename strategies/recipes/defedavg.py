@@ -20,6 +20,7 @@ from typing import Annotated, Literal
 
 from fedmtl.components import Param
 from strategies.aggregators import GradientAggregator
+from strategies.aggregators.gradient import SERVER_RATE
 from strategies.core.kinds import Scheduler, TaskWeights
 from strategies.flower.strategy import FlowerStrategy
 from strategies.recipes.papers import method
@@ -37,7 +38,7 @@ def defedavg(
     task_weights: TaskWeights | None = None,
     *,
     buffer_size: BaselineBufferSize = 10,
-    server_rate: Annotated[float, Param("eta_g, the server's step", ge=0, source="paper")] = 1.0,
+    server_rate: Annotated[float, SERVER_RATE.by("paper", gt=None, ge=0)] = 1.0,
     sampling: Annotated[
         Literal["uniform", "fifo"],
         Param("draw from all that wait, once per tick, or take the first", source="authors' code of FedQS"),

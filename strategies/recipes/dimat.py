@@ -28,13 +28,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fedmtl.components import OptionsOf, by_builder
+from fedmtl.components import OptionsOf
 from strategies.aggregators.gossip import Gossip
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
 from strategies.policies.merging import Merging
 from strategies.recipes.papers import method
 from strategies.schedulers import Synchronous
+
+PARTS = OptionsOf(Merging, Gossip, without=("steps", "mix_order"))
+"""What this is composed of, whose options are its own, too."""
 
 
 @method(
@@ -44,9 +47,9 @@ from strategies.schedulers import Synchronous
 )
 def dimat(
     task_weights: TaskWeights | None = None,
-    **options: Annotated[Any, OptionsOf(Merging, Gossip, without=("steps", "mix_order"))],
+    **options: Annotated[Any, PARTS],
 ) -> FlowerStrategy:
     """DIMAT: clients merge with neighbours unit by matching unit, then train."""
-    of_merging, of_gossip = by_builder(options, Merging, Gossip)
+    of_merging, of_gossip = PARTS.divide(options)
     gossip = Gossip(steps=0, **of_gossip)
     return FlowerStrategy(Synchronous(), gossip, Merging(gossip, **of_merging), task_weights, name="dimat")

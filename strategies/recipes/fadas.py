@@ -26,7 +26,7 @@ from typing import Annotated, Any, Literal
 from fedmtl.components import OptionsOf, Param
 from fedmtl.protocol import Update
 from strategies.aggregators import GradientAggregator, Optimized
-from strategies.aggregators.server_optimizers import AMSGrad
+from strategies.aggregators.server_optimizers import MOMENT1, MOMENT2, ROOT_OFFSET, AMSGrad
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
 from strategies.recipes.papers import method
@@ -67,9 +67,9 @@ def fadas(
     *,
     buffer_size: BufferSize = 5,
     server_rate: Annotated[float, Param("eta", gt=0, source=_CODE)] = 0.001,
-    beta1: Annotated[float, Param("b1, decay of the first moment", ge=0, lt=1, source=_CODE)] = 0.9,
-    beta2: Annotated[float, Param("b2, decay of the second moment", ge=0, lt=1, source=_CODE)] = 0.99,
-    eps: Annotated[float, Param("added to the root", gt=0, source=_CODE)] = 1e-8,
+    beta1: Annotated[float, MOMENT1.by(_CODE)] = 0.9,
+    beta2: Annotated[float, MOMENT2.by(_CODE)] = 0.99,
+    eps: Annotated[float, ROOT_OFFSET.by(_CODE)] = 1e-8,
     rate: Annotated[Literal["threshold", "min"], Param("how staleness lowers the rate", source=_CODE)] = "threshold",
     tau_c: Annotated[int, Param("staleness up to which the rate is eta", ge=0, source=_CODE)] = 1,
     weight_base: WeightBase = "uniform",

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fedmtl.components import OptionsOf, Param, by_builder
+from fedmtl.components import OptionsOf, Param
 from strategies.aggregators import GradientAggregator
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
@@ -25,6 +25,9 @@ from strategies.recipes.papers import method
 from strategies.schedulers import Synchronous
 from strategies.weightings.options import WeightBase, base_weighting
 
+PARTS = OptionsOf(Adversarial, Synchronous)
+"""What this is composed of, whose options are its own, too."""
+
 
 @method("synchronous", "Federated Adversarial Learning: A Framework with Convergence Analysis", arxiv="2208.03635")
 def fal(
@@ -32,10 +35,10 @@ def fal(
     *,
     server_rate: Annotated[float, Param("eta_global, the server's step", gt=0)] = 1.0,
     weight_base: WeightBase = "uniform",
-    **options: Annotated[Any, OptionsOf(Adversarial, Synchronous)],
+    **options: Annotated[Any, PARTS],
 ) -> FlowerStrategy:
     """FAL: rounds of training on adversarial examples."""
-    attack, rounds = by_builder(options, Adversarial, Synchronous)
+    attack, rounds = PARTS.divide(options)
     return FlowerStrategy(
         Synchronous(**rounds),
         GradientAggregator(base_weighting(weight_base), server_rate=server_rate),

@@ -27,12 +27,14 @@ from typing import Annotated, Any, Literal
 
 from fedmtl.components import OptionsOf, Param
 from strategies.aggregators import GradientAggregator, Optimized
-from strategies.aggregators.server_optimizers import Adam
+from strategies.aggregators.gradient import SERVER_RATE
+from strategies.aggregators.server_optimizers import MOMENT1, MOMENT2, ROOT_OFFSET, Adam
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
 from strategies.policies import ControlVariates, Plain
 from strategies.recipes.papers import method
 from strategies.schedulers import Buffered
+from strategies.schedulers.options import BUFFER_SIZE
 from strategies.weightings import Agreement
 from strategies.weightings.agreement import LeastAgreement
 
@@ -46,11 +48,11 @@ _LIB = "second-hand"
 def fedac(
     task_weights: TaskWeights | None = None,
     *,
-    buffer_size: Annotated[int, Param("K, updates of an aggregation", ge=1, source=_LIB)] = 5,
-    server_rate: Annotated[float, Param("eta_g, the server's step", gt=0, source=_LIB)] = 0.001,
-    beta1: Annotated[float, Param("b1, decay of the first moment", ge=0, lt=1, source=_LIB)] = 0.6,
-    beta2: Annotated[float, Param("b2, decay of the second moment", ge=0, lt=1, source=_LIB)] = 0.9,
-    eps: Annotated[float, Param("added to the root", gt=0, source=_LIB)] = 1e-8,
+    buffer_size: Annotated[int, BUFFER_SIZE.by(_LIB)] = 5,
+    server_rate: Annotated[float, SERVER_RATE.by(_LIB)] = 0.001,
+    beta1: Annotated[float, MOMENT1.by(_LIB)] = 0.6,
+    beta2: Annotated[float, MOMENT2.by(_LIB)] = 0.9,
+    eps: Annotated[float, ROOT_OFFSET.by(_LIB)] = 1e-8,
     floor: LeastAgreement = 0.1,
     correction: Annotated[Literal["on", "off"], Param("correct the clients' steps by control variates")] = "on",
     **buffer: Annotated[Any, OptionsOf(Buffered)],

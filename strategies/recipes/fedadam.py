@@ -16,9 +16,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fedmtl.components import OptionsOf, Param, by_builder
+from fedmtl.components import OptionsOf, Param
 from strategies.aggregators import ModelAggregator, Optimized
-from strategies.aggregators.server_optimizers import Adam
+from strategies.aggregators.gradient import SERVER_RATE
+from strategies.aggregators.server_optimizers import MOMENT1, MOMENT2, ROOT_OFFSET, Adam
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
 from strategies.recipes.papers import method
@@ -31,10 +32,10 @@ _CODE = "authors' code of FedCompass"
 def adaptive(
     optimizer: type[Adam],
     *,
-    server_rate: Annotated[float, Param("eta_g, the server's step", gt=0, source=_CODE)] = 0.01,
-    beta1: Annotated[float, Param("b1, decay of the first moment", ge=0, lt=1, source=_CODE)] = 0.9,
-    beta2: Annotated[float, Param("b2, decay of the second moment", ge=0, lt=1, source=_CODE)] = 0.99,
-    eps: Annotated[float, Param("added to the root", gt=0, source=_CODE)] = 0.001,
+    server_rate: Annotated[float, SERVER_RATE.by(_CODE)] = 0.01,
+    beta1: Annotated[float, MOMENT1.by(_CODE)] = 0.9,
+    beta2: Annotated[float, MOMENT2.by(_CODE)] = 0.99,
+    eps: Annotated[float, ROOT_OFFSET.by(_CODE)] = 0.001,
     v0: Annotated[Literal["eps_squared", "zero"], Param("second moment at the start", source="paper")] = "eps_squared",
     weight_base: WeightBase = "data_size",
 ) -> Optimized:
@@ -43,11 +44,13 @@ def adaptive(
     return Optimized(ModelAggregator(base_weighting(weight_base)), optimizer(server_rate, beta1, beta2, eps, v0=start))
 
 
+PARTS = OptionsOf(adaptive, Synchronous)
+"""What this is composed of, whose options are its own, too."""
+
+
 @method("synchronous", "Adaptive Federated Optimization", arxiv="2003.00295")
-def fedadam(
-    task_weights: TaskWeights | None = None, **options: Annotated[Any, OptionsOf(adaptive, Synchronous)]
-) -> FlowerStrategy:
+def fedadam(task_weights: TaskWeights | None = None, **options: Annotated[Any, PARTS]) -> FlowerStrategy:
     """FedAdam: rounds with Adam on the server."""
-    of_optimizer, of_rounds = by_builder(options, adaptive, Synchronous)
+    of_optimizer, of_rounds = PARTS.divide(options)
     aggregator = adaptive(Adam, **of_optimizer)
     return FlowerStrategy(Synchronous(**of_rounds), aggregator, task_weights=task_weights, name="fedadam")

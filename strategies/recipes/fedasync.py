@@ -23,7 +23,7 @@ from strategies.recipes.papers import method
 from strategies.schedulers import Asynchronous
 from strategies.schedulers.options import Concurrency
 from strategies.weightings import Discounted, Uniform
-from strategies.weightings.staleness import StalenessFunction
+from strategies.weightings.staleness import EXPONENT, HINGE_START, StalenessFunction
 
 
 @method("asynchronous", "Asynchronous Federated Optimization", arxiv="1903.03934")
@@ -32,8 +32,8 @@ def fedasync(
     *,
     alpha: Annotated[float, Param("weight of a fresh model", ge=0, le=1, source="authors' code of APPFL")] = 0.9,
     staleness: StalenessFunction = "polynomial",
-    a: Annotated[float, Param("exponent, or slope of the hinge", ge=0, source="authors' code of APPFL")] = 0.5,
-    b: Annotated[float, Param("staleness up to which the hinge is 1", ge=0, source="authors' code of APPFL")] = 4.0,
+    a: Annotated[float, EXPONENT.by("authors' code of APPFL")] = 0.5,
+    b: Annotated[float, HINGE_START.by("authors' code of APPFL")] = 4.0,
     rho: Annotated[float, Param("factor of the clients' proximal term", ge=0, source="second-hand")] = 0.005,
     concurrency: Concurrency = None,
 ) -> FlowerStrategy:

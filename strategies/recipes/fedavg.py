@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fedmtl.components import OptionsOf, Param, by_builder
+from fedmtl.components import OptionsOf, Param
 from fedmtl.errors import ConfigError
 from strategies.aggregators import ModelAggregator, Robust
 from strategies.aggregators.reference_faults import Updates, with_faults
@@ -26,6 +26,9 @@ from strategies.recipes.papers import method
 from strategies.schedulers import Buffered, Synchronous
 from strategies.schedulers.options import ClientsPerRound
 from strategies.weightings.options import WeightBase, base_weighting
+
+PARTS = OptionsOf(Synchronous, Robust, without=("rule",))
+"""What this is composed of, whose options are its own, too."""
 
 
 @method(
@@ -42,10 +45,10 @@ def fedavg(
         Literal["mean", "krum", "multikrum", "trimmed-mean", "median", "bulyan", "dp-clip", "dp-adaptive"],
         Param("what is made of the updates: their mean, or Flower's rule of that name"),
     ] = "mean",
-    **options: Annotated[Any, OptionsOf(Synchronous, Robust, without=("rule",))],
+    **options: Annotated[Any, PARTS],
 ) -> FlowerStrategy:
     """FedAvg: synchronous rounds, models averaged by examples."""
-    of_rounds, of_rule = by_builder(options, Synchronous, Robust)
+    of_rounds, of_rule = PARTS.divide(options)
     scheduler = Synchronous(clients_per_round=clients_per_round, **of_rounds)
     weighting = base_weighting(weight_base)
     if aggregator == "mean":

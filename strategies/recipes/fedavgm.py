@@ -12,9 +12,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fedmtl.components import OptionsOf, Param
+from fedmtl.components import OptionsOf
 from strategies.aggregators import ModelAggregator, Optimized
-from strategies.aggregators.server_optimizers import SGD
+from strategies.aggregators.gradient import SERVER_RATE
+from strategies.aggregators.server_optimizers import SERVER_MOMENTUM, SGD
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
 from strategies.recipes.papers import method
@@ -30,8 +31,8 @@ from strategies.weightings.options import WeightBase, base_weighting
 def fedavgm(
     task_weights: TaskWeights | None = None,
     *,
-    beta: Annotated[float, Param("momentum of the server's step", ge=0, lt=1, source="paper")] = 0.9,
-    server_rate: Annotated[float, Param("eta_g, the server's step", gt=0, source="paper")] = 1.0,
+    beta: Annotated[float, SERVER_MOMENTUM.by("paper")] = 0.9,
+    server_rate: Annotated[float, SERVER_RATE.by("paper")] = 1.0,
     weight_base: WeightBase = "data_size",
     **rounds: Annotated[Any, OptionsOf(Synchronous)],
 ) -> FlowerStrategy:

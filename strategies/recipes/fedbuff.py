@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal
 
 from fedmtl.components import OptionsOf, Param
 from strategies.aggregators import GradientAggregator, Optimized
+from strategies.aggregators.gradient import SERVER_RATE
 from strategies.aggregators.server_optimizers import SGD
 from strategies.core.kinds import Aggregator, TaskWeights
 from strategies.flower.strategy import FlowerStrategy
@@ -27,17 +28,17 @@ from strategies.recipes.papers import method
 from strategies.schedulers import Buffered
 from strategies.weightings import Discounted
 from strategies.weightings.options import WeightBase, base_weighting
-from strategies.weightings.staleness import HingeStart, StalenessFunction
+from strategies.weightings.staleness import EXPONENT, HingeStart, StalenessFunction
 
 
 @method("semi-asynchronous", "Federated Learning with Buffered Asynchronous Aggregation", arxiv="2106.06639")
 def fedbuff(
     task_weights: TaskWeights | None = None,
     *,
-    server_rate: Annotated[float, Param("eta_g, the server's step", ge=0, source="paper")] = 1.0,
+    server_rate: Annotated[float, SERVER_RATE.by("paper", gt=None, ge=0)] = 1.0,
     server_momentum: Annotated[float, Param("beta of the server's momentum", ge=0, lt=1)] = 0.0,
     staleness: StalenessFunction = "polynomial",
-    a: Annotated[float, Param("exponent, or slope of the hinge", ge=0, source="paper")] = 0.5,
+    a: Annotated[float, EXPONENT.by("paper")] = 0.5,
     b: HingeStart = 4.0,
     normalise: Annotated[
         Literal["none", "average"], Param("divide the discounts by the one at the aggregation's mean staleness")

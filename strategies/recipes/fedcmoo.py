@@ -20,8 +20,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fedmtl.components import OptionsOf, Param, by_builder
+from fedmtl.components import OptionsOf
 from strategies.aggregators import GradientAggregator
+from strategies.aggregators.gradient import SERVER_RATE
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
 from strategies.policies.compressed_jacobian import CompressedJacobian, Rank
@@ -31,19 +32,22 @@ from strategies.task_weights.fedcmoo import FedCMOOWeights
 from strategies.task_weights.local import refuse_balancing
 from strategies.weightings.options import WeightBase, base_weighting
 
+PARTS = OptionsOf(FedCMOOWeights, Synchronous)
+"""What this is composed of, whose options are its own, too."""
+
 
 @method("synchronous", "Federated Communication-Efficient Multi-Objective Optimization", arxiv="2410.16398")
 def fedcmoo(
     task_weights: TaskWeights | None = None,
     *,
     rank: Rank = 1,
-    server_rate: Annotated[float, Param("eta_g, the server's step", ge=0, source="paper")] = 1.0,
+    server_rate: Annotated[float, SERVER_RATE.by("paper", gt=None, ge=0)] = 1.0,
     weight_base: WeightBase = "uniform",
-    **options: Annotated[Any, OptionsOf(FedCMOOWeights, Synchronous)],
+    **options: Annotated[Any, PARTS],
 ) -> FlowerStrategy:
     """FedCMOO: the server weighs tasks by compressed Jacobians of the clients."""
     refuse_balancing(task_weights, "fedcmoo", "it weighs the tasks itself")
-    of_weights, rounds = by_builder(options, FedCMOOWeights, Synchronous)
+    of_weights, rounds = PARTS.divide(options)
     return FlowerStrategy(
         Synchronous(**rounds),
         GradientAggregator(base_weighting(weight_base), server_rate=server_rate),

@@ -39,7 +39,7 @@ from strategies.recipes.papers import method
 from strategies.schedulers import Compass
 from strategies.schedulers.options import QMax
 from strategies.weightings import DataSize, Discounted, Normalised, ShareOfAll, Uniform
-from strategies.weightings.staleness import StalenessAt, StalenessFunction
+from strategies.weightings.staleness import EXPONENT, HINGE_START, StalenessAt, StalenessFunction
 
 _CODE = "authors' code"
 
@@ -62,8 +62,8 @@ def fedcompass(
     ] = "gradient",
     alpha: Annotated[float, Param("weight of fresh updates of all clients", gt=0, le=1, source=_CODE)] = 0.9,
     staleness: StalenessFunction = "polynomial",
-    a: Annotated[float, Param("exponent, or slope of the hinge", ge=0, source=_CODE)] = 0.5,
-    b: Annotated[float, Param("staleness up to which the hinge is 1", ge=0, source=_CODE)] = 4.0,
+    a: Annotated[float, EXPONENT.by(_CODE)] = 0.5,
+    b: Annotated[float, HINGE_START.by(_CODE)] = 4.0,
     staleness_sign: Annotated[
         Literal["down", "up"], Param("up: stale updates gain weight, as in the old code, for its study")
     ] = "down",

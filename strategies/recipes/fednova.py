@@ -20,10 +20,11 @@ from typing import Annotated, Any
 
 from fedmtl.components import OptionsOf, Param
 from strategies.aggregators import GradientAggregator, Optimized
-from strategies.aggregators.server_optimizers import SGD
+from strategies.aggregators.server_optimizers import SERVER_MOMENTUM, SGD
 from strategies.core.kinds import Aggregator, TaskWeights
 from strategies.flower.strategy import FlowerStrategy
 from strategies.policies import Proximal
+from strategies.policies.proximal import STRAGGLERS
 from strategies.recipes.papers import method
 from strategies.schedulers import Synchronous
 from strategies.weightings import Normalised
@@ -39,8 +40,8 @@ def fednova(
     task_weights: TaskWeights | None = None,
     *,
     mu: Annotated[float, Param("factor of a proximal term", ge=0, source="paper")] = 0.0,
-    server_momentum: Annotated[float, Param("momentum of the server's step", ge=0, lt=1, source="paper")] = 0.0,
-    stragglers: Annotated[float, Param("probability that a client runs only some of its epochs", ge=0, le=1)] = 0.0,
+    server_momentum: Annotated[float, SERVER_MOMENTUM.by("paper")] = 0.0,
+    stragglers: Annotated[float, STRAGGLERS] = 0.0,
     weight_base: WeightBase = "data_size",
     **rounds: Annotated[Any, OptionsOf(Synchronous)],
 ) -> FlowerStrategy:

@@ -40,7 +40,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fedmtl.components import OptionsOf, Param, by_builder
+from fedmtl.components import OptionsOf, Param
 from strategies.aggregators import GradientAggregator, ModelAggregator
 from strategies.aggregators.batch_norm import BatchNormBuffers, batch_norm_apart
 from strategies.aggregators.reference_faults import CarryMeta, Updates, with_faults
@@ -51,6 +51,9 @@ from strategies.recipes.papers import method
 from strategies.schedulers import Buffered
 from strategies.weightings import FedQSWeights
 from strategies.weightings.options import WeightBase, base_weighting
+
+PARTS = OptionsOf(Buffered, FedQSWeights, FedQSPolicy)
+"""What this is composed of, whose options are its own, too."""
 
 
 @method(
@@ -66,10 +69,10 @@ def fedqs(
     carry_meta: CarryMeta = "with_update",
     bn_buffers: BatchNormBuffers = "as_parameters",
     updates: Updates = "snapshot",
-    **options: Annotated[Any, OptionsOf(Buffered, FedQSWeights, FedQSPolicy)],
+    **options: Annotated[Any, PARTS],
 ) -> FlowerStrategy:
     """FedQS: semi-asynchronous, clients typed by speed and similarity."""
-    of_buffer, of_weights, of_policy = by_builder(options, Buffered, FedQSWeights, FedQSPolicy)
+    of_buffer, of_weights, of_policy = PARTS.divide(options)
     weighting = FedQSWeights(base_weighting(weight_base), **of_weights)
     plain = GradientAggregator(weighting) if aggregation == "gradient" else ModelAggregator(weighting)
     aggregator = with_faults(batch_norm_apart(plain, bn_buffers), updates=updates, carry_meta=carry_meta)

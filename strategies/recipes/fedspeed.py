@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fedmtl.components import OptionsOf, by_builder
+from fedmtl.components import OptionsOf
 from strategies.aggregators.dual import DualAveraged
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
@@ -29,6 +29,9 @@ from strategies.policies.dual_corrected import DualCorrected
 from strategies.recipes.papers import method
 from strategies.schedulers import Synchronous
 from strategies.weightings import Uniform
+
+PARTS = OptionsOf(DualCorrected, Synchronous)
+"""What this is composed of, whose options are its own, too."""
 
 
 @method(
@@ -38,10 +41,10 @@ from strategies.weightings import Uniform
 )
 def fedspeed(
     task_weights: TaskWeights | None = None,
-    **options: Annotated[Any, OptionsOf(DualCorrected, Synchronous)],
+    **options: Annotated[Any, PARTS],
 ) -> FlowerStrategy:
     """FedSpeed: rounds of proximal steps with perturbed gradients and a dual correction."""
-    corrected, rounds = by_builder(options, DualCorrected, Synchronous)
+    corrected, rounds = PARTS.divide(options)
     return FlowerStrategy(
         Synchronous(**rounds), DualAveraged(Uniform()), DualCorrected(**corrected), task_weights, name="fedspeed"
     )

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fedmtl.components import OptionsOf, by_builder
+from fedmtl.components import OptionsOf
 from strategies.aggregators.server_optimizers import Yogi
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
@@ -22,12 +22,13 @@ from strategies.recipes.fedadam import adaptive
 from strategies.recipes.papers import method
 from strategies.schedulers import Synchronous
 
+PARTS = OptionsOf(adaptive, Synchronous)
+"""What this is composed of, whose options are its own, too."""
+
 
 @method("synchronous", "Adaptive Federated Optimization", arxiv="2003.00295")
-def fedyogi(
-    task_weights: TaskWeights | None = None, **options: Annotated[Any, OptionsOf(adaptive, Synchronous)]
-) -> FlowerStrategy:
+def fedyogi(task_weights: TaskWeights | None = None, **options: Annotated[Any, PARTS]) -> FlowerStrategy:
     """FedYogi: rounds with Yogi on the server."""
-    of_optimizer, of_rounds = by_builder(options, adaptive, Synchronous)
+    of_optimizer, of_rounds = PARTS.divide(options)
     aggregator = adaptive(Yogi, **of_optimizer)
     return FlowerStrategy(Synchronous(**of_rounds), aggregator, task_weights=task_weights, name="fedyogi")

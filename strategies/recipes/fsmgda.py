@@ -20,7 +20,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fedmtl.components import OptionsOf, Param
+from fedmtl.components import OptionsOf
+from strategies.aggregators.gradient import SERVER_RATE
 from strategies.aggregators.min_norm import MinNormAggregator
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
@@ -35,7 +36,7 @@ from strategies.weightings.options import WeightBase, base_weighting
 def fsmgda(
     task_weights: TaskWeights | None = None,
     *,
-    server_rate: Annotated[float, Param("eta_g, the server's step", ge=0, source="paper")] = 1.0,
+    server_rate: Annotated[float, SERVER_RATE.by("paper", gt=None, ge=0)] = 1.0,
     weight_base: WeightBase = "uniform",
     **rounds: Annotated[Any, OptionsOf(Synchronous)],
 ) -> FlowerStrategy:

@@ -16,12 +16,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fedmtl.components import OptionsOf, Param, by_builder
+from fedmtl.components import OptionsOf, Param
 from fedmtl.compression import TopEntries
 from strategies.aggregators import ModelAggregator, Optimized
-from strategies.aggregators.server_optimizers import SGD
+from strategies.aggregators.server_optimizers import SERVER_MOMENTUM, SGD
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
+from strategies.policies.proximal import PROXIMAL
 from strategies.policies.scored_reports import ScoredReports
 from strategies.recipes.papers import method
 from strategies.schedulers import Synchronous
@@ -33,14 +34,18 @@ from strategies.weightings.score import ScoreWeights
 _CODE = "authors' code"
 
 
+PARTS = OptionsOf(HeteroSelect, Synchronous)
+"""What this is composed of, whose options are its own, too."""
+
+
 @method("synchronous", "HeteRo-Select", arxiv="2508.06692")
 def heteroselect(
     task_weights: TaskWeights | None = None,
     *,
     clients_per_round: Annotated[int, Param("clients whose answers make a round", ge=1, source=_CODE)] = 10,
     batches: Annotated[int, Param("batches whose mean loss a client reports; 0: an epoch", ge=0, source=_CODE)] = 8,
-    mu: Annotated[float, Param("factor of the proximal term", ge=0, source=_CODE)] = 0.1,
-    beta: Annotated[float, Param("momentum of the server's step", ge=0, lt=1, source=_CODE)] = 0.5,
+    mu: Annotated[float, PROXIMAL.by(_CODE)] = 0.1,
+    beta: Annotated[float, SERVER_MOMENTUM.by(_CODE)] = 0.5,
     score_rate: Annotated[bool, Param("learning rates that grow with the score", source=_CODE)] = False,
     rate_cap: Annotated[float, Param("largest learning rate that a score makes", gt=0, source=_CODE)] = 0.15,
     score_compression: Annotated[
@@ -51,10 +56,10 @@ def heteroselect(
     weight_base: Annotated[
         Literal["uniform", "data_size", "score"], Param("updates count the same, by examples, or by their score")
     ] = "data_size",
-    **options: Annotated[Any, OptionsOf(HeteroSelect, Synchronous)],
+    **options: Annotated[Any, PARTS],
 ) -> FlowerStrategy:
     """HeteRo-Select: rounds of clients drawn by a score."""
-    of_selector, of_rounds = by_builder(options, HeteroSelect, Synchronous)
+    of_selector, of_rounds = PARTS.divide(options)
     selector = HeteroSelect(**of_selector)
     weighting = ScoreWeights(selector) if weight_base == "score" else base_weighting(weight_base)
     shares = ScoreCompression(selector, kept, kept_rounds) if score_compression else None

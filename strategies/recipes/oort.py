@@ -10,15 +10,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fedmtl.components import OptionsOf, Param, by_builder
+from fedmtl.components import OptionsOf, Param
 from strategies.aggregators import ModelAggregator
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
 from strategies.policies import LossReports
 from strategies.recipes.papers import method
 from strategies.schedulers import Synchronous
+from strategies.schedulers.options import OVER_COMMIT
 from strategies.selectors import OortSelector
 from strategies.weightings.options import WeightBase, base_weighting
+
+PARTS = OptionsOf(OortSelector, Synchronous)
+"""What this is composed of, whose options are its own, too."""
 
 
 @method("synchronous", "Oort: Efficient Federated Learning via Guided Participant Selection", arxiv="2010.06081")
@@ -28,13 +32,13 @@ def oort(
     clients_per_round: Annotated[int, Param("clients whose answers make a round", ge=1)] = 10,
     over_commit: Annotated[
         float,
-        Param("clients asked for each answer that a round needs; the slowest are late", ge=1, source="authors' code"),
+        OVER_COMMIT.by("authors' code"),
     ] = 1.1,
     weight_base: WeightBase = "data_size",
-    **options: Annotated[Any, OptionsOf(OortSelector, Synchronous)],
+    **options: Annotated[Any, PARTS],
 ) -> FlowerStrategy:
     """Oort: rounds of selected clients, over-committed."""
-    of_selector, of_rounds = by_builder(options, OortSelector, Synchronous)
+    of_selector, of_rounds = PARTS.divide(options)
     selector = OortSelector(**of_selector)
     return FlowerStrategy(
         Synchronous(selector, clients_per_round=clients_per_round, over_commit=over_commit, **of_rounds),

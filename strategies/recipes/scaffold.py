@@ -20,8 +20,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fedmtl.components import OptionsOf, Param
+from fedmtl.components import OptionsOf
 from strategies.aggregators import GradientAggregator
+from strategies.aggregators.gradient import SERVER_RATE
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
 from strategies.policies import ControlVariates
@@ -34,7 +35,7 @@ from strategies.weightings.options import WeightBase, base_weighting
 def scaffold(
     task_weights: TaskWeights | None = None,
     *,
-    server_rate: Annotated[float, Param("eta_g, the server's step", gt=0, source="paper")] = 1.0,
+    server_rate: Annotated[float, SERVER_RATE.by("paper")] = 1.0,
     weight_base: WeightBase = "uniform",
     **rounds: Annotated[Any, OptionsOf(Synchronous)],
 ) -> FlowerStrategy:

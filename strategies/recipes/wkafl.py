@@ -14,13 +14,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fedmtl.components import OptionsOf, by_builder
+from fedmtl.components import OptionsOf
 from strategies.aggregators import WKAFLAggregator
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
 from strategies.recipes.papers import method
 from strategies.schedulers import Buffered
 from strategies.schedulers.options import BaselineBufferSize
+
+PARTS = OptionsOf(WKAFLAggregator, Buffered)
+"""What this is composed of, whose options are its own, too."""
 
 
 @method(
@@ -32,9 +35,9 @@ def wkafl(
     task_weights: TaskWeights | None = None,
     *,
     buffer_size: BaselineBufferSize = 10,
-    **options: Annotated[Any, OptionsOf(WKAFLAggregator, Buffered)],
+    **options: Annotated[Any, PARTS],
 ) -> FlowerStrategy:
     """WKAFL: a staleness-weighted estimate of the direction picks and weighs the updates that agree with it."""
-    of_aggregator, of_buffer = by_builder(options, WKAFLAggregator, Buffered)
+    of_aggregator, of_buffer = PARTS.divide(options)
     scheduler = Buffered(buffer_size=buffer_size, **of_buffer)
     return FlowerStrategy(scheduler, WKAFLAggregator(**of_aggregator), task_weights=task_weights, name="wkafl")

@@ -10,8 +10,9 @@ from strategies.schedulers.speeds import SpeedModelName
 _CODE = "authors' code"
 
 # Buffers.
-BufferSize = Annotated[int, Param("K, updates of an aggregation", ge=1, source="authors' code")]
-BaselineBufferSize = Annotated[int, Param("K, updates of an aggregation", ge=1, source="authors' code of FedQS")]
+BUFFER_SIZE = Param("K, updates of an aggregation", ge=1)
+BufferSize = Annotated[int, BUFFER_SIZE.by("authors' code")]
+BaselineBufferSize = Annotated[int, BUFFER_SIZE.by("authors' code of FedQS")]
 Concurrency = Annotated[int | None, Param("clients busy at once, drawn at random; all if not set", ge=1)]
 MaxStaleness = Annotated[int | None, Param("staler updates are rejected; none if not set", ge=0)]
 MaxBuffer = Annotated[
@@ -38,7 +39,8 @@ TickOrder = Annotated[
 # Rounds.
 ClientsDrawn = Annotated[int | None, Param("clients drawn for a round; all if not set", ge=1)]
 ClientsPerRound = Annotated[int | None, Param("clients whose answers make a round; all if not set", ge=1)]
-OverCommit = Annotated[float, Param("clients asked for each answer that a round needs; the slowest are late", ge=1)]
+OVER_COMMIT = Param("clients asked for each answer that a round needs; the slowest are late", ge=1)
+OverCommit = Annotated[float, OVER_COMMIT]
 Timeout = Annotated[
     float | None, Param("seconds after which a round ends with the answers that are there; never if not set", gt=0)
 ]

@@ -116,14 +116,15 @@ class Selector(Part):
     Attributes
     ----------
     purpose
-        What the selector's draws are for: selectors of one run with different purposes draw independently.
+        What the selector's draws are for, its class's name if empty: selectors of one run with different purposes draw
+        independently.
     candidates
         The clients, with the selector's columns.
     round
         How many rounds were chosen.
     """
 
-    purpose: ClassVar[str] = "selector"
+    purpose: ClassVar[str] = ""
 
     def __init__(self, **columns: float) -> None:
         self.candidates = Candidates(**columns)
@@ -175,7 +176,7 @@ class Selector(Part):
         """Choose for this round of so many, and for the next ones if there are many clients."""
         table = self.candidates
         many = min(max(count, len(table) // _SHARE), table.idle_count)
-        generator = numpy_generator(self._seed, self.purpose, self.round)
+        generator = numpy_generator(self._seed, self.purpose or type(self).__name__, self.round)
         rows = self._rows(many, generator)
         if many > count:
             generator.shuffle(rows)  # a choice may begin with its best

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import Annotated, Literal
 
 from fedmtl.components import Param
 from fedmtl.protocol import Update
+from fedmtl.similarity import LARGEST
 from strategies.core.kinds import Weighting
 from strategies.core.ledger import Ledger
 from strategies.weightings.changed import ChangedWeights
@@ -48,6 +50,8 @@ class FedQSWeights(ChangedWeights):
     similarity_cap, frequency_cap
         Upper bounds of G_i and F_i.
     """
+
+    follows = MappingProxyType({"similarity": LARGEST})
 
     def __init__(
         self,

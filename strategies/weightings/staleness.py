@@ -24,8 +24,10 @@ StalenessFunction = Annotated[
     Literal["constant", "polynomial", "hinge"],
     Param("how an update's weight falls with its staleness", source="paper"),
 ]
-Exponent = Annotated[float, Param("exponent, or slope of the hinge", ge=0)]
-HingeStart = Annotated[float, Param("staleness up to which the hinge is 1", ge=0)]
+EXPONENT = Param("exponent, or slope of the hinge", ge=0)
+HINGE_START = Param("staleness up to which the hinge is 1", ge=0)
+Exponent = Annotated[float, EXPONENT]
+HingeStart = Annotated[float, HINGE_START]
 StalenessAt = Annotated[
     Literal["apply", "arrival"],
     Param("staleness when applied, or when it arrived (legacy code)", source="authors' code of FedCompass"),

@@ -3,7 +3,7 @@ from typing import Annotated, Any, Literal
 
 import pytest
 
-from fedmtl.components import OptionsOf, Param, by_builder, check_options, choose, create, options_of, summary_of
+from fedmtl.components import OptionsOf, Param, check_options, choose, create, options_of, summary_of
 from fedmtl.config_errors import did_you_mean
 from fedmtl.errors import ConfigError
 
@@ -67,14 +67,17 @@ def test_options_of_a_class_are_those_of_its_constructor() -> None:
     assert [(option.name, option.default) for option in options_of(Camera)] == [("iso", 100)]
 
 
+OPTICS = OptionsOf(lens, mirror, without=("filter",))
+
+
 def telescope(
     subject: str,
     *,
     blades: Annotated[int, Param("blades of the shutter", ge=3, le=12)] = 5,
-    **optics: Annotated[Any, OptionsOf(lens, mirror)],
+    **optics: Annotated[Any, OPTICS],
 ) -> dict[str, Any]:
     """A telescope, with the shutter of a slower lens."""
-    of_lens, of_mirror = by_builder(optics, lens, mirror)
+    of_lens, of_mirror = OPTICS.divide(optics)
     return {**lens(subject, blades=blades, **of_lens), "diameter": mirror(subject, **of_mirror)}
 
 
@@ -82,7 +85,7 @@ def test_a_builder_takes_the_options_of_those_it_composes_but_states_its_own_def
     options = {option.name: option.default for option in options_of(telescope)}
     assert options["blades"] == 5
     assert options["focus"] == 0.05
-    assert set(options) == {option.name for build in (lens, mirror) for option in options_of(build)}
+    assert set(options) == {option.name for build in (lens, mirror) for option in options_of(build)} - {"filter"}
     checked = check_options(telescope, {"diameter": 0.3, "focus": 1.5}, "data", "telescope")
     assert telescope("moon", **checked) == {"subject": "moon", "focus": 1.5, "blades": 5, "diameter": 0.3}
 
@@ -92,6 +95,16 @@ def test_an_option_of_none_of_the_composed_builders_is_refused() -> None:
         telescope("moon", zoom=2)
     with pytest.raises(ConfigError, match=r"data\.zoom is not a key of 'telescope'"):
         check_options(telescope, {"zoom": 2, "diameter": 1.0}, "data", "telescope")
+
+
+def test_an_option_that_is_left_out_is_refused_and_must_be_there() -> None:
+    with pytest.raises(TypeError, match="'filter' is an option of none"):
+        telescope("moon", filter="red")
+
+    def narrow(**optics: Annotated[Any, OptionsOf(lens, without=("fliter",))]) -> None: ...
+
+    with pytest.raises(TypeError, match="narrow leaves out 'fliter'"):
+        options_of(narrow)
 
 
 def test_two_composed_builders_must_agree_on_an_option_of_one_name() -> None:

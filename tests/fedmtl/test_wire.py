@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import struct
 import tracemalloc
 from types import SimpleNamespace
@@ -182,6 +183,13 @@ def test_whatever_stands_in_a_field_the_update_is_read_or_refused(field: str, ju
     assert all(isinstance(value, int | float) for value in (arrived.learning_rate, arrived.momentum, arrived.examples))
     assert set(arrived.tasks) <= {0, 1}
     assert len(arrived.task_losses) in (0, len(arrived.tasks))
+
+
+def test_terms_travel_as_they_are_since_the_strategy_judges_them() -> None:
+    """What a ledger follows it leaves out and counts, in a deployment as in a simulation."""
+    read = read_update(sent(pack_update(update(terms={"similarity": float("nan"), "loss": 0.1}))), order())
+    assert math.isnan(read.terms["similarity"])
+    assert read.terms["loss"] == 0.1
 
 
 @pytest.mark.parametrize("field", ["task_losses", "mean_task_weights", "task_traces"])

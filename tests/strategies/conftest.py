@@ -1,4 +1,7 @@
-"""A toy world for strategies: a virtual clock, clients that solve a quadratic, drop out, and send rubbish."""
+"""A toy world for strategies: a virtual clock, clients that solve a quadratic, drop out, and send rubbish.
+
+Long because the toy clients do what real ones may: lie, repeat themselves, die and come back.
+"""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clients.policies.adversarial import Adversary
+from clients.policies.adversarial import Adversarial
 from clients.policies.step_rule import Workbench
 from fedmtl.balancing.network import TaskNetwork
 from fedmtl.errors import DataError
@@ -35,7 +35,7 @@ def loss(work: Workbench, inputs: torch.Tensor) -> float:
 )
 def test_perturbed_inputs_stay_in_the_ball_and_in_the_range(world, rho: float, steps: int, size: float, norm) -> None:
     work = bench(world)
-    adversary = Adversary(rho, steps, size, norm)
+    adversary = Adversarial(rho, steps, size, norm)
     adversary.start(work)
     found = adversary.attack(work.network, work.features, work.targets)
     offset = (found - work.features).flatten(1)
@@ -51,7 +51,7 @@ def test_an_attack_raises_the_loss_and_more_steps_raise_it_more(world, norm) -> 
     work = bench(world)
     losses = [loss(work, work.features)]
     for steps in (1, 7):
-        adversary = Adversary(0.3, steps, 0.25, norm)
+        adversary = Adversarial(0.3, steps, 0.25, norm)
         adversary.start(work)
         losses.append(loss(work, adversary.attack(work.network, work.features, work.targets)))
     assert losses == sorted(losses)
@@ -60,7 +60,7 @@ def test_an_attack_raises_the_loss_and_more_steps_raise_it_more(world, norm) -> 
 
 def test_one_step_in_the_maximum_norm_is_the_gradients_sign(world) -> None:
     work = bench(world)
-    adversary = Adversary(0.01, 1, 0.5, "inf")
+    adversary = Adversarial(0.01, 1, 0.5, "inf")
     adversary.start(work)
     gradient = work.network.input_gradient(work.features, work.targets)
     expected = (work.features + 0.005 * gradient.sign()).clamp(work.features.min(), work.features.max())
@@ -77,4 +77,4 @@ def test_without_a_radius_training_is_plain(world) -> None:
 
 def test_tokens_have_no_neighbourhood(world) -> None:
     with pytest.raises(DataError, match="int64"):
-        Adversary(0.1, 7, 0.25, "inf").start(bench(world, torch.zeros(10, 5, dtype=torch.int64)))
+        Adversarial(0.1, 7, 0.25, "inf").start(bench(world, torch.zeros(10, 5, dtype=torch.int64)))

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from clients.policies.sharpness_aware import Perturbation, flat
+from clients.policies.sharpness_aware import SharpnessAware, flat
 from fedmtl.balancing import build_balancer
 from fedmtl.balancing.base import StepGradients
 from fedmtl.balancing.network import TaskNetwork
@@ -46,7 +46,7 @@ def step(world, request):
 def test_the_climb_has_norm_rho_along_the_gradient_and_both_gradients_use_one_batch(step) -> None:
     network, watched, examples = step
     before = [value.clone() for value in network.values]
-    g = flat(Perturbation(0.3).gradients(watched, network, examples.features, examples.targets))
+    g = flat(SharpnessAware(0.3).gradients(watched, network, examples.features, examples.targets))
     climb = watched.points[1] - watched.points[0]
     g1 = torch.cat([gradient.flatten() for gradient in watched.found[0]])
     torch.testing.assert_close(climb.norm(), torch.tensor(0.3), rtol=1e-5, atol=0)
@@ -59,14 +59,14 @@ def test_the_climb_has_norm_rho_along_the_gradient_and_both_gradients_use_one_ba
 
 def test_mix_interpolates_between_the_two_gradients(step) -> None:
     network, watched, examples = step
-    g = flat(Perturbation(0.3, 0.25).gradients(watched, network, examples.features, examples.targets))
+    g = flat(SharpnessAware(0.3, 0.25).gradients(watched, network, examples.features, examples.targets))
     for mixed, g1, g2 in zip(g, *watched.found, strict=True):
         torch.testing.assert_close(mixed, 0.75 * g1 + 0.25 * g2)
 
 
 def test_without_a_radius_there_is_one_gradient(step) -> None:
     network, watched, examples = step
-    g = flat(Perturbation(0.0).gradients(watched, network, examples.features, examples.targets))
+    g = flat(SharpnessAware(0.0).gradients(watched, network, examples.features, examples.targets))
     assert len(watched.found) == 1
     assert all(map(torch.equal, g, watched.found[0]))
 
@@ -79,7 +79,7 @@ def test_a_zero_gradient_climbs_nowhere(step) -> None:
     def nothing(inputs, targets) -> StepGradients:
         return StepGradients(zeros[:shared], network.by_head(zeros[shared:]), torch.zeros(2))
 
-    g = flat(Perturbation(0.3).gradients(nothing, network, examples.features, examples.targets))
+    g = flat(SharpnessAware(0.3).gradients(nothing, network, examples.features, examples.targets))
     assert all(gradient.abs().max() == 0 for gradient in g)
 
 

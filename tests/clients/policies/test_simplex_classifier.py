@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from clients.policies.sharpness_aware import flat
-from clients.policies.simplex_classifier import FrozenClassifier, class_shares
+from clients.policies.simplex_classifier import SimplexClassifier, class_shares
 from fedmtl.balancing import build_balancer
 from fedmtl.protocol import Balancing
 
@@ -35,7 +35,7 @@ def step_of(world, labels: torch.Tensor):
     trainer._vector.copy_(world.start().vector)
     bench = trainer._workbench(network, (0, 1), world.data.shards[0][: len(labels)])
     bench.targets[0].copy_(labels)
-    rule, balancer = FrozenClassifier(0.5), build_balancer(Balancing("equal"))
+    rule, balancer = SimplexClassifier(0.5), build_balancer(Balancing("equal"))
     rule.start(bench)
 
     def compute(inputs, targets):

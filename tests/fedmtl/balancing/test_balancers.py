@@ -1,4 +1,7 @@
-"""What holds for every balancer, on every model."""
+"""What holds for every balancer, on every model.
+
+Long because each property is held once, for all balancers.
+"""
 
 import inspect
 import math

@@ -1,4 +1,7 @@
-"""Each method against its definition, on Gram matrices: golden vectors, optimality, invariances."""
+"""Each method against its definition, on Gram matrices: golden vectors, optimality, invariances.
+
+Long because every method has its golden vectors here.
+"""
 
 import math
 

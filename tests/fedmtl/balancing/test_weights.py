@@ -1,3 +1,8 @@
+"""NTKMTL's weights: golden values, bounds, and kernels of any size.
+
+Long because each bound has its own example.
+"""
+
 import math
 
 import pytest

@@ -1,4 +1,7 @@
-"""The recorder's tables, segments and final files."""
+"""The recorder's tables, segments and final files.
+
+Long because every table is read back column by column.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The commands as their users meet them: what they print, what they leave behind, and how they end."""
+"""The commands as their users meet them: what they print, what they leave behind, and how they end.
+
+Long because each command has its mistakes.
+"""
 
 import re
 import shutil

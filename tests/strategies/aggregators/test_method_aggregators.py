@@ -1,4 +1,7 @@
-"""The aggregations that belong to one method: WKAFL, CA2FL, SAFA and FedAT."""
+"""The aggregations that belong to one method: WKAFL, CA2FL, SAFA and FedAT.
+
+Long because each method is followed over several steps by hand.
+"""
 
 from __future__ import annotations
 

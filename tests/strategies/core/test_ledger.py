@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedmtl.errors import ConfigError
 from fedmtl.similarity import LARGEST
 from strategies.core.ledger import Ledger
 
@@ -66,3 +67,9 @@ def test_a_ledger_comes_back_from_its_state(toys) -> None:
     again = Ledger(FOLLOWS)
     again.load_state_dict(toys.through_json(ledger.state_dict()))
     assert vars(again) == vars(ledger)
+
+
+def test_parts_that_follow_a_term_must_agree_on_what_is_credible() -> None:
+    assert set(Ledger({"loss": 5.0}, {"loss": 5.0, "angle": 1.0}).followed) == {"loss", "angle"}
+    with pytest.raises(ConfigError, match="two parts follow the term 'loss', one up to 5, one up to 7"):
+        Ledger({"loss": 5.0}, {"loss": 7.0})

@@ -124,3 +124,26 @@ def test_a_state_of_a_part_that_is_not_there_is_refused() -> None:
         restore({"aggregator": GradientAggregator(Uniform())}, saved)
     with pytest.raises(ValueError, match=r"no part for the state of 'aggregator\.weighting'"):
         restore({"policy": Counting()}, saved)
+
+
+def test_a_part_with_a_state_that_was_saved_without_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"no state for the part 'aggregator\.weighting' \(Counting\)"):
+        restore({"aggregator": GradientAggregator(Counting())}, {})
+
+
+def test_two_parts_at_one_place_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"two parts are held at the place 'root\.content\.0\.1'"):
+        every_part({"root": Shelf({1: Counting(), "1": Counting()})})
+
+
+def test_a_part_that_exchanges_its_parts_when_it_is_restored_must_hide_them() -> None:
+    class Exchanging(Shelf):
+        def state_dict(self) -> dict[str, Any]:
+            return {"anything": 1}
+
+        def load_state_dict(self, state: Mapping[str, Any]) -> None:
+            self.content = (Counting(),)
+
+    saved = states_of({"root": Exchanging(Counting())})
+    with pytest.raises(ValueError, match="must hide them"):
+        restore({"root": Exchanging(Counting())}, saved)

@@ -256,3 +256,14 @@ def test_a_busy_client_cannot_be_given_another_order(strategy) -> None:
 def test_a_part_without_state_refuses_one() -> None:
     with pytest.raises(ValueError, match="Uniform keeps no state"):
         Uniform().load_state_dict({"momentum": 1.0})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0, 1e9])
+def test_a_followed_term_that_is_not_credible_is_counted_and_shown_to_no_part(toys, value) -> None:
+    strategy = toys.ready(Strategy(Buffered(buffer_size=1), GradientAggregator(Uniform()), FedQSPolicy()))
+    strategy.orders(strategy.begin([0], 0.0).decision.assignments)
+    update = toys.make_update(0, terms={"similarity": value})
+    assert not strategy.on_event(Arrival(1.0, update)).rejections
+    assert "similarity" not in update.terms
+    assert strategy.ledger.reports("similarity").left_out == 1
+    assert strategy.ledger.mean("similarity") is None

@@ -1,4 +1,7 @@
-"""The fleet of real clients: what nodes do becomes events, and no node can stop a run."""
+"""The fleet of real clients: what nodes do becomes events, and no node can stop a run.
+
+Long because every way in which a node can fail has its scene.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Free compositions: parts by name, with nested options, and combinations that are refused."""
+"""Free compositions: parts by name, with nested options, and combinations that are refused.
+
+Long because the combinations that are refused are listed, each with its reason.
+"""
 
 from __future__ import annotations
 

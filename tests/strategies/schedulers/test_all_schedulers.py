@@ -1,4 +1,7 @@
-"""What every scheduler holds to, over random fleets with drop-outs, drop-ins, rubbish and ties."""
+"""What every scheduler holds to, over random fleets with drop-outs, drop-ins, rubbish and ties.
+
+Long because each property is held once, for all schedulers.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""FedCompass's scheduler: its golden traces, and what holds over random fleets."""
+"""FedCompass's scheduler: its golden traces, and what holds over random fleets.
+
+Long because both golden traces are written out, event by event.
+"""
 
 from __future__ import annotations
 

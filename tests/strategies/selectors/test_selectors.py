@@ -1,4 +1,7 @@
-"""What every selector holds to, and what Oort's and HeteRo-Select's formulas say."""
+"""What every selector holds to, and what Oort's and HeteRo-Select's formulas say.
+
+Long because both methods' formulas are followed by hand.
+"""
 
 from __future__ import annotations
 
