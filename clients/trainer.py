@@ -108,7 +108,7 @@ class LocalTrainer:
     def _descend(
         self, order: TrainOrder, plan: Plan, tasks: tuple[int, ...], shard: Tensor, base: Tensor, steps: int
     ) -> _Trace:
-        """Run the steps."""
+        """Run the job's local steps, in place, on the trainer's vector."""
         network = self._network(tasks)
         balancer = self._balancer(order)
         cut = functools.partial(views_of, layout=self.layout, tasks=tasks)

@@ -18,6 +18,7 @@ html_title = f"FedMTL {release}"
 
 extensions = ["sphinx.ext.apidoc", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "myst_parser"]
 exclude_patterns = ["_build"]
+myst_heading_anchors = 2
 html_theme = "furo"
 
 apidoc_modules = [

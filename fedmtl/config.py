@@ -58,7 +58,7 @@ class TasksSection(_Section):
 
 
 class ModelSection(_ComponentSection):
-    """The shared backbone."""
+    """The section `model`: the shared backbone."""
 
     name: str = "mlp"
 
@@ -70,7 +70,7 @@ class DevicesSection(_ComponentSection):
 
 
 class StrategySection(_ComponentSection):
-    """The server's strategy."""
+    """The section `strategy`: what the server does."""
 
     name: str = "fedqs"
 
@@ -88,7 +88,7 @@ class CompressionSection(_ComponentSection):
 
 
 class TrainingSection(_Section):
-    """Local training."""
+    """The section `training`: how clients train."""
 
     epochs: Positive = 2
     batch_size: Positive = 50
@@ -143,7 +143,7 @@ class RecordsSection(_Section):
 
 
 class ExperimentConfig(_Section):
-    """A complete experiment."""
+    """A complete experiment: all sections of a configuration."""
 
     name: Annotated[str, AfterValidator(_file_name)] = "fedqs-digits"
     seed: Annotated[int, Field(ge=0)] = 0

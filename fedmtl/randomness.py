@@ -39,7 +39,7 @@ def derive_seed(seed: int, purpose: str, *numbers: int) -> int:
     purpose
         What the stream is for, such as ``"batches"``.
     numbers
-        What tells this stream from the others of its purpose, such as client and job.
+        What distinguishes this stream from the others of its purpose, such as client and job.
     """
     state = _purpose_key(seed, purpose)
     for number in numbers:

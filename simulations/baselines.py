@@ -53,12 +53,12 @@ class Baseline:
 
     @cached_property
     def experiment(self) -> Experiment:
-        """The experiment."""
+        """The experiment in which the task is learned alone."""
         return Experiment.load(tables=self.tables)
 
     @cached_property
     def key(self) -> str:
-        """The name of its directory."""
+        """The name of the baseline's directory: a fingerprint of what changes its results."""
         return fingerprint(self.experiment)
 
 

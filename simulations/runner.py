@@ -160,7 +160,7 @@ def _leave_behind(path: Path, model: GlobalModel, summary: dict[str, Any], *, pi
 
 
 def default_directory(experiment: Experiment) -> Path:
-    """``records.dir/name``."""
+    """Where a run goes if nothing else is asked for: ``records.dir/name``."""
     return Path(experiment.config.records.dir) / experiment.config.name
 
 

@@ -1,11 +1,31 @@
 """What the documents say is so: their commands run, their code works, their links lead somewhere."""
 
+import doctest
+import pkgutil
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
+
+from clients.policies import CLIENT_HALVES
+from fedmtl.balancing import BALANCERS
+from fedmtl.data.sources import SOURCES
+from fedmtl.models import MODELS
+from fedmtl.partitions import PARTITIONS
+from simulations.devices import DEVICES
+from strategies.aggregators.table import AGGREGATORS
+from strategies.policies.table import POLICIES
+from strategies.recipes.catalogue import STRATEGIES
+from strategies.schedulers.table import SCHEDULERS
+from strategies.selectors.table import SELECTORS
+from strategies.weightings.table import WEIGHTINGS
 
 ROOT = Path(__file__).resolve().parent.parent
 BY_CI = {"make run\n", "make test\n"}
@@ -49,17 +69,121 @@ def test_the_python_of_the_readme_runs(here: Path, capsys: pytest.CaptureFixture
     assert (here / "runs/from-python/report.html").is_file()
 
 
-def test_the_example_for_contributors_works(here: Path) -> None:
-    from strategies.recipes.catalogue import STRATEGIES
+@pytest.fixture
+def unregistered() -> Iterator[None]:
+    """Afterwards, every table of parts holds what it held before."""
+    tables: list[dict[str, Any]] = [
+        STRATEGIES,
+        SCHEDULERS,
+        SELECTORS,
+        AGGREGATORS,
+        WEIGHTINGS,
+        POLICIES,
+        CLIENT_HALVES,
+        BALANCERS,
+        SOURCES,
+        PARTITIONS,
+        DEVICES,
+        MODELS,
+    ]
+    before = [dict(table) for table in tables]
+    yield
+    for table, entries in zip(tables, before, strict=True):
+        table.clear()
+        table.update(entries)
 
-    known = dict(STRATEGIES)
-    names: dict[str, object] = {}
-    try:
-        exec(compile("\n".join(blocks("CONTRIBUTING.md", "python")), "CONTRIBUTING.md", "exec"), names)
-        assert (here / "runs/fresh/summary.json").is_file()
-    finally:
-        STRATEGIES.clear()
-        STRATEGIES.update(known)
+
+@dataclass(frozen=True)
+class Section:
+    """A section of a document for contributors, with the files that it writes, by their paths, and its runs."""
+
+    title: str
+    text: str
+    files: dict[str, str]
+    runs: list[str]
+
+
+def sections(document: str) -> list[Section]:
+    """The sections of a document that have code; a block whose first line is the comment of a path is a file."""
+    found = []
+    for text in re.split(r"^(?=##+ )", (ROOT / document).read_text(), flags=re.MULTILINE):
+        files, runs = {}, []
+        for code in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+            if path := re.match(r"# (\w[\w/]+\.py)\n", code):
+                files[path[1]] = code
+            else:
+                runs.append(code)
+        if files or runs:
+            found.append(Section(text.partition("\n")[0].lstrip("# "), text, files, runs))
+    return found
+
+
+EXAMPLES = {
+    f"{document}: {section.title}": section
+    for document in ("CONTRIBUTING.md", "docs/adding-parts.md")
+    for section in sections(document)
+}
+
+
+def write_module(path: str, code: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A module as if that file were there, so that its name is importable."""
+    module = ModuleType(path.removesuffix(".py").replace("/", "."))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(compile(code, path, "exec"), vars(module))
+    return module
+
+
+@pytest.mark.usefixtures("unregistered")
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_the_examples_for_contributors_work(example: str, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    section = EXAMPLES[example]
+    failures: list[str] = []
+    for path, code in section.files.items():
+        module = write_module(path, code, monkeypatch)
+        for test in doctest.DocTestFinder(exclude_empty=True).find(module, globs={}):
+            doctest.DocTestRunner().run(test, out=failures.append)
+    assert not failures, "".join(failures)
+    for code in section.runs:
+        exec(compile(code, example, "exec"), {})
+    assert [run.name for run in here.glob("runs/*") if (run / "summary.json").is_file()]
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_an_example_for_contributors_is_new_and_says_which_line_goes_where(example: str) -> None:
+    section = EXAMPLES[example]
+    named = [ROOT / file for file in re.findall(r"`([\w/]+\.py)`", section.text)]
+    for path in section.files:
+        assert not (ROOT / path).exists()
+        assert [table for table in named if table.parent == (ROOT / path).parent and table.is_file()]
+    registered = re.findall(r'^[A-Z_]+\["([\w-]+)"\] = ', "".join(section.runs), re.MULTILINE)
+    assert registered
+    assert [name for name in registered if f'`"{name}": ' not in section.text] == []
+
+
+@pytest.mark.slow
+def test_the_examples_for_contributors_pass_every_check(tmp_path: Path) -> None:
+    for package in ("fedmtl", "clients", "strategies", "simulations"):
+        shutil.copytree(ROOT / package, tmp_path / package)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    files = []
+    for number, section in enumerate(EXAMPLES.values()):
+        script = {f"run_{number}.py": '"""A short run."""\n\n' + "\n".join(section.runs)}
+        for path, code in {**section.files, **script}.items():
+            (tmp_path / path).write_text(code)
+            files.append(path)
+    for check in (["ruff", "check"], ["ruff", "format", "--check"], ["mypy"]):
+        command = [sys.executable, "-m", *check, *files]
+        result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+        assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_every_row_of_the_table_of_parts_has_a_section_and_every_section_a_row() -> None:
+    guide = (ROOT / "CONTRIBUTING.md").read_text()
+    rows = re.findall(r"^\| \[([\w ]+)\]\(docs/adding-parts\.md#([\w-]+)\) \|", guide, re.MULTILINE)
+    titles = re.findall(r"^## (.*)$", (ROOT / "docs/adding-parts.md").read_text(), re.MULTILINE)
+    assert [name.capitalize() for name, _ in rows] == titles == [s.title for s in sections("docs/adding-parts.md")]
+    assert [anchor for _, anchor in rows] == [title.lower().replace(" ", "-") for title in titles]
+    assert len(rows) > 10
 
 
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "docs/index.md"])
@@ -80,6 +204,17 @@ def test_the_map_of_the_house_names_files_that_exist() -> None:
     assert len(named) > 20
     missing = [name for name in named if not (ROOT / name).exists() and "NAME" not in name]
     assert not missing
+
+
+def test_files_and_names_of_modules_in_the_documents_exist() -> None:
+    pages = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "docs").glob("*/*.md")]
+    text = "".join(page.read_text() for page in pages if "_build" not in page.parts)
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    paths = re.findall(r"`((?:fedmtl|clients|strategies|simulations|tests|docs|tools)/[\w/.-]*)`", prose)
+    assert len(paths) > 30
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    for name in re.findall(r"`((?:fedmtl|clients|strategies|simulations)(?:\.\w+)+)`", prose):
+        pkgutil.resolve_name(name)
 
 
 def test_the_lock_file_pins_every_package_and_names_no_place() -> None:

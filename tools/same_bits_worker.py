@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any
 
 NOT_COMPARED = ("wall_seconds", "ntk_seconds", "packages", "directory")
-"""Keys of ``summary.json`` that tell the real clock, versions of packages, and a folder named by these versions."""
+"""Keys of ``summary.json`` that hold the real clock, versions of packages, and a folder named by these versions."""
 
 SECONDS = 120
 """What a run may take."""

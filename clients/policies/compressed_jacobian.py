@@ -42,12 +42,12 @@ class CompressedJacobianHalf(ClientHalf):
         return Report(terms, vectors)
 
     def extra_bytes_up(self, order: TrainOrder) -> int:
-        """The basis."""
+        """The basis: its vectors, of the backbone's size."""
         shared = order.base.layout.shared
         return int(4 * order.constants["rank"] * (shared.stop - shared.start))
 
     def task_bytes_up(self, order: TrainOrder, tasks: int) -> int:
-        """The coefficients."""
+        """The coefficients of each task."""
         return int(4 * order.constants["rank"] * tasks)
 
     def work(self, order: TrainOrder, steps: int, examples: int) -> float:

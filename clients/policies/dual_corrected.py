@@ -37,7 +37,7 @@ class DualCorrectedHalf(ClientHalf):
         return Plan(order.settings, correction=correction, step_rule=perturbation)
 
     def work(self, order: TrainOrder, steps: int, examples: int) -> float:
-        """A second gradient doubles it."""
+        """The second gradient of each step doubles the work."""
         return perturbed_steps(order.constants["rho"], steps)
 
     def conclude(self, order: TrainOrder, update: Update, state: ClientState) -> None:

@@ -21,7 +21,7 @@ class LossReportsHalf(ClientHalf):
     """Trains plainly, and reports its first losses."""
 
     def plan(self, order: TrainOrder, observed: Observed, probe: Probe) -> Plan:
-        """The order's settings."""
+        """Train with the order's settings."""
         return Plan(order.settings)
 
     def report(
@@ -33,5 +33,5 @@ class LossReportsHalf(ClientHalf):
         return Report({"loss_mean": first.mean().item(), "loss_rms": first.square().mean().sqrt().item()})
 
     def extra_bytes_up(self, order: TrainOrder) -> int:
-        """Two terms."""
+        """Two terms, the losses' means."""
         return 8

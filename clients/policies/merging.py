@@ -41,7 +41,7 @@ NormData = Literal["private", "shared"]
 
 
 class MergingHalf(ClientHalf):
-    """Merges before it trains."""
+    """Merges the neighbours' models before it trains."""
 
     def plan(self, order: TrainOrder, observed: Observed, probe: Probe) -> Plan:
         """The order's settings, from the merged model."""
@@ -91,7 +91,7 @@ class Merging(StepRule):
         self.bn_data = bn_data
 
     def start(self, bench: Workbench) -> None:
-        """Merge."""
+        """Merge the neighbours' models into the model that was sent."""
         own = bench.vector.clone()
         merged = own.clone()
         layers = [] if self.match == "none" else hidden_layers(bench.network.backbone)

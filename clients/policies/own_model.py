@@ -25,7 +25,7 @@ class OwnModelHalf(ClientHalf):
         return {"model": model} if model is not None and version == order.base.version else {}
 
     def plan(self, order: TrainOrder, observed: Observed, probe: Probe) -> Plan:
-        """The order's settings, from that model."""
+        """The order's settings, from the client's own model if it was observed."""
         model = observed.get("model")
         return Plan(order.settings, start=model if isinstance(model, Tensor) else None)
 

@@ -13,5 +13,5 @@ class PlainHalf(ClientHalf):
     """Trains with the order's settings: proximal term, momentum and all else are there."""
 
     def plan(self, order: TrainOrder, observed: Observed, probe: Probe) -> Plan:
-        """The order's settings."""
+        """Train with the order's settings."""
         return Plan(order.settings)

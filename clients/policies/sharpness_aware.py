@@ -38,7 +38,7 @@ class SharpnessAwareHalf(ClientHalf):
         return Plan(order.settings, step_rule=SharpnessAware(order.constants["rho"], order.constants["mix"]))
 
     def work(self, order: TrainOrder, steps: int, examples: int) -> float:
-        """A second gradient doubles it."""
+        """The second gradient of each step doubles the work."""
         return perturbed_steps(order.constants["rho"], steps)
 
 

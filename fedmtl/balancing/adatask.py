@@ -58,7 +58,7 @@ class AdaTask(JacobianMethod):
         self._steps: Tensor | None = None
 
     def start_job(self, generator: torch.Generator) -> None:
-        """Forget all moments."""
+        """Forget the moments of earlier jobs."""
         self._moments = self._shared = self._steps = None
 
     def combine(self, rows: Tensor, losses: Tensor, sound: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
@@ -89,7 +89,7 @@ class AdaTask(JacobianMethod):
         moved = []
         for gradient, first, second, t in zip(gradients, *self._moments, times, strict=True):
             if not bool(gradient.isfinite().all()):
-                moved.append(gradient)  # the loss tells, and the update is rejected
+                moved.append(gradient)  # the loss shows it, and the update is rejected
                 continue
             first.lerp_(gradient, 1 - self.beta1)
             second.lerp_(gradient.square(), 1 - self.beta2)

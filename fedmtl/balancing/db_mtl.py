@@ -54,7 +54,7 @@ class DBMTL(JacobianMethod):
         self._left: Tensor | None = None
 
     def start_job(self, generator: torch.Generator) -> None:
-        """Forget the averages."""
+        """Forget the averages of earlier jobs."""
         self._average = self._steps = self._left = None
 
     def combine(self, rows: Tensor, losses: Tensor, sound: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:

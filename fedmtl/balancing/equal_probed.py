@@ -1,7 +1,7 @@
 """Equal weights, and a probe of each task's kernel at the model that the client was sent.
 
 The client's half of FedNTK-trace (:mod:`strategies.task_weights.fedntk_trace`): the server's factors weigh the shared
-gradient, and the server is told how large each task's kernel is. All of a job's probes are taken at the downloaded
+gradient, and the size of each task's kernel goes up to the server. All of a job's probes are taken at the downloaded
 point, before any drift, so that what different clients measure of one version can be added:
 
     S_i = sum_j ||grad_theta l_i(batch_j)||^2  over the job's first m batches     (sr: ||dl_i/dz||^2)
@@ -111,7 +111,7 @@ class EqualProbed(Balancer):
         self._probed, self._base, self._rows, self._size = 0, [], [], None
 
     def prepare(self, network: TaskNetwork, inputs: Tensor, targets: Sequence[Tensor]) -> None:
-        """Align the heads."""
+        """Prepare the step of the heads from the representation of all the client's examples."""
         if self.align or self.head_step == "newton":
             representation = network.predicted_representation(inputs)
             self._metric = HeadMetric(representation, self.damping)

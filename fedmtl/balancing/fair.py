@@ -14,7 +14,7 @@ from torch import Tensor
 _RIDGE = 1e-8  # beside a diagonal of 1: below the precision of float32 gradients, and it bounds the weights
 _STEPS = 100
 _EXACT = 1e-10
-_GOOD = 1e-8  # relative error of the equation that is left alone where the objective tells no more
+_GOOD = 1e-8  # relative error of the equation that is left alone where the objective has no more digits
 
 
 def fair_weights(gram: Tensor, alpha: float) -> Tensor:
@@ -58,7 +58,7 @@ def _newton(a: np.ndarray, b: np.ndarray, power: float) -> np.ndarray:
         length = min(1.0, 0.9 * float((x[shrinking] / -move[shrinking]).min())) if shrinking.any() else 1.0
         while (found := _value(a, b, power, x + length * move)) > value + 1e-4 * length * (slope @ move):
             length /= 2
-            if length < 1e-10:  # what is to be least does not tell any more in float64, but the equation still may
+            if length < 1e-10:  # the objective is below float64's precision, but the equation may not be
                 return _polished(a, b, power, x)
         x, value = x + length * move, found
     return _polished(a, b, power, x)
@@ -84,6 +84,6 @@ def _missed(a: np.ndarray, b: np.ndarray, power: float, x: np.ndarray) -> float:
 
 
 def _value(a: np.ndarray, b: np.ndarray, power: float, x: np.ndarray) -> float:
-    """What is to be least."""
+    """The convex function whose minimum is the solution."""
     gain = np.log(x) if power == 1.0 else x ** (1 - power) / (1 - power)
     return float(x @ a @ x / 2 - b @ gain)

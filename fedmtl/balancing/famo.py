@@ -4,7 +4,7 @@ Paper: "FAMO: Fast Adaptive Multitask Optimization" (arXiv 2306.03792). With log
 
     z = softmax(xi),    c = 1 / sum_i z_i / (l_i - b),    L = c sum_i z_i log(l_i - b)
 
-After the model's step the losses l' of the same batch tell how much each task gained, and Adam moves xi along
+After the model's step the losses l' of the same batch show how much each task gained, and Adam moves xi along
 ``-(dz/dxi)^T (log(l - b) - log(l' - b))``.
 
 A balancer gives gradients before the step and cannot see what follows it. So the next call begins with the last

@@ -92,5 +92,5 @@ class _Point(nn.Module):
         self.point = nn.Parameter(torch.zeros(size))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Shape [batch, P]."""
+        """The point itself for every example, shape [batch, P]."""
         return self.point.expand(len(inputs), -1)

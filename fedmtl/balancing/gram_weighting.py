@@ -45,7 +45,7 @@ class GramWeighting(JacobianMethod):
         """
 
     def combine(self, rows: Tensor, losses: Tensor, sound: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
-        """The weighted sum."""
+        """The weighted sum of the tasks' gradients, and the weights."""
         weights = self._weights((rows @ rows.T).double().cpu(), losses.double().cpu(), sound.cpu())
         weights = weights.to(rows) * factors
         return weights @ rows, weights

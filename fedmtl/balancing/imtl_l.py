@@ -49,7 +49,7 @@ class IMTLL(LossWeighting):
         self._learned: torchjd.Scalarized | None = None
 
     def start_job(self, generator: torch.Generator) -> None:
-        """Forget s."""
+        """Forget the scales s of earlier jobs."""
         self._learned = None
 
     def weigh(self, losses: Tensor) -> Tensor:

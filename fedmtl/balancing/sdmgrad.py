@@ -62,7 +62,7 @@ class SDMGrad(SeveralTasks):
         self._descend = torchjd.SDMGrad(lam, rate, momentum, iterations)
 
     def start_job(self, generator: torch.Generator) -> None:
-        """Forget w."""
+        """Forget the weights w of earlier jobs."""
         self._descend.reset()
 
     def balance(

@@ -40,7 +40,7 @@ class SeveralTasks(Balancer):
     def gradients(
         self, network: TaskNetwork, inputs: Tensor, targets: Sequence[Tensor], task_weights: Sequence[float] | None
     ) -> StepGradients:
-        """Gradients of one step."""
+        """The gradients of one step, by the method if there are several tasks."""
         if len(network.tasks) == 1:
             return Equal(head_weight=self.head_weight, clip=self.clip).gradients(network, inputs, targets, task_weights)
         return self.balance(network, inputs, targets, task_weights)

@@ -34,7 +34,7 @@ class SI(LossWeighting):
     def __init__(
         self,
         *,
-        eps: Annotated[float, Param("least loss that is told apart from 0", gt=0)] = 1e-8,
+        eps: Annotated[float, Param("least loss that is distinguished from 0", gt=0)] = 1e-8,
         head_weight: OwnHeads = "weighted",
         clip: Clip = 0.0,
     ) -> None:

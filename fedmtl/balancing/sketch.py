@@ -37,7 +37,7 @@ class Projection:
 
     Examples
     --------
-    A thousand numbers tell the cosine of two vectors of ten thousand:
+    A thousand numbers give the cosine of two vectors of ten thousand:
 
     >>> import torch
     >>> from fedmtl.balancing.sketch import Projection

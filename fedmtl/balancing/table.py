@@ -68,7 +68,7 @@ BALANCERS: dict[str, Callable[..., Balancer]] = {
 
 
 def build_balancer(balancing: Balancing) -> Balancer:
-    """The balancer that a client was told to use.
+    """The balancer that an order asks for.
 
     Raises
     ------

@@ -129,11 +129,11 @@ class GradVac:
         self._weighting = _make("aggregation", "GradVacWeighting", beta=beta)
 
     def reset(self) -> None:
-        """Forget the cosines."""
+        """Forget the averages of the cosines."""
         self._weighting.reset()
 
     def __call__(self, gram: Tensor, generator: torch.Generator) -> Tensor:
-        """Weights, shape [k]."""
+        """The weights of the tasks, shape [k]."""
         with _drawing_from(generator, gram.device):
             weights: Tensor = self._weighting(_common_scale(gram))
         return weights
@@ -218,7 +218,7 @@ class MoDo:
         self._weighting.reset()
 
     def __call__(self, gram: Tensor) -> Tensor:
-        """Weights, shape [k]."""
+        """The weights of the tasks, shape [k]."""
         weights: Tensor = self._weighting(gram)
         return weights
 
@@ -263,7 +263,7 @@ class Scalarized:
         self._optimizer = torch.optim.Adam(parameters, lr=rate) if rate else None
 
     def __call__(self, losses: Tensor) -> Tensor:
-        """Weights, shape [k]."""
+        """The weights of the tasks, shape [k]."""
         with torch.enable_grad():
             values = losses.clone().requires_grad_()
             self.scalarizer(values).backward()

@@ -52,7 +52,7 @@ class UW(LossWeighting):
         self._learned: torchjd.Scalarized | None = None
 
     def start_job(self, generator: torch.Generator) -> None:
-        """Forget s."""
+        """Forget the log-variances s of earlier jobs."""
         self._learned = None
 
     def weigh(self, losses: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ class Compressor(ABC):
     @property
     @abstractmethod
     def options(self) -> Mapping[str, Any]:
-        """The options, by which an order tells a client how to compress."""
+        """The options, as an order carries them to a client."""
 
     @abstractmethod
     def compress(self, delta: Tensor, layout: ParameterLayout, seed: int) -> Tensor:

@@ -39,7 +39,7 @@ class TopEntries(Compressor):
 
     @property
     def options(self) -> Mapping[str, Any]:
-        """Theta and beta."""
+        """The share theta and the memory beta."""
         return {"share": self.share, "memory": self.memory}
 
     def compress(self, delta: Tensor, layout: ParameterLayout, seed: int) -> Tensor:

@@ -35,7 +35,7 @@ def build_data(config: ExperimentConfig) -> FederatedData:
 
 
 def build_own_data(config: ExperimentConfig, client: int) -> FederatedData:
-    """The data of an experiment as far as this client needs them, if the source can tell; else all of them.
+    """The data of an experiment as far as this client needs them, if the source can say which; else all of them.
 
     A client's examples, and what is trained on them, are those of `build_data`, bit for bit.
 

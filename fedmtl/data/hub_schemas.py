@@ -75,7 +75,7 @@ class Images(Schema):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Picture and targets."""
+        """Names of the columns with the picture and the targets."""
         return (self.column, *(task.name for task in self.tasks))
 
     def encode(self, train: Dataset, test: Dataset, image_size: int, where: str) -> tuple[Examples, Examples]:
@@ -86,7 +86,7 @@ class Images(Schema):
         return train_part, test_part
 
     def pixels(self, split: Dataset, image_size: int, where: str) -> Tensor:
-        """The pictures alone."""
+        """The pictures of a split, without its targets."""
         return read_images(split, self.column, self.mode, image_size or self.size, where)
 
     def targets(self, split: Dataset, where: str) -> tuple[Tensor, ...]:
@@ -122,7 +122,7 @@ class Table(Schema):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Features and target."""
+        """Names of the columns with the features and the target."""
         return (*self.numbers, *self.categories, self.tasks[0].name)
 
     def encode(self, train: Dataset, test: Dataset, image_size: int, where: str) -> tuple[Examples, Examples]:

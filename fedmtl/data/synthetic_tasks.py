@@ -114,7 +114,7 @@ def synthetic_tasks(
     Raises
     ------
     ConfigError
-        If there are more tasks than features: they could not be told apart.
+        If there are more tasks than features: they could not be distinguished.
     """
     if tasks > features:
         raise ConfigError(f"data.tasks = {tasks} needs at least as many features: set data.features to {tasks} or more")

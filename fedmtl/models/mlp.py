@@ -1,4 +1,4 @@
-"""Multilayer perceptrons."""
+"""A multilayer perceptron, for examples of any shape."""
 
 from __future__ import annotations
 

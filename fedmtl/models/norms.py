@@ -38,7 +38,7 @@ class BatchNorm1d(nn.BatchNorm1d):
     """Of rows, shape [batch, units]. A single value is normalised by the statistics, which stay as they are."""
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """The normalised units."""
+        """The inputs, normalised unit by unit."""
         found = _normalised(self, inputs)
         return super().forward(inputs) if found is None else found
 
@@ -47,7 +47,7 @@ class BatchNorm2d(nn.BatchNorm2d):
     """Of channels, shape [batch, units, height, width]; else as :class:`BatchNorm1d`."""
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """The normalised channels."""
+        """The inputs, normalised channel by channel."""
         found = _normalised(self, inputs)
         return super().forward(inputs) if found is None else found
 

@@ -16,7 +16,7 @@ class Flatten(nn.Module):
     Raises
     ------
     ConfigError
-        On forward, if the inputs are integers (tokens): only their data type tells them from a row of numbers.
+        On forward, if the inputs are integers (tokens): only their data type sets them apart from a row of numbers.
     """
 
     def __init__(self, model: str) -> None:
@@ -24,7 +24,7 @@ class Flatten(nn.Module):
         self.model = model
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """The rows."""
+        """A row for each example, shape [batch, numbers of an example]."""
         if not inputs.is_floating_point():
             raise ConfigError(
                 f"model.name = {self.model!r} reads floating-point features, but these are {inputs.dtype} (tokens?); "

@@ -53,7 +53,7 @@ class Course:
 
     @classmethod
     def of(cls, outputs: Sequence[Tensor], tasks: Sequence[Task], targets: Sequence[Tensor]) -> Course:
-        """The course of these outputs."""
+        """The course of the losses that a model's outputs had at some moments."""
         return cls(torch.stack([example_losses(tasks, each, targets) for each in outputs]), torch.stack(list(outputs)))
 
 

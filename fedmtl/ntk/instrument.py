@@ -91,7 +91,7 @@ def examine(
     time
         Of the version, for the table.
     progress
-        Told what is being done.
+        Called with what is being done.
     """
     common = {"parameters": settings.parameters, "memory": settings.memory}
     progress("kernels of all clients' examples together")

@@ -26,7 +26,7 @@ from fedmtl.models.multitask import MultiTaskModel
 Parameters = Literal["shared", "all"]
 
 MEMORY = 1 << 30
-"""Bytes that a kernel or a block of gradients may take unless told otherwise."""
+"""Bytes that a kernel or a block of gradients may take if nothing else is asked for."""
 
 _BATCH = 256  # examples in one pass through the backbone
 

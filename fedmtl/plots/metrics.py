@@ -35,12 +35,12 @@ class Curve:
 
 
 def draw_by_time(run: RunTables) -> Figure | None:
-    """Metrics against time."""
+    """The tasks' metrics against virtual time."""
     return _draw_groups(run, "time")
 
 
 def draw_by_version(run: RunTables) -> Figure | None:
-    """Metrics against versions."""
+    """The tasks' metrics against the model's versions."""
     return _draw_groups(run, "version")
 
 

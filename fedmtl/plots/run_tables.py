@@ -25,7 +25,7 @@ class RunTables:
     updates, aggregations, evaluations
         See :mod:`fedmtl.records.schemas`.
     partition, devices
-        See :mod:`fedmtl.records.setting`; None where the run kept none (real clients tell neither).
+        See :mod:`fedmtl.records.setting`; None where the run kept none (real clients report neither).
     ntk
         The kernels that the run measured, or None.
     """

@@ -22,7 +22,7 @@ R = TypeVar("R")
 
 DPI = 120
 WIDTH = 10.0
-"""Inches; 1200 pixels."""
+"""Width of a figure, inches: 1200 pixels."""
 
 # Okabe and Ito's palette for colour-blind readers, without the yellow, which is too pale for a line on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")

@@ -38,7 +38,7 @@ class TableLog:
         self._chunks: list[pa.Table] = []
 
     def extend(self, rows: Sequence[Row]) -> None:
-        """Add rows."""
+        """Add rows to the table."""
         self._rows.extend(rows)
         self.count += len(rows)
         if len(self._rows) >= _COMPACT:

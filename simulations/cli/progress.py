@@ -70,7 +70,7 @@ class Meter:
         self._began: tuple[float, int, float] | None = None
 
     def read(self, loop: Loop) -> Snapshot:
-        """The run now."""
+        """How far the run is now."""
         now, share = time.perf_counter(), self._share(loop)
         if self._began is None:
             self._began = (now, loop.arrivals, share)
@@ -120,7 +120,7 @@ class Display(Observer, ABC):
         """Show the run as it is now."""
 
     def on_start(self, loop: Loop) -> None:
-        """Begin to measure."""
+        """Begin to measure the run."""
         self._meter.read(loop)
         self._next = time.perf_counter() + self.seconds
 
@@ -131,7 +131,7 @@ class Display(Observer, ABC):
             self._next = time.perf_counter() + self.seconds
 
     def on_end(self, loop: Loop) -> None:
-        """Show how it ended."""
+        """Show the run as it ended."""
         self.show(self._meter.read(loop))
 
 
@@ -139,7 +139,7 @@ class LineDisplay(Display):
     """A line every few seconds, for a log."""
 
     def show(self, snapshot: Snapshot) -> None:
-        """Print a line."""
+        """Print how far the run is, in one line."""
         text = f"{snapshot.share:4.0%}   {snapshot.words}   {snapshot.metric_words}"
         self.console.print(Text(text.rstrip()), soft_wrap=True)
 
@@ -181,7 +181,7 @@ def new_display(console: Console, stop: StopSection) -> Display:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words."""
+    """A time that is given in seconds, in words such as ``"1 h 05 min"``."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -1,4 +1,4 @@
-"""``fedmtl run``."""
+"""The command ``fedmtl run``."""
 
 from __future__ import annotations
 

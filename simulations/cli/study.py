@@ -1,4 +1,4 @@
-"""``fedmtl study``."""
+"""The command ``fedmtl study``."""
 
 from __future__ import annotations
 

@@ -72,12 +72,12 @@ def _refuse_simulated_only(experiment: Experiment) -> None:
     if experiment.data.idle and len(experiment.data.active) < experiment.data.clients:
         if experiment.config.training.tiny_clients == "skip_client":
             raise ConfigError(
-                "training.tiny_clients = 'skip_client' leaves clients out, and real ones cannot be told to sit idle: "
+                "training.tiny_clients = 'skip_client' leaves clients out, and real ones cannot be kept idle: "
                 "start those that have a batch of examples"
             )
         raise ConfigError(
             f"tasks.only = {experiment.config.tasks.only!r} leaves clients without a task, and real clients cannot be "
-            "told to sit idle: start those that own it, with tasks.names"
+            "kept idle: start those that own it, with tasks.names"
         )
 
 

@@ -32,7 +32,7 @@ class Overview:
 
     @cached_property
     def labels(self) -> list[str]:
-        """What is compared."""
+        """The labels that are compared: those of the first axis."""
         return list(next(iter(self.study.axes.values())))
 
     @cached_property

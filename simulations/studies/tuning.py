@@ -50,7 +50,7 @@ class Candidates:
 
     @property
     def key(self) -> str:
-        """``section.option``."""
+        """The option's key in a configuration, ``section.option``."""
         return f"{self.section}.{self.option}"
 
     def tables(self, value: Any) -> dict[str, dict[str, Any]]:
@@ -58,7 +58,7 @@ class Candidates:
         return {self.section: {self.option: value}}
 
     def toml(self) -> dict[str, Any]:
-        """As it is written."""
+        """The choice as a study's file has it."""
         return {"key": self.key, "values": list(self.values)}
 
 

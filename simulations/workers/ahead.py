@@ -43,7 +43,7 @@ class Waiting:
         self._push(-math.inf, key)
 
     def remove(self, key: JobKey) -> Job:
-        """Take out one job."""
+        """Take one job out of those that wait."""
         self._alone.discard(key)
         return self._jobs.pop(key)
 

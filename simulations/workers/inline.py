@@ -27,5 +27,5 @@ class InlineWorkers(Workers):
         return self._trainer.train(job.order, job.observed)
 
     def discard(self, key: JobKey) -> None:
-        """Forget a job."""
+        """Forget a job, which is not trained then."""
         self._jobs.pop(key, None)

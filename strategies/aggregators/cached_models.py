@@ -65,7 +65,7 @@ class CachedModels(Aggregator):
 
     @property
     def caches(self) -> ClientVectors:
-        """The clients' models."""
+        """The cache: a vector of shape [P] for each client, the model that it last sent."""
         assert self._caches is not None, "prepare comes first"
         return self._caches
 
@@ -91,7 +91,7 @@ class CachedModels(Aggregator):
         return float(update.examples) if self.weight_base == "data_size" else 1.0
 
     def state_dict(self) -> dict[str, Any]:
-        """The clients' models."""
+        """The cache with its sums."""
         return {"caches": self.caches.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -62,7 +62,7 @@ class CalibratedAggregator(Aggregator):
 
     @property
     def last(self) -> ClientVectors:
-        """The h_j."""
+        """The h_j: each client's last update, shape [P], 0 before its first."""
         assert self._last is not None, "prepare comes first"
         return self._last
 
@@ -85,7 +85,7 @@ class CalibratedAggregator(Aggregator):
         return combine_by_owner(step, self.weighting, combine)
 
     def state_dict(self) -> dict[str, Any]:
-        """The h_j."""
+        """The h_j with their sums."""
         return {"last": self.last.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

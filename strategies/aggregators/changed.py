@@ -53,13 +53,13 @@ class ChangedUpdates(Aggregator):
         return self.base.aggregate(dataclasses.replace(step, updates=updates))
 
     def model_for(self, client: int, model: GlobalModel, ledger: Ledger) -> GlobalModel:
-        """As the base has it."""
+        """What the base has the client train."""
         return self.base.model_for(client, model, ledger)
 
     def transfers(self, client: int, version: int, ledger: Ledger) -> tuple[int, int]:
-        """As the base has it."""
+        """How many models the base has travel."""
         return self.base.transfers(client, version, ledger)
 
     def own_models(self) -> Mapping[int, Tensor]:
-        """As the base has it."""
+        """The base's own models of clients."""
         return self.base.own_models()

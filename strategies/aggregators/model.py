@@ -49,7 +49,7 @@ class ModelAggregator(Aggregator):
         self.weighting = weighting
 
     def aggregate(self, step: Step) -> tuple[Tensor, tuple[float, ...]]:
-        """Average the models."""
+        """The weighted mean of the clients' models, each its base and its update."""
         model = step.model
 
         def combine(part: slice, updates: Sequence[Update], weights: Sequence[float]) -> Tensor:

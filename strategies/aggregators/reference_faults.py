@@ -104,7 +104,7 @@ class Overwritten(ReadLate):
         return result
 
     def state_dict(self) -> dict[str, Any]:
-        """The files."""
+        """The clients' files, an update each."""
         return {"files": [update_state(file) for file in self._files.values()]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -156,7 +156,7 @@ class NewestMeta(ReadLate):
         self._newest: dict[int, Meta] = {}
 
     def on_outcome_known(self, update: Update, ledger: Ledger) -> None:
-        """Write the arrays."""
+        """Keep what the client's newest job says, which no earlier job overwrites."""
         known = self._newest.get(update.client)
         if known is None or known.job != update.job:
             self._newest[update.client] = Meta(
@@ -175,7 +175,7 @@ class NewestMeta(ReadLate):
         return dataclasses.replace(update, terms=terms)
 
     def state_dict(self) -> dict[str, Any]:
-        """The arrays."""
+        """What each client's newest job says."""
         return {"newest": [[client, *meta] for client, meta in self._newest.items()]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -212,7 +212,7 @@ class Robust(Aggregator):
         return torch.from_numpy(arrays[_DELTA].numpy().astype(np.float32)), shares
 
     def _flower(self, note: object, deltas: Sequence[Tensor]) -> FlowerStrategy:
-        """Flower's strategy of that rule."""
+        """Flower's strategy with the same rule as this aggregator."""
         from flwr.app import Array, ArrayRecord
         from flwr.serverapp import strategy as flower
 

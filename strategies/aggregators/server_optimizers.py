@@ -84,7 +84,7 @@ class SGD(ServerOptimizer):
         self._v = torch.zeros_like(model.vector[model.layout.trainable])
 
     def step(self, current: Tensor, proposed: Tensor, rate: float | None = None) -> None:
-        """One step."""
+        """Move `proposed` by the heavy ball, in place."""
         eta = self.rate if rate is None else rate
         D = proposed - current
         # w + eta (beta v + D), written as a change of w + D, so that nothing is rounded where nothing is changed.
@@ -92,7 +92,7 @@ class SGD(ServerOptimizer):
         self._v.mul_(self.momentum).add_(D)
 
     def state_dict(self) -> dict[str, Any]:
-        """The velocity."""
+        """The velocity v."""
         return {"v": self._v.clone()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -158,7 +158,7 @@ class Adam(ServerOptimizer):
         self._v = torch.full_like(self._m, self.v0)
 
     def step(self, current: Tensor, proposed: Tensor, rate: float | None = None) -> None:
-        """One step."""
+        """Move `proposed` by Adam's step, in place."""
         eta = self.rate if rate is None else rate
         D = proposed - current
         self.steps += 1

@@ -62,7 +62,7 @@ class Storage(ABC):
         """The clients for which a vector is kept, in the order in which they came."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Clients and vectors."""
+        """The clients, and the vector of each."""
         clients = list(self.clients())
         return {"clients": clients, "vectors": [self.get(client) for client in clients]}
 
@@ -91,16 +91,16 @@ class InMemory(Storage):
         self._vectors: dict[int, Kept] = {}
 
     def put(self, client: int, vector: Kept) -> Kept:
-        """Keep it."""
+        """Keep the very tensors."""
         self._vectors[client] = vector
         return vector
 
     def get(self, client: int) -> Kept | None:
-        """What was given."""
+        """The very tensors that were given; None if none were."""
         return self._vectors.get(client)
 
     def clients(self) -> Collection[int]:
-        """Who came."""
+        """The clients for which a vector is kept."""
         return self._vectors.keys()
 
 
@@ -132,7 +132,7 @@ class HalfPrecision(Storage):
         return Kept(None, self._vectors[client].float()) if client in self._vectors else None
 
     def clients(self) -> Collection[int]:
-        """Who came."""
+        """The clients for which a vector is kept."""
         return self._vectors.keys()
 
 
@@ -172,11 +172,11 @@ class OnDisk(Storage):
         return Kept(None, torch.from_numpy(np.frombuffer(bytearray(self._file.read(4 * self._size)), dtype=np.float32)))
 
     def clients(self) -> Collection[int]:
-        """Who came."""
+        """The clients for which a vector is kept."""
         return self._places.keys()
 
 
 def new_storage(name: StorageName) -> Storage:
-    """An empty storage of that kind."""
+    """An empty storage of the kind that an option names."""
     kinds: dict[StorageName, type[Storage]] = {"single": InMemory, "half": HalfPrecision, "disk": OnDisk}
     return kinds[name]()

@@ -87,7 +87,7 @@ class WKAFLAggregator(Aggregator):
         self._g_prev = torch.zeros_like(model.vector[model.layout.trainable])
 
     def aggregate(self, step: Step) -> tuple[Tensor, tuple[float, ...]]:
-        """Take the step."""
+        """Add the weighted sum of the clipped updates with momentum, which is kept for the next step."""
         part, w, version = step.model.layout.trainable, step.model.vector, step.model.version
         staleness = [version - update.base_version for update in step.updates]
         g = [clipped(update.delta[part] + self.momentum * self._g_prev, self.norm_bound) for update in step.updates]

@@ -335,7 +335,7 @@ class Plain(ClientPolicy):
     """
 
     def instruct(self, client: int, settings: TrainSettings, model: GlobalModel, ledger: Ledger) -> Instruction:
-        """The settings."""
+        """The run's settings, as they are."""
         return Instruction(settings, {}, {})
 
 
@@ -396,5 +396,5 @@ class Equal(TaskWeights):
     """
 
     def weights(self) -> None:
-        """None, for ones."""
+        """None: a factor of 1 for every task."""
         return None

@@ -106,8 +106,8 @@ class Loop:
         """Run until `stop(loop)` returns a reason, or nothing can happen any more, or `interrupt` was called.
 
         At the end the scheduler may ask for a last server step (`Scheduler.finish`), which comes on top of what `stop`
-        asked for. After an interruption the run is not over: its state can be saved, and the observers are not told of
-        an end.
+        asked for. After an interruption the run is not over: its state can be saved, and `on_end` of the
+        observers is not called.
 
         Raises
         ------
@@ -147,7 +147,7 @@ class Loop:
         return reason
 
     def end(self, reason: str) -> None:
-        """Take the last server step, if the scheduler asks for one, and tell the observers."""
+        """Take the last server step, if the scheduler asks for one, and call the observers' `on_end`."""
         self.ended = reason
         self._act(self.strategy.finish(self.fleet.now()))
         for observer in self.observers:

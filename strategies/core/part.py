@@ -45,7 +45,7 @@ Trait = Literal[
 ``"distinct-clients"``
     No client occurs twice in a server step.
 ``"groups"``
-    The trigger ``"single"`` tells a client's lone report from a step of a group.
+    The trigger ``"single"`` marks a step of one client's lone report; all others are steps of a group.
 ``"assigned-steps"``
     Every order says how many local steps to run.
 ``"feedback"``

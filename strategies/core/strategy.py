@@ -185,7 +185,7 @@ class Strategy:
 
     @property
     def model(self) -> GlobalModel:
-        """The newest version."""
+        """The newest version of the global model."""
         if self._model is None:
             raise RuntimeError("the strategy has no model yet: call initialise(model, settings, seed) first")
         return self._model

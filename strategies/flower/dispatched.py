@@ -1,4 +1,4 @@
-"""What a strategy was told of real clients, so that a fleet that is made anew can take up where an older one ended."""
+"""What a strategy has seen of real clients, so that a fleet that is made anew can take up where an older one ended."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fedmtl.protocol import Arrival, Event, Joined, Lost
 STOPPED = "the server was stopped"
 
 
-class Told:
+class Dispatched:
     """Which clients the strategy takes to be there, and which of them owe it the answer to an order.
 
     Nodes are lost and found while events wait to be served, so this is not what the fleet knows itself.
@@ -19,11 +19,11 @@ class Told:
     --------
     Of two clients one had an order when the server was stopped. Now both are there again, and a new one:
 
-    >>> from strategies.flower.dispatched import Told
-    >>> told = Told()
-    >>> told.begins([0, 1])
-    >>> told.ordered(1)
-    >>> [(type(event).__name__, event.client) for event in told.after_a_stop(connected=[0, 1, 2], now=60.0)]
+    >>> from strategies.flower.dispatched import Dispatched
+    >>> dispatched = Dispatched()
+    >>> dispatched.begins([0, 1])
+    >>> dispatched.ordered(1)
+    >>> [(type(event).__name__, event.client) for event in dispatched.after_a_stop(connected=[0, 1, 2], now=60.0)]
     [('Lost', 1), ('Joined', 1), ('Joined', 2)]
     """
 
@@ -65,7 +65,7 @@ class Told:
         return [*(Lost(now, client, STOPPED) for client in gone), *(Joined(now, client) for client in joined)]
 
     def state_dict(self) -> dict[str, Any]:
-        """Both sets."""
+        """Who is there, and who has an order."""
         return {"present": sorted(self._present), "owing": sorted(self._owing)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

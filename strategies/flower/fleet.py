@@ -19,7 +19,7 @@ from flwr.serverapp import Grid
 from fedmtl.protocol import Arrival, Deadline, Event, Joined, Lost, TrainOrder
 from fedmtl.wire import WireError, size
 from strategies.core.fleet import Fleet, Interrupted
-from strategies.flower.dispatched import Told
+from strategies.flower.dispatched import Dispatched
 from strategies.flower.mailbox import Mailbox, Reply
 from strategies.flower.messages import client_of, error_of, query_message, train_message, update_of
 from strategies.flower.nodes import Nodes
@@ -108,7 +108,7 @@ class GridFleet(Fleet):
         self._calls: dict[str, _Call] = {}
         self._busy: set[int] = set()  # nodes with a message in flight
         self._events: deque[Event] = deque()
-        self._told = Told()
+        self._dispatched = Dispatched()
         self._waiting = False
         self._time = 0.0  # of the last event served
         self._swept_at = -_SWEEP
@@ -123,7 +123,7 @@ class GridFleet(Fleet):
             If they are not within `patience` seconds.
         """
         self._wait_for_clients()
-        self._told.begins(self._nodes.serving)
+        self._dispatched.begins(self._nodes.serving)
         return sorted(self._nodes.serving)
 
     def _wait_for_clients(self) -> None:
@@ -146,7 +146,7 @@ class GridFleet(Fleet):
     def send(self, orders: Sequence[TrainOrder]) -> None:
         """Send each order to its client's node; a client whose node cannot be written to is lost."""
         for order in orders:
-            self._told.ordered(order.client)
+            self._dispatched.ordered(order.client)
         with self._wait():
             for order in orders:
                 self._send(order)
@@ -169,7 +169,7 @@ class GridFleet(Fleet):
                 self._gather(0.0)
             if self._events and (until is None or self._events[0].time <= until):
                 event = self._events.popleft()
-                if self._told.is_news(event):
+                if self._dispatched.is_news(event):
                     self._quiet_since = self.now()
                     self._time = event.time
                     return event
@@ -203,8 +203,8 @@ class GridFleet(Fleet):
             raise Interrupted
 
     def state_dict(self) -> dict[str, Any]:
-        """The time, and what the strategy was told."""
-        return {"now": self.now(), **self._told.state_dict()}
+        """The time, and whom the strategy takes to be there, and to owe it an answer."""
+        return {"now": self.now(), **self._dispatched.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up where another fleet ended, with the clients that are connected as soon as enough are.
@@ -217,8 +217,8 @@ class GridFleet(Fleet):
         self._start = self._clock() - float(state["now"])
         self._time = self.now()
         self._wait_for_clients()
-        self._told.load_state_dict(state)
-        self._events.extend(self._told.after_a_stop(self._nodes.serving, self.now()))
+        self._dispatched.load_state_dict(state)
+        self._events.extend(self._dispatched.after_a_stop(self._nodes.serving, self.now()))
 
     def close(self) -> None:
         """Stop waiting for replies."""

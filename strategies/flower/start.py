@@ -29,7 +29,7 @@ def start(
     ttl: float,
     evaluate_fn: EvaluateFn | None,
 ) -> Result:
-    """See :meth:`strategies.flower.strategy.FlowerStrategy.start`."""
+    """Run a strategy on Flower's grid: the work of :meth:`strategies.flower.strategy.FlowerStrategy.start`."""
     layout = strategy.model.layout
     model = GlobalModel(0, vector_of(initial_arrays, layout), layout)
     strategy.initialise(model, strategy.settings, strategy.seed)

@@ -78,7 +78,8 @@ class FlowerStrategy(Strategy):
         timeout
             Seconds that a client has for an order.
         train_config
-            Not used: what a client is told is the strategy's to say (see :class:`strategies.core.kinds.ClientPolicy`).
+            Not used: what clients are asked to do is the strategy's to say
+            (see :class:`strategies.core.kinds.ClientPolicy`).
         evaluate_config
             If given, the clients evaluate the last model on their held-out data. (Flower asks after every round; in
             an asynchronous run they are busy then.)

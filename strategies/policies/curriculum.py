@@ -48,5 +48,5 @@ class Curriculum(ClientPolicy):
         self.constants = {"order": order}
 
     def instruct(self, client: int, settings: TrainSettings, model: GlobalModel, ledger: Ledger) -> Instruction:
-        """The share."""
+        """The run's settings, and the share of its examples that the client trains on in this version."""
         return Instruction(settings, {"share": paced(model.version, self.start, self.versions)}, {})

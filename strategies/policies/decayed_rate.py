@@ -51,7 +51,7 @@ class DecayedRate(ClientPolicy):
         return Instruction(dataclasses.replace(settings, learning_rate=settings.learning_rate * decay), {}, {})
 
     def on_aggregated(self, before: GlobalModel, after: GlobalModel, updates: Sequence[Update], ledger: Ledger) -> None:
-        """Count the steps."""
+        """Count the local steps of each client's aggregated updates."""
         for update in updates:
             self._steps[update.client] = self._steps.get(update.client, 0) + update.steps
 

@@ -176,7 +176,7 @@ class FedQSPolicy(ClientPolicy):
         return 1.0 / len(ledger.known)
 
     def state_dict(self) -> dict[str, Any]:
-        """L_g and s_bar."""
+        """The global step L_g and the mean similarity s_bar."""
         return {"global_step": self._global_step, "similarity_mean": self._similarity_mean}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -31,5 +31,5 @@ class LocalPolicy(ClientPolicy):
     """
 
     def instruct(self, client: int, settings: TrainSettings, model: GlobalModel, ledger: Ledger) -> Instruction:
-        """The settings."""
+        """The run's settings, as they are."""
         return Instruction(settings, {}, {})

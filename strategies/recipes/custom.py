@@ -72,7 +72,7 @@ def custom(
     scheduler: Annotated[Section, Param("who trains next, and when the server aggregates")] = "buffered",
     aggregator: Annotated[Section, Param("how updates change the model")] = "gradient",
     weighting: Annotated[Section | None, Param("how much each update counts; uniform if not set")] = None,
-    policy: Annotated[Section, Param("what each client is told")] = "plain",
+    policy: Annotated[Section, Param("what each client is asked to do")] = "plain",
 ) -> FlowerStrategy:
     """Custom: the four parts by name, each with its own options."""
     trees = complete_parts(scheduler=scheduler, aggregator=aggregator, weighting=weighting, policy=policy)

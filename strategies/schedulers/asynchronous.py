@@ -38,12 +38,12 @@ class Asynchronous(Scheduler):
         self._roster.seed = seed
 
     def begin(self, clients: Sequence[int], now: float) -> Decision:
-        """The first orders."""
+        """Orders to as many clients as may be busy."""
         self._roster.free(clients)
         return Decision(assignments=self._roster.fill())
 
     def on_update(self, update: Update, now: float) -> Decision:
-        """Aggregate it."""
+        """Aggregate the update at once, alone."""
         self._roster.free((update.client,))
         return Decision(aggregate=(update.key,), trigger="single", assignments=self._roster.fill())
 
@@ -53,12 +53,12 @@ class Asynchronous(Scheduler):
         return Decision(assignments=self._roster.fill())
 
     def on_lost(self, client: int, now: float) -> Decision:
-        """Another takes its place."""
+        """Another client takes the place of the lost one."""
         self._roster.remove(client)
         return Decision(assignments=self._roster.fill())
 
     def state_dict(self) -> dict[str, Any]:
-        """The roster."""
+        """Who is busy, who is idle, and the number of draws."""
         return self._roster.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -121,12 +121,12 @@ class Buffered(Scheduler):
             self._coverage = TaskCoverage(len(model.layout.heads))
 
     def begin(self, clients: Sequence[int], now: float) -> Decision:
-        """The first orders."""
+        """Orders to as many clients as may be busy."""
         self._roster.free(clients)
         return Decision(assignments=self._roster.fill())
 
     def on_update(self, update: Update, now: float) -> Decision:
-        """Put it into the buffer."""
+        """Put the update into the buffer, or turn it down as too stale."""
         if self.selection is not None:
             self.selection.heard(update)
         self._roster.free((update.client,))

@@ -129,7 +129,7 @@ class Compass(Scheduler):
         self._timeouts: list[tuple[float, int, int, float]] = []  # likewise (due, client, group, time of the order)
 
     def begin(self, clients: Sequence[int], now: float) -> Decision:
-        """The first tasks."""
+        """A first order to every client, all with the same number of steps."""
         return Decision(assignments=tuple(self._first_task(client) for client in clients))
 
     def on_update(self, update: Update, now: float) -> Decision:

@@ -85,7 +85,7 @@ class Group:
 
     @property
     def clients(self) -> Iterator[int]:
-        """Everyone in it."""
+        """The members of the group, and then those who wait in it."""
         yield from self.members
         yield from self.waiting
 

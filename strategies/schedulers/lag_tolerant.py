@@ -86,7 +86,7 @@ class LagTolerant(Scheduler):
         self._version = model.version
 
     def begin(self, clients: Sequence[int], now: float) -> Decision:
-        """The first round."""
+        """Orders for the first round, to all clients."""
         self._free = dict.fromkeys(clients)
         return Decision(assignments=self._distribute(now))
 

@@ -91,7 +91,7 @@ class Queued(Scheduler):
         return self._fewest / self._steps[client]
 
     def begin(self, clients: Sequence[int], now: float) -> Decision:
-        """The first round."""
+        """Orders for the first round, to all clients."""
         self._free = dict.fromkeys(clients)
         return Decision(assignments=self._distribute(now))
 
@@ -141,7 +141,7 @@ class Queued(Scheduler):
         return Decision(aggregate, trigger if aggregate else "", late, assignments=self._distribute(now))
 
     def _distribute(self, now: float) -> tuple[Assignment, ...]:
-        """Orders for all that are free."""
+        """Orders for all clients that are free."""
         for client in self._free:
             self._steps[client] = self._affordable(client)
         self._fewest = min(self._steps.values(), default=self._first_steps)

@@ -46,7 +46,7 @@ class SpeedModel(ABC):
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """The estimates."""
+        """What is known of each client's speed."""
 
     @abstractmethod
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -78,7 +78,7 @@ class MovingAverage(SpeedModel):
         self._seconds: dict[int, float] = {}
 
     def observe(self, client: int, seconds: float, steps: int) -> None:
-        """Average it in."""
+        """Take the job's seconds per step into the client's average."""
         new = max(seconds / steps, _LEAST_SECONDS)
         old = self._seconds.get(client, new)
         self._seconds[client] = (1 - self.momentum) * old + self.momentum * new
@@ -88,7 +88,7 @@ class MovingAverage(SpeedModel):
         return client in self._seconds
 
     def cost(self, client: int) -> tuple[float, float]:
-        """``(0, S)``."""
+        """No fixed cost, and S seconds per step: ``(0, S)``."""
         return 0.0, self._seconds[client]
 
     def state_dict(self) -> dict[str, Any]:
@@ -130,7 +130,7 @@ class Affine(SpeedModel):
         self._fits: dict[int, tuple[float, float, float, float, float, float]] = {}
 
     def observe(self, client: int, seconds: float, steps: int) -> None:
-        """Take it into the fit."""
+        """Take the job's duration and steps into the client's fit."""
         mean_q, mean_t, weight, qq, qt, fixed = self._fits.get(client, (float(steps), seconds, 0.0, 0.0, 0.0, 0.0))
         old = self._MEMORY * weight
         weight = old + 1.0
@@ -148,7 +148,7 @@ class Affine(SpeedModel):
         return client in self._fits
 
     def cost(self, client: int) -> tuple[float, float]:
-        """``(c, t)``."""
+        """The fixed seconds and those per step of the client's fit: ``(c, t)``."""
         mean_q, mean_t, _, _, _, fixed = self._fits[client]
         return fixed, max((mean_t - fixed) / mean_q, _LEAST_SECONDS)
 
@@ -162,5 +162,5 @@ class Affine(SpeedModel):
 
 
 def speed_model(name: SpeedModelName, momentum: float) -> SpeedModel:
-    """The model of that name."""
+    """The model of seconds per step that an option names."""
     return MovingAverage(momentum) if name == "ema" else Affine()

@@ -1,4 +1,4 @@
-"""Synchronous rounds."""
+"""Synchronous rounds: the server waits for the clients that it asked."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class Synchronous(Scheduler):
         self._roster.seed = seed
 
     def begin(self, clients: Sequence[int], now: float) -> Decision:
-        """The first round."""
+        """Orders for the first round."""
         self._roster.free(clients)
         return self._next_round(now)
 
@@ -141,7 +141,7 @@ class Synchronous(Scheduler):
         return self._ends
 
     def on_deadline(self, now: float) -> Decision:
-        """Time is over."""
+        """The round's time is over: it ends with the answers that are there, or with the first that comes."""
         self._ends = None
         self._overtime = True
         return self._next_round(now) if self._answers or self._kept else NOTHING

@@ -120,7 +120,7 @@ class Candidates:
 
 
 class Selector(Part):
-    """Chooses among the idle clients. A scheduler's roster tells it who is idle, and the scheduler who reported.
+    """Chooses among the idle clients. A scheduler's roster says who is idle, and the scheduler who reported.
 
     What it chooses in one call is called a round here; with rounds of the server, these are the same. A look at all
     clients takes milliseconds if they are many. A hundredth of them is therefore chosen at a time where that is more
@@ -221,7 +221,7 @@ class Selector(Part):
         return None
 
     def _close_round(self, rows: Rows) -> None:
-        """These were chosen for the round."""
+        """The clients in these rows were chosen for the round."""
         return None
 
     def state_dict(self) -> dict[str, Any]:

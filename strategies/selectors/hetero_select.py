@@ -117,7 +117,7 @@ class HeteroSelect(Selector):
         return np.asarray(weights / weights.sum())
 
     def scores(self, rows: Rows) -> Floats:
-        """S of these clients."""
+        """The scores S of the clients in these rows."""
         table = self.candidates
         known = np.flatnonzero(table["examples"][rows] > 0)
         V = np.ones(len(rows))

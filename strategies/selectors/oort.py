@@ -11,7 +11,7 @@ hardly changed, down if it has jumped. A share epsilon of a round, which shrinks
 drawn from the clients that never reported. The others are drawn with probabilities proportional to the scores, from
 those whose score is at least c times that of the first client beyond the cut.
 
-Differences from the authors' code: the server is not told sizes and speeds before a client's first update, so that it
+Differences from the authors' code: the server knows no sizes and speeds before a client's first update, so that it
 explores uniformly; the cut-off client is the last one if there is none beyond the cut; equal utilities have the norm 1,
 a duration of 0 is no fault; |B_i| is the number of the client's examples, and the loss the one it reports
 (:mod:`clients.policies.loss_reports`: of batches, not of single examples), or its tasks' mean losses under policies
@@ -178,7 +178,7 @@ class OortSelector(Selector):
 
     @property
     def preferred_duration(self) -> float:
-        """T, in seconds."""
+        """T, the duration from which on clients are penalised, in seconds."""
         durations = self.candidates["duration"][self.candidates["last"] > 0]
         if self.threshold >= 100 or len(durations) == 0:
             return math.inf

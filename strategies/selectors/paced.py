@@ -62,7 +62,7 @@ class PacedSelector(Selector):
         self.versions = versions
 
     def heard(self, update: Update) -> None:
-        """Note the loss."""
+        """Note the loss that the client reported."""
         loss = mean_loss(update, "loss_mean")
         row = self.candidates.row(update.client)  # first, for it may move the column
         self.candidates["loss"][row] = loss if self.client_order == "easy_first" else -loss

@@ -7,7 +7,7 @@ over which the share falls,
     theta_k = clip(theta_t S_k / mean S, 0.005, 1)                                    share of a client
     beta_t  = 0.85 + 0.12 (1 - theta_t)                         of the memory (:mod:`fedmtl.compression.top_entries`)
 
-Differences: there theta_k is also bounded by what the client's bandwidth, which the server is told, carries in a
+Differences: there theta_k is also bounded by what the client's bandwidth, which the server knows, carries in a
 fixed time, and entries of some layers are ranked by an estimate of the loss that they cost.
 """
 
@@ -67,7 +67,7 @@ class ScoreCompression:
         return {"share": min(max(theta * relative, _LEAST), 1.0), "memory": low + (high - low) * (1.0 - theta)}
 
     def share_of_round(self, version: int) -> float:
-        """theta_t."""
+        """The round's share theta_t, before a client's score changes it."""
         if version == 0:
             return 1.0
         passed = min((version - 1) / max(self.rounds - 2, 1), 1.0)

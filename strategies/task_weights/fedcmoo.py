@@ -118,7 +118,7 @@ class FedCMOOWeights(TaskWeights):
         return found
 
     def state_dict(self) -> dict[str, Any]:
-        """The weights."""
+        """The weight of each task."""
         return {"weights": list(self._weights)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -184,7 +184,7 @@ class FedNTKTrace(TaskWeights):
 
     @property
     def shares(self) -> tuple[float, ...]:
-        """q_i."""
+        """The share q_i of each task."""
         return tuple(self._share)
 
     def weights(self) -> tuple[float, ...]:

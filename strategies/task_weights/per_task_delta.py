@@ -128,7 +128,7 @@ class PerTaskDeltas(TaskWeights):
     def fault(self, update: Update, layout: ParameterLayout) -> str | None:
         """Why an update cannot be what was asked for, or None."""
         if len(update.mean_task_weights) != len(update.tasks):
-            return f"tells {len(update.mean_task_weights)} weights of {len(update.tasks)} tasks"
+            return f"carries {len(update.mean_task_weights)} weights of {len(update.tasks)} tasks"
         most = self.w_max * 1.000001  # a client may have rounded to single precision
         if not all(1.0 / most <= weight <= most for weight in update.mean_task_weights):
             return f"claims to have weighted its tasks with {update.mean_task_weights}"

@@ -51,7 +51,7 @@ class Agreement(VectorWeighting):
         self.floor = floor
 
     def scores(self, step: Step) -> Sequence[float]:
-        """The r_i."""
+        """The agreement r_i of each update."""
         part, w = step.model.layout.trainable, step.model.vector
         drifts: dict[int, Tensor] = {}  # w - w_start by the version started from
         for update in step.updates:

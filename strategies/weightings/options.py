@@ -14,5 +14,5 @@ WeightBase = Annotated[WeightBaseName, Param("every update counts the same, or a
 
 
 def base_weighting(name: WeightBaseName) -> Weighting:
-    """The rule of that name."""
+    """The weighting that the option names."""
     return Uniform() if name == "uniform" else DataSize()

@@ -18,7 +18,7 @@ from strategies.core.ledger import Ledger
 from strategies.weightings.changed import ChangedWeights
 
 Staleness = Callable[[float], float]
-"""A function s(tau)."""
+"""A function s(tau): the factor of an update that is tau versions behind."""
 
 StalenessFunction = Annotated[
     Literal["constant", "polynomial", "hinge"],
@@ -35,7 +35,7 @@ StalenessAt = Annotated[
 
 
 def constant() -> Staleness:
-    """``s(tau) = 1``."""
+    """No discount: ``s(tau) = 1``."""
     return lambda tau: 1.0
 
 

@@ -41,7 +41,7 @@ class VectorWeighting(Weighting):
         """A score for each update of the step; finite and not negative."""
 
     def look(self, step: Step) -> None:
-        """Score the updates."""
+        """Score the step's updates."""
         self._scores = {update.key: score for update, score in zip(step.updates, self.scores(step), strict=True)}
 
     def weights(self, updates: Sequence[Update], version: int, ledger: Ledger) -> tuple[float, ...]:
@@ -75,5 +75,5 @@ class GivenScores(VectorWeighting):
         self._given = given
 
     def scores(self, step: Step) -> Sequence[float]:
-        """What was given."""
+        """The scores that the aggregator found."""
         return self._given

@@ -169,7 +169,7 @@ def test_a_run_with_all_faults_goes_on_to_the_same_bits_after_an_interruption(ag
     [
         (REF, "what clients have not sent yet: real clients cannot be asked for it"),
         (["strategy.carry_meta=global_arrays"], "real clients cannot be asked for it"),
-        (["training.tiny_clients=skip_client"], "'skip_client' leaves clients out, and real ones cannot be told"),
+        (["training.tiny_clients=skip_client"], "'skip_client' leaves clients out, and real ones cannot be kept idle"),
     ],
 )
 def test_real_clients_are_not_asked_for_what_only_a_simulation_can_do(given: list[str], reason: str) -> None:

@@ -18,7 +18,7 @@ from fedmtl.state import join, split
 from simulations.signals import interruptible
 from strategies.core.loop import Loop, Observer
 from strategies.core.strategy import Strategy
-from strategies.flower.dispatched import STOPPED, Told
+from strategies.flower.dispatched import STOPPED, Dispatched
 from strategies.flower.fleet import GridFleet
 from strategies.recipes.fedasync import fedasync
 from strategies.recipes.fedavg import fedavg
@@ -191,11 +191,11 @@ def test_a_node_that_gives_a_number_beyond_the_experiments_clients_is_left_out(g
 
 
 def test_what_the_strategy_knows_already_is_not_told_again() -> None:
-    told = Told()
-    told.begins([0, 1])
-    told.ordered(0)
-    assert told.is_news(Lost(1.0, 0, "gone"))
-    assert not told.is_news(Lost(2.0, 0, "still gone"))
-    assert not told.is_news(Joined(3.0, 1))
-    assert told.is_news(Joined(4.0, 0))
-    assert told.state_dict() == {"present": [0, 1], "owing": []}
+    dispatched = Dispatched()
+    dispatched.begins([0, 1])
+    dispatched.ordered(0)
+    assert dispatched.is_news(Lost(1.0, 0, "gone"))
+    assert not dispatched.is_news(Lost(2.0, 0, "still gone"))
+    assert not dispatched.is_news(Joined(3.0, 1))
+    assert dispatched.is_news(Joined(4.0, 0))
+    assert dispatched.state_dict() == {"present": [0, 1], "owing": []}

@@ -177,7 +177,7 @@ def test_other_misfits_are_refused() -> None:
         ({"vectors": {}}, "lacks the change of task 1"),
         ({"vectors": {"task 1": torch.zeros(4)}}, r"task 1 is torch.float32 of shape (4,)"),
         ({"vectors": {"task 1": torch.full((9,), math.nan)}}, "task 1 is not finite"),
-        ({"mean_task_weights": (1.0,)}, "tells 1 weights of 2 tasks"),
+        ({"mean_task_weights": (1.0,)}, "carries 1 weights of 2 tasks"),
         ({"mean_task_weights": (0.0, 1.0)}, "claims to have weighted"),
         ({"mean_task_weights": (1e-300, 1.0)}, "claims to have weighted"),
         ({"mean_task_weights": (1.0, 51.0)}, "claims to have weighted"),
