@@ -19,7 +19,7 @@ from simulations.cli.experiments import Wanted
 from simulations.devices import describe
 from simulations.presets import preset_file, presets
 from strategies.recipes.catalogue import STRATEGIES, Recipe
-from strategies.recipes.custom import KINDS, custom, inner_parts
+from strategies.recipes.custom import KINDS, custom, own_sections
 from strategies.recipes.papers import FAMILIES, composition, method_of
 
 _MAIN = 4
@@ -90,7 +90,7 @@ def _parts_table() -> Table:
     for kind, (builders, _) in KINDS.items():
         for name, build in builders.items():
             keys = (f"{option.name} = {_in_toml(option.default)}" for option in options_of(build))
-            inside = ", ".join(inner_parts(build))
+            inside = ", ".join(own_sections(kind, build))
             first, last = name == next(iter(builders)), name == list(builders)[-1]
             part = kind.__name__.removeprefix("Client").lower() if first else ""
             table.add_row(part, name, summary_of(build), inside, ", ".join(keys), end_section=last)

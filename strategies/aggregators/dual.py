@@ -48,7 +48,8 @@ class DualAveraged(Aggregator):
     needs = MappingProxyType(
         {
             "duals": "clients keep no dual variable whose mean it could be; take strategy.policy = 'dual-corrected'",
-            "every-update": "a dual variable whose update is dropped is moved on the client alone",
+            "every-update": "a dual variable whose update is dropped is moved on the client alone; "
+            "keep late updates (late = 'keep') and turn no stale ones down (max_staleness)",
             "exact-updates": "a dual variable that moves by another update than the server's is not in its mean",
         }
     )

@@ -136,7 +136,10 @@ class Part:
         return None
 
     def state_dict(self) -> dict[str, Any]:
-        """The part's own state, without those of the parts that it holds."""
+        """The part's own state, without those of the parts that it holds.
+
+        Numbers, texts, None, tensors, and lists and dictionaries of these, with texts as keys.
+        """
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -174,7 +177,13 @@ def parts_within(*parts: Part) -> Iterable[Part]:
 
 
 def prepare(parts: Iterable[Part], model: GlobalModel, seed: int) -> None:
-    """Prepare these parts and all that they hold, each once, and what a part holds before the part itself."""
+    """Prepare these parts and all that they hold, each once, and what a part holds before the part itself.
+
+    Raises
+    ------
+    TypeError
+        If a part can save its state and not restore it, or the reverse.
+    """
     met: set[int] = set()
 
     def visit(part: Part) -> None:
@@ -182,6 +191,11 @@ def prepare(parts: Iterable[Part], model: GlobalModel, seed: int) -> None:
             met.add(id(part))
             for _, inner in part.held_parts():
                 visit(inner)
+            saves, loads = (getattr(type(part), name) is not getattr(Part, name) for name in _STATE)
+            if saves != loads:
+                raise TypeError(
+                    f"{type(part).__name__} has only one of {' and '.join(_STATE)}: it needs both, or neither"
+                )
             part.prepare(model, seed)
 
     for part in parts:
@@ -189,9 +203,29 @@ def prepare(parts: Iterable[Part], model: GlobalModel, seed: int) -> None:
 
 
 def states_of(roots: Mapping[str, Part]) -> dict[str, dict[str, Any]]:
-    """The states of these parts and of all that they hold, by their places; parts without one are left out."""
+    """The states of these parts and of all that they hold, by their places; parts without one are left out.
+
+    Raises
+    ------
+    TypeError
+        If a state holds what a checkpoint would not give back as it was; the message names the part and the place.
+    """
     states = {place: part.state_dict() for place, part in every_part(roots).items()}
+    for place, state in states.items():
+        _check(state, place)
     return {place: state for place, state in states.items() if state}
+
+
+def _check(value: Any, place: str) -> None:
+    if isinstance(value, dict):
+        if wrong := [key for key in value if not isinstance(key, str)]:
+            raise TypeError(f"the state of {place} has the key {wrong[0]!r}: keys are texts; take a list of pairs")
+        for key, entry in value.items():
+            _check(entry, f"{place}: {key}")
+    elif not isinstance(value, list | tuple | str | bool | int | float | Tensor | None):
+        raise TypeError(
+            f"the state of {place} is {type(value).__name__}: take numbers, texts, lists, dictionaries, tensors"
+        )
 
 
 def restore(roots: Mapping[str, Part], states: Mapping[str, Mapping[str, Any]]) -> None:
@@ -217,6 +251,7 @@ def restore(roots: Mapping[str, Part], states: Mapping[str, Mapping[str, Any]]) 
 
 
 _WALKED = (Part, list, tuple, dict)
+_STATE = ("state_dict", "load_state_dict")
 
 
 def _parts_in(name: str, value: Any) -> Iterator[tuple[str, Part]]:

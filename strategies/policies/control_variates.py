@@ -55,7 +55,8 @@ class ControlVariates(ClientPolicy):
         self, *, share: Annotated[Literal["clients", "weights"], Param("what an update's change counts")] = "clients"
     ) -> None:
         self.needs = {
-            "every-update": "where an update is dropped, the change of its client's variate is lost",
+            "every-update": "where an update is dropped, the change of its client's variate is lost; "
+            "keep late updates (late = 'keep') and turn no stale ones down (max_staleness)",
             "local-steps": "a client's variate is its update divided by its steps",
         }
         self.share = share

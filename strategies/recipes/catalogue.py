@@ -86,8 +86,8 @@ STRATEGIES: dict[str, Recipe] = {
 
 _REMOVED = {
     "fedqs": {
-        "profile": "is no longer an option: what it stood for is a preset, fedmtl run --preset fedqs-reference, which "
-        "fedmtl presets fedqs-reference prints; in a file that spells out every option, leave profile out"
+        "profile": "is no longer an option: leave it out. In a file that spells out every option, these say all, and "
+        "'paper' was the default; what 'ref' stood for is a preset, fedmtl run --preset fedqs-reference"
     }
 }
 """Options that strategies once had: what became of them."""

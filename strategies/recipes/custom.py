@@ -124,6 +124,11 @@ def beside(kind: type[Part], other: type[Part]) -> bool:
     return kind is not other and kind in _IN_ORDER and other in _IN_ORDER
 
 
+def own_sections(kind: type[Part], build: Builder) -> list[str]:
+    """The parts inside a part that are sections of it: neither the one weighting nor what stands beside it."""
+    return [name for name, inner in inner_parts(build).items() if name != _WEIGHTING and not beside(kind, inner)]
+
+
 def _complete(kind: type[Part], given: Section, key: str) -> Tree:
     table, usual = KINDS[kind]
     options = {"name": given} if isinstance(given, str) else dict(given)

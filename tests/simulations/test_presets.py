@@ -17,7 +17,7 @@ from strategies.aggregators import NewestMeta, Overwritten
 from strategies.core.loop import Loop
 from strategies.core.part import parts_within
 from strategies.recipes.catalogue import build_strategy, strategy_options
-from strategies.schedulers import Swept
+from strategies.schedulers import Buffered
 
 _PRESET = preset_tables("fedqs-reference")["strategy"]
 THEIRS = {key: value for key, value in _PRESET.items() if key not in ("name", "buffer_size", "aggregation")}
@@ -50,7 +50,7 @@ def test_the_reference_brings_back_every_fault_and_leaves_the_rest_alone() -> No
 
 def test_the_reference_is_made_of_the_parts_with_the_faults() -> None:
     strategy = build_strategy("fedqs", THEIRS)
-    assert isinstance(strategy.scheduler, Swept)
+    assert type(strategy.scheduler) is Buffered
     inside = {type(part) for part in parts_within(strategy.aggregator)}
     assert {Overwritten, NewestMeta} <= inside
     assert strategy.policy.constants["similarity"] == "ref_tensors"
@@ -106,7 +106,7 @@ def test_a_preset_is_alone_and_known(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", ["paper", "ref", "reff"])
 def test_the_option_that_a_preset_replaced_is_refused_with_its_name(value: str) -> None:
-    message = f"strategy.profile = '{value}' is no longer an option: .* fedmtl run --preset fedqs-reference, .* leave"
+    message = f"strategy.profile = '{value}' is no longer an option: leave it out.* fedmtl run --preset fedqs-reference"
     with pytest.raises(ConfigError, match=message):
         strategy_options("fedqs", {"profile": value})
     with pytest.raises(ConfigError, match="profile is not a key of 'fedbuff'"):

@@ -120,8 +120,9 @@ def test_the_written_experiment_is_complete_and_runs_again_to_the_same_tables(fi
         ),
         (
             ["--set", "strategy.profile=ref"],
-            "--set strategy.profile=ref: strategy.profile = 'ref' is no longer an option: what it stood for is a "
-            "preset, fedmtl run --preset fedqs-reference",
+            "--set strategy.profile=ref: strategy.profile = 'ref' is no longer an option: leave it out. In a file that "
+            "spells out every option, these say all, and 'paper' was the default; what 'ref' stood for is a preset, "
+            "fedmtl run --preset fedqs-reference",
         ),
         (["--sed", "1"], "No such option"),
     ],

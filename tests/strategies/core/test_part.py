@@ -147,3 +147,35 @@ def test_a_part_that_exchanges_its_parts_when_it_is_restored_must_hide_them() ->
     saved = states_of({"root": Exchanging(Counting())})
     with pytest.raises(ValueError, match="must hide them"):
         restore({"root": Exchanging(Counting())}, saved)
+
+
+class Keeping(Counting):
+    """Keeps whatever it is given as its state."""
+
+    def __init__(self, kept: Any) -> None:
+        super().__init__()
+        self.kept = kept
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"kept": self.kept}
+
+
+@pytest.mark.parametrize(
+    ("kept", "message"),
+    [
+        ({3: 1}, r"the state of aggregator\.weighting: kept has the key 3: keys are texts"),
+        ({1, 2}, r"the state of aggregator\.weighting: kept is set: take numbers"),
+    ],
+)
+def test_a_state_that_a_checkpoint_would_change_is_refused_with_its_place(kept: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        states_of({"aggregator": GradientAggregator(Keeping(kept))})
+
+
+def test_a_part_that_saves_a_state_and_cannot_restore_it_is_refused_at_once(toys) -> None:
+    class OnlySaves(Part):
+        def state_dict(self) -> dict[str, Any]:
+            return {"anything": 1}
+
+    with pytest.raises(TypeError, match="OnlySaves has only one of state_dict and load_state_dict"):
+        prepare([OnlySaves()], toys.start_model(), 0)
