@@ -7,10 +7,8 @@ PYTHONS := python3.11 python3.12 python3.13 python3 python
 CODE := fedmtl clients strategies simulations tests benchmarks tools docs
 # Options of pytest, such as ARGS="-m 'not slow'", or of fedmtl run, such as ARGS="--seed 1 --out runs/seed-1".
 ARGS :=
-# Tests run on every core, and one worker more, as those that start Ray or Flower wait for most of their time; but not those
-# of files that ARGS names: these few are sooner done than workers are started.
-PROCESSES = $(shell cores=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); echo $$((cores < 8 ? cores + 1 : 8)))
-WORKERS = $(if $(findstring .py,$(ARGS)),,-n $(PROCESSES) --dist loadgroup --no-loadscope-reorder --max-worker-restart 0)
+# Tests run on every core, but for those of files that ARGS names: these few are sooner done than workers are started.
+WORKERS = $(if $(findstring .py,$(ARGS)),,-n auto --maxprocesses 8 --dist loadgroup --no-loadscope-reorder --max-worker-restart 0)
 
 export OMP_NUM_THREADS ?= 1
 
