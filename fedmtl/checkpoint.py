@@ -15,6 +15,7 @@ from fedmtl.errors import CheckpointError, RunDirectoryError
 from fedmtl.files import replacing
 from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import GlobalModel
+from fedmtl.results import RESULTS
 from fedmtl.state import join, split
 
 _FILE = "state.safetensors"
@@ -51,6 +52,7 @@ def save_checkpoint(directory: Path, state: Mapping[str, Any], configuration: st
     """
     plain, tensors = split(state)
     header = {"state": json.dumps(plain), "configuration": configuration, "format": str(FORMAT)}
+    header["results"] = str(RESULTS)
     _save(directory / _FILE, tensors, header)
 
 
@@ -105,7 +107,7 @@ def _save(target: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str])
 
 
 def check_format(directory: Path) -> None:
-    """See whether the checkpoint in a directory, if there is one, is of a format that can be read; changes nothing.
+    """See whether the checkpoint in a directory, if there is one, can be gone on from; changes nothing.
 
     Raises
     ------
@@ -119,20 +121,23 @@ def check_format(directory: Path) -> None:
         return
     try:
         with safe_open(path, "pt") as file:
-            _refuse_other_format(path, file.metadata() or {})
+            _refuse_other_version(path, file.metadata() or {})
     except (OSError, SafetensorError) as error:
         raise CheckpointError(_damaged(path, error)) from error
 
 
-def _refuse_other_format(path: Path, metadata: Mapping[str, str]) -> None:
-    found = metadata.get("format", "1")
-    if found == str(FORMAT):
-        return
-    age = "a newer" if found.isdecimal() and int(found) > FORMAT else "an older"
-    raise CheckpointError(
-        f"{path} was made by {age} FedMTL whose state this version cannot read: start the run again, or finish it with "
-        f"the version that began it (its format is {found}, this version's {FORMAT})"
-    )
+def _refuse_other_version(path: Path, metadata: Mapping[str, str]) -> None:
+    for kind, own, what in (
+        ("format", FORMAT, "whose state this version cannot read"),
+        ("results", RESULTS, "which computes other results than this version"),
+    ):
+        found = metadata.get(kind, "1")
+        if found != str(own):
+            age = "a newer" if found.isdecimal() and int(found) > own else "an older"
+            raise CheckpointError(
+                f"{path} was made by {age} FedMTL {what}: start the run again, or finish it with the version that "
+                f"began it (the number of its {kind} is {found}, this version's {own})"
+            )
 
 
 def _damaged(path: Path, error: Exception) -> str:
@@ -155,7 +160,7 @@ def load_checkpoint(directory: Path, configuration: str) -> dict[str, Any] | Non
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            _refuse_other_format(path, metadata)
+            _refuse_other_version(path, metadata)
             # Clones, because the file's tensors begin anywhere: sums are taken in another order where memory is aligned
             # otherwise, and a resumed run shall have the same bits.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a mapping)

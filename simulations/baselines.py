@@ -24,6 +24,8 @@ from typing import Any
 from fedmtl.checkpoint import digest
 from fedmtl.errors import ConfigError, RunDirectoryError, UserError
 from fedmtl.records.summary import SUMMARY, package_versions, read_summary
+from fedmtl.results import RESULTS
+from simulations.digests import entering
 from simulations.directory import EXPERIMENT
 from simulations.experiment import Experiment
 from simulations.runner import run
@@ -98,11 +100,13 @@ def baselines(experiment: Experiment, tasks: list[str] | None = None) -> list[Ba
 
 def fingerprint(experiment: Experiment) -> str:
     """Of all that decides what an experiment's evaluations are, except for the sources of this program."""
-    tables = {key: value for key, value in experiment.tables.items() if key not in ("engine", "name", "records")}
+    tables = experiment.tables
     versions = package_versions()
     return digest(
         {
-            **tables,
+            **entering({key: value for key, value in tables.items() if key != "records"}),
+            "stop": tables["stop"],
+            "results": RESULTS,
             "device": experiment.config.engine.device,
             "evaluate_every": experiment.config.records.evaluate_every,
             "files": {path: _contents(path) for path in sorted(_files({k: tables[k] for k in ("data", "devices")}))},

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmtl.balancing import BALANCERS, check_balancing
-from fedmtl.checkpoint import digest
 from fedmtl.components import check_options, choose
 from fedmtl.compression import COMPRESSORS, build_compressor
 from fedmtl.config import ExperimentConfig, complete, parse_config, read_toml
@@ -23,6 +22,7 @@ from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import Balancing, GlobalModel, TrainSettings
 from simulations.devices import build_devices, device_options
 from simulations.devices.profile import Devices
+from simulations.digests import experiment_digest
 from simulations.presets import preset_tables
 from strategies.core.strategy import Strategy
 from strategies.recipes.catalogue import build_strategy, strategy_options
@@ -104,10 +104,8 @@ class Experiment:
 
     @property
     def digest(self) -> str:
-        """A fingerprint of all that determines the result: not where it runs, when it stops or what it is called."""
-        tables = {key: value for key, value in self.tables.items() if key not in ("engine", "stop", "name")}
-        records = {key: value for key, value in tables["records"].items() if key != "baselines"}
-        return digest({**tables, "records": records})
+        """A fingerprint of all that determines the result (:mod:`simulations.digests`)."""
+        return experiment_digest(self.tables)
 
     @cached_property
     def data(self) -> FederatedData:

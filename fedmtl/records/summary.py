@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from fedmtl.errors import RunDirectoryError
 from fedmtl.files import replacing
 from fedmtl.records.recorder import Recorder
+from fedmtl.results import RESULTS
 from fedmtl.tasks import Task
 
 SUMMARY = "summary.json"
@@ -77,6 +78,7 @@ def summarise(
         **_connections_summary(recorder),
         "tasks": [_task_summary(task, evaluations) for task in recorder.tasks],
         "target": None if target is None else _target_summary(recorder.tasks, evaluations, *target),
+        "results": RESULTS,
         "packages": package_versions(),
     }
 
@@ -112,6 +114,17 @@ def read_summary(directory: Path) -> dict[str, Any]:
     if (missing := _missing(summary)) is not None:
         raise RunDirectoryError(f"{path} is not the summary of a run: {missing} is missing")
     return summary
+
+
+def results_of(directory: Path) -> int | None:
+    """The number of the results of a finished run (:data:`fedmtl.results.RESULTS`); None if there is none here.
+
+    Raises
+    ------
+    RunDirectoryError
+        If the summary is damaged.
+    """
+    return int(read_summary(directory).get("results", 1)) if (directory / SUMMARY).exists() else None
 
 
 def _missing(summary: Any) -> str | None:

@@ -20,14 +20,13 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from fedmtl.records.summary import SUMMARY
 from simulations.cli.console import is_live, new_console
 from simulations.cli.progress import duration
 from simulations.studies.baselines import StudyBaselines
 from simulations.studies.file import load_study, study_file
 from simulations.studies.plots import draw
 from simulations.studies.results import collect, write_table
-from simulations.studies.run import run_directory, run_study
+from simulations.studies.run import is_done, run_study, with_other_results
 from simulations.studies.study import Cell, Study
 
 SECONDS = 5.0
@@ -43,6 +42,8 @@ def start_study(path: Path, out: Path | None, workers: int | None) -> bool:
     study = load_study(study_file(path))
     directory = Path("studies") / study.name if out is None else out
     console = new_console()
+    if other := with_other_results(study, directory):
+        console.print(f"{other:,} finished experiments are of a FedMTL with other results: they are run anew")
     try:
         done, total = _count(study, directory)
         with Progress(*_columns(), console=console, disable=not is_live(console)) as bar:
@@ -72,7 +73,7 @@ def start_study(path: Path, out: Path | None, workers: int | None) -> bool:
 def _count(study: Study, directory: Path) -> tuple[int, int]:
     """How many experiments and baselines are there already, and how many there will be."""
     cells = [*itertools.chain.from_iterable(study.trials().values()), *study.cells()]
-    done = sum((run_directory(directory, cell) / SUMMARY).exists() for cell in cells)
+    done = sum(is_done(directory, cell) for cell in cells)
     if not study.baselines:
         return done, len(cells)
     alone, there = StudyBaselines(study, directory).count()

@@ -19,11 +19,11 @@ from fedmtl.files import replacing
 from fedmtl.intervals import fixed
 from fedmtl.intervals import interval as interval
 from fedmtl.records.schemas import read_table
-from fedmtl.records.summary import LAST_EVALUATIONS, SUMMARY, read_summary
+from fedmtl.records.summary import LAST_EVALUATIONS, read_summary
 from simulations.studies.across_tasks import add_comparisons, task_tables
 from simulations.studies.columns import COMPARISONS, Outcome
 from simulations.studies.overview import overview_lines
-from simulations.studies.run import chosen, run_directory
+from simulations.studies.run import chosen, is_done, run_directory
 from simulations.studies.study import Study
 
 DROPS = (5, 10)
@@ -117,8 +117,8 @@ def collect(study: Study, out: Path) -> pa.Table:
     rows: list[dict[str, Any]] = []
     contests: dict[tuple[Any, ...], list[tuple[dict[str, Any], Curve]]] = defaultdict(list)
     for cell in study.cells():
-        directory = run_directory(out, cell)
-        if (directory / SUMMARY).exists():
+        if is_done(out, cell):
+            directory = run_directory(out, cell)
             place: dict[str, Any] = {**cell.labels, "seed": cell.seed}
             curves: dict[str, Curve] = {}
             found = [place | asdict(outcome) for outcome in outcomes(directory, study.targets, curves)]

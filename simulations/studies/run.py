@@ -12,7 +12,8 @@ import torch
 from fedmtl.checkpoint import digest
 from fedmtl.errors import ConfigError, RunDirectoryError
 from fedmtl.files import replacing
-from fedmtl.records.summary import SUMMARY
+from fedmtl.records.summary import results_of
+from fedmtl.results import RESULTS
 from simulations.experiment import Experiment
 from simulations.runner import run
 from simulations.studies.baselines import StudyBaselines
@@ -25,6 +26,8 @@ STUDY = "study.toml"
 
 def run_study(study: Study, out: Path, *, workers: int, progress: Progress) -> list[tuple[Cell, Exception]]:
     """Run the study's experiments that `out` does not hold yet, in parallel on Ray; those that failed, with the fault.
+
+    Experiments that were made with other results (:data:`fedmtl.results.RESULTS`) are run anew.
 
     Raises
     ------
@@ -41,7 +44,7 @@ def run_study(study: Study, out: Path, *, workers: int, progress: Progress) -> l
         temporary.write_text(study.toml(), encoding="utf-8")
 
     def run_missing(cells: Sequence[Cell]) -> list[tuple[Cell, Exception]]:
-        missing = [cell for cell in cells if not (run_directory(out, cell) / SUMMARY).exists()]
+        missing = [cell for cell in cells if not is_done(out, cell)]
         failed: list[tuple[Cell, Exception]] = []
         if not missing:
             return failed
@@ -87,7 +90,7 @@ def chosen(study: Study, out: Path) -> Choices | None:
         return None
     by_place: dict[tuple[str, ...], dict[Any, list[Path]]] = {}
     for (place, value), cells in study.trials().items():
-        ended = [path for cell in cells if ((path := run_directory(out, cell)) / SUMMARY).exists()]
+        ended = [run_directory(out, cell) for cell in cells if is_done(out, cell)]
         by_place.setdefault(place, {})[value] = ended if len(ended) == len(cells) else []
     choices = {}
     for place, directories in by_place.items():
@@ -101,6 +104,17 @@ def chosen(study: Study, out: Path) -> Choices | None:
 def run_directory(out: Path, cell: Cell) -> Path:
     """Where an experiment of a study keeps its records."""
     return out / "runs" / cell.name
+
+
+def is_done(out: Path, cell: Cell) -> bool:
+    """Whether a study's directory holds an experiment that came to its end, with the results of this version."""
+    return results_of(run_directory(out, cell)) == RESULTS
+
+
+def with_other_results(study: Study, out: Path) -> int:
+    """How many experiments of a study came to their end with other results than this version's."""
+    cells = itertools.chain(study.cells(), *study.trials().values())
+    return sum(results_of(run_directory(out, cell)) not in (None, RESULTS) for cell in cells)
 
 
 def run_cell(work: tuple[Cell, str]) -> None:

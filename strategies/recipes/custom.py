@@ -64,6 +64,9 @@ _WEIGHTING = "weighting"
 _IN_ORDER: dict[type[Part], str] = {Scheduler: "scheduler", Aggregator: "aggregator", ClientPolicy: "policy"}
 """The kinds that stand beside each other in a strategy, in an order in which each may ask for those before it."""
 
+SECTIONS: Mapping[str, type[Part]] = {name: kind for kind, name in _IN_ORDER.items()} | {_WEIGHTING: Weighting}
+"""The options of :func:`custom`, and the kind of part that each names."""
+
 
 @method("free composition")
 def custom(
@@ -93,12 +96,12 @@ def complete_parts(
         If a name or an option of a part is wrong; the message names the key, such as ``strategy.scheduler.q_min``.
     """
     trees = {
-        "scheduler": _complete(Scheduler, scheduler, "strategy.scheduler"),
-        "aggregator": _complete(Aggregator, aggregator, "strategy.aggregator"),
-        "policy": _complete(ClientPolicy, policy, "strategy.policy"),
+        "scheduler": complete_part(Scheduler, scheduler, "strategy.scheduler"),
+        "aggregator": complete_part(Aggregator, aggregator, "strategy.aggregator"),
+        "policy": complete_part(ClientPolicy, policy, "strategy.policy"),
     }
     if _asks_for_weights(trees["aggregator"]):
-        trees[_WEIGHTING] = _complete(Weighting, weighting or {}, "strategy.weighting")
+        trees[_WEIGHTING] = complete_part(Weighting, weighting or {}, "strategy.weighting")
     elif weighting is not None:
         name = trees["aggregator"]["name"]
         raise ConfigError(f"strategy.weighting is set, but the aggregator {name!r} weighs updates by itself")
@@ -129,7 +132,23 @@ def own_sections(kind: type[Part], build: Builder) -> list[str]:
     return [name for name, inner in inner_parts(build).items() if name != _WEIGHTING and not beside(kind, inner)]
 
 
-def _complete(kind: type[Part], given: Section, key: str) -> Tree:
+def complete_part(kind: type[Part], given: Section, key: str = "strategy") -> Tree:
+    """A part with every option written out, and those of the parts inside it.
+
+    Parameters
+    ----------
+    kind
+        One of :data:`KINDS`.
+    given
+        The part's name, or a section with its name and options.
+    key
+        What the section is called, for messages.
+
+    Raises
+    ------
+    ConfigError
+        If a name or an option is wrong.
+    """
     table, usual = KINDS[kind]
     options = {"name": given} if isinstance(given, str) else dict(given)
     name = options.pop("name", usual)
@@ -143,7 +162,7 @@ def _complete(kind: type[Part], given: Section, key: str) -> Tree:
         section: Any = options.pop(inner, {})
         if not isinstance(section, str | Mapping):
             raise ConfigError(f"{key}.{inner} = {section!r}: should be a part's name, or a section [{key}.{inner}]")
-        part = _complete(inner_kind, section if isinstance(section, str) else dict(section), f"{key}.{inner}")
+        part = complete_part(inner_kind, section if isinstance(section, str) else dict(section), f"{key}.{inner}")
         tree[inner] = part["name"] if inner_kind is Selector and len(part) == 1 else part
     return tree | check_options(build, options, key, name)
 

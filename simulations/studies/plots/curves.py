@@ -15,9 +15,8 @@ from matplotlib.lines import Line2D
 
 from fedmtl.plots.style import GREY, line_look, log_scale, new_figure, styled
 from fedmtl.records.schemas import read_table
-from fedmtl.records.summary import SUMMARY
 from simulations.studies.overview import Overview, Place, higher_is_better
-from simulations.studies.run import run_directory
+from simulations.studies.run import is_done, run_directory
 
 _BEST = 5
 _MOST = 8
@@ -74,10 +73,9 @@ def _read(whole: Overview, place: Place, label: str, out: Path) -> dict[str, Cur
     labels = {compared: label, **dict(zip(others, place, strict=True))}
     seeds: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     for cell in whole.cells[tuple(labels[name] for name in whole.study.axes)]:
-        directory = run_directory(out, cell)
-        if not (directory / SUMMARY).exists():
+        if not is_done(out, cell):
             continue
-        table = read_table(directory, "evaluations")
+        table = read_table(run_directory(out, cell), "evaluations")
         table = table.filter(pc.and_(pc.equal(table["group"], "test"), pc.not_equal(table["metric"], "loss")))
         for task in whole.tasks_at(place):
             mine = table.filter(pc.equal(table["task"], task))

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from fedmtl.errors import ConfigError, RunDirectoryError
+from fedmtl.results import RESULTS
 from simulations.studies.file import load_study
 from simulations.studies.plots import draw
 from simulations.studies.results import _drops, _reached, _rows, collect, interval, value_at, write_table
-from simulations.studies.run import chosen, run_cell, run_directory, run_study
+from simulations.studies.run import chosen, run_cell, run_directory, run_study, with_other_results
 from simulations.studies.study import merged
 from simulations.studies.tuning import best_value
 
@@ -114,9 +115,13 @@ def test_a_study_runs_in_parallel_goes_on_where_it_was_and_leaves_table_and_plot
     kept = run_directory(out, study.cells()[3]) / "summary.json"
     stamp = kept.stat().st_mtime_ns
     (run_directory(out, study.cells()[0]) / "summary.json").unlink()
+    older = run_directory(out, study.cells()[1]) / "summary.json"
+    older.write_text(older.read_text().replace(f'"results": {RESULTS}', f'"results": {RESULTS - 1}'))
+    assert with_other_results(study, out) == 1
     told.clear()
     run_study(study, out, workers=1, progress=lambda cell, fault: told.append((cell.name, fault)))
-    assert told == [(study.cells()[0].name, None)]
+    assert told == [(cell.name, None) for cell in study.cells()[:2]]
+    assert with_other_results(study, out) == 0
     assert kept.stat().st_mtime_ns == stamp
 
     results = collect(study, out)

@@ -1,0 +1,136 @@
+"""The digest of an experiment: a fingerprint of all that determines its result.
+
+A digest that was recorded once, in a checkpoint or a study, shall stay that of the same experiment while FedMTL grows.
+So what enters is written down in ``digest_keys.json``, every key with the default that it had when this rule began:
+
+- these keys always enter; one that has been removed, or is unset now, enters with its old default;
+- any other key enters where it is set to something else than its default;
+- what only keeps, shows or deploys never enters: when a run stops and is saved, where it runs, what it is called.
+
+What the same configuration means may change all the same: that is what :data:`fedmtl.checkpoint.RESULTS` counts.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from fedmtl.checkpoint import digest
+from fedmtl.components import options_of
+from fedmtl.compression import COMPRESSORS
+from fedmtl.config import ExperimentConfig
+from fedmtl.data.sources import SOURCES
+from fedmtl.models import MODELS
+from fedmtl.partitions import PARTITIONS
+from simulations.devices import DEVICES
+from strategies.core.part import Part
+from strategies.recipes.catalogue import STRATEGIES
+from strategies.recipes.custom import KINDS, SECTIONS, complete_part, inner_parts
+from strategies.selectors import Selector
+from strategies.task_weights import BALANCING
+
+_COMPONENTS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
+    "data.source": SOURCES,
+    "data.partition": PARTITIONS,
+    "model.name": MODELS,
+    "devices.kind": DEVICES,
+    "strategy.name": STRATEGIES,
+    "balancing.name": BALANCING,
+    "compression.name": COMPRESSORS,
+}
+"""The keys that name a component, and the tables that they name it from."""
+
+_NEVER = ("name", "engine", "stop")
+"""What never enters: keys at the top, and sections."""
+
+_ONLY_RECORDED = ("records",)
+"""Sections of which nothing enters but what always did: every newer key of theirs only keeps or shows."""
+
+
+def experiment_digest(tables: Mapping[str, Any]) -> str:
+    """The digest of a complete configuration.
+
+    Parameters
+    ----------
+    tables
+        The configuration with every default written out (:attr:`simulations.experiment.Experiment.tables`).
+
+    Returns
+    -------
+    str
+        16 hexadecimal digits.
+    """
+    return digest(entering(tables))
+
+
+def entering(tables: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a complete configuration its digest is taken of."""
+    entered: dict[str, Any] = {}
+    for section, value in tables.items():
+        if section in _NEVER:
+            continue
+        kept = _section(section, value) if isinstance(value, Mapping) else value
+        if kept != {}:
+            entered[section] = kept
+    return entered
+
+
+def _section(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    recorded, defaults = _known_keys(section, values)
+    kept = {key: value for key, value in recorded.items() if value is not None and key not in values}
+    kept |= {
+        key: value
+        for key, value in values.items()
+        if key in recorded or (section not in _ONLY_RECORDED and not _same(value, defaults.get(key)))
+    }
+    if values.get("name") == "custom":
+        kept |= {key: _tree(kind, kept[key]) for key, kind in SECTIONS.items() if key in kept}
+    return kept
+
+
+def _known_keys(section: str, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The keys of a section that always enter, with their recorded defaults, and all keys with those of today."""
+    recorded = dict(_recorded()["sections"].get(section, {}))
+    defaults = dict(ExperimentConfig().model_dump().get(section, {}))
+    for key, table in _COMPONENTS.items():
+        home, name = key.split(".")
+        if home == section:
+            recorded |= _recorded()["components"][key].get(values[name], {})
+            defaults |= {option.name: option.default for option in options_of(table[values[name]])}
+    return recorded, defaults
+
+
+def _tree(kind: type[Part], tree: Mapping[str, Any] | str) -> Any:
+    """What enters of a part of a free composition, and of the parts inside it.
+
+    Of a selector whose options are the usual ones it is the name alone: once it had no options here.
+    """
+    if isinstance(tree, str):
+        return tree
+    name = tree["name"]
+    recorded = _recorded()["parts"].get(kind.__name__, {}).get(name, {})
+    usual = complete_part(kind, name)
+    inner = inner_parts(KINDS[kind][0][name])
+    kept = {key: value for key, value in recorded.items() if key not in tree}
+    for key, value in tree.items():
+        if key == "name" or key in recorded or not _same(value, usual[key]):
+            kept[key] = _tree(inner[key], value) if key in inner else value
+    return name if kind is Selector and kept.keys() == {"name"} else kept
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two values are one in a configuration file, where a tuple is a list."""
+    if other is inspect.Parameter.empty:
+        return False
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+
+
+@cache
+def _recorded() -> dict[str, Any]:
+    text = (files("simulations") / "digest_keys.json").read_text(encoding="utf-8")
+    recorded: dict[str, Any] = json.loads(text)
+    return recorded
