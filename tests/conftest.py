@@ -1,4 +1,4 @@
-"""What all tests share: the quick ones run first, and on several workers some never run at the same time."""
+"""What all tests share: the order in which they run, and which of them never run at the same time."""
 
 import functools
 import importlib.util
@@ -10,6 +10,9 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from hypothesis import HealthCheck, settings
 
+WAITING = "flower"
+"""The chain of slow tests whose processes wait for each other most of the time."""
+
 # Before torch is loaded: on several threads, sums have other bits than on the one thread of a worker.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -18,9 +21,25 @@ settings.register_profile("untimed", deadline=None, suppress_health_check=[Healt
 settings.load_profile("untimed")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the slow tests last, so that a plain mistake shows within minutes, and of those the long chains first."""
-    items.sort(key=lambda item: (is_slow(item), is_slow(item) and chain(item) is None))
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """A worker for each core, and one that waits for Flower's processes most of the time."""
+    return (os.cpu_count() or 1) + (config.option.markexpr != "not slow")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put the slow tests last, so that a plain mistake shows within minutes, and of those the long chains first.
+
+    On several workers one begins with the chain that mostly waits, so that it is done beside all others.
+    """
+    beside = WAITING if getattr(config.option, "loadgroup", False) else None
+
+    def turn(item: pytest.Item) -> int:
+        if not is_slow(item):
+            return 1
+        word = chain(item)
+        return 3 if word is None else 0 if word == beside else 2
+
+    items.sort(key=turn)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -24,6 +24,7 @@ scaled-rate) is given the composition's.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from types import NoneType
@@ -108,7 +109,8 @@ def complete_parts(
     return trees
 
 
-def inner_parts(build: Builder) -> dict[str, type[Part]]:
+@functools.cache
+def inner_parts(build: Builder) -> Mapping[str, type[Part]]:
     """The parts inside a part: parameters of its builder that are no options, and their kinds."""
     target = build.__init__ if inspect.isclass(build) else build
     hints = get_type_hints(target)
