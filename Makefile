@@ -13,7 +13,7 @@ WORKERS = $(if $(findstring .py,$(ARGS)),,-n auto --maxprocesses 8 --dist loadgr
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check docs bench lock
+.PHONY: help setup run test check docs bench soak lock
 
 help:  ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -51,6 +51,9 @@ docs: setup  ## build the documentation into docs/_build
 
 bench: setup  ## client updates per second against a bare PyTorch loop
 	$(BIN)/python -m benchmarks.throughput $(ARGS)
+
+soak: setup  ## hours of random configurations, kills and honest fleets; goes on where it was cut
+	$(BIN)/python -m tools.soak $(ARGS)
 
 lock: setup  ## write requirements.lock anew from pyproject.toml
 	$(BIN)/python tools/lock.py

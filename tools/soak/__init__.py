@@ -1,0 +1,1 @@
+"""What takes too long for every change: random configurations, kills, honest fleets (`make soak`)."""
