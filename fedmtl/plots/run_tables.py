@@ -61,6 +61,16 @@ class RunTables:
         return list(self.summary["tasks"])
 
     @property
+    def clock(self) -> str:
+        """What its times are: those of a simulated fleet are virtual."""
+        return "time" if "connections" in self.summary else "virtual time"
+
+    @property
+    def diverged(self) -> bool:
+        """Whether its evaluations, or a server step that could not be taken, show that it diverged."""
+        return bool(self.summary.get("diverged"))
+
+    @property
     def applied(self) -> pa.Table:
         """The uploads that went into a version."""
         return self.updates.filter(pc.is_valid(self.updates["applied_version"]))
@@ -71,6 +81,13 @@ class RunTables:
         chosen = pc.and_(pc.equal(table["task"], task), pc.equal(table["metric"], metric))
         rows = table.filter(pc.and_(chosen, pc.equal(table["group"], group)))
         return rows[against].to_numpy(), rows["value"].to_numpy()
+
+    def times_of_versions(self) -> tuple[np.ndarray, np.ndarray]:
+        """Every version, the first that was evaluated and then all that were made, and when it was made."""
+        made, start = self.aggregations, self.evaluations.slice(0, 1)
+        tables = [table.select(["version", "time"]) for table in (start, made)]
+        whole = pa.concat_tables(tables)
+        return whole["version"].to_numpy(), whole["time"].to_numpy()
 
     def seconds(self) -> np.ndarray | None:
         """Seconds that each client's device takes for the same work, by client number; None where unknown."""

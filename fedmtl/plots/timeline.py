@@ -56,7 +56,7 @@ def draw(run: RunTables) -> Figure | None:
     panel.set_xlim(starts.min(), end)
     panel.set_ylim(len(shown) - 0.4, -0.6)
     panel.set_yticks(range(len(shown)), [str(client) for client in shown], fontsize=8)
-    panel.set_xlabel("time (s)")
+    panel.set_xlabel(f"{run.clock} (s)")
     panel.set_ylabel("client, fastest on top")
     panel.grid(visible=False, axis="y")
     if cut := _cut(len(shown), len(order), end, float(ends.max())):
