@@ -287,15 +287,7 @@ def _without_none(value: Any) -> Any:
 
 
 def complete(config: ExperimentConfig, options: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The configuration as tables with every default written out.
-
-    Parameters
-    ----------
-    config
-        The configuration.
-    options
-        For each section of a component its checked options.
-    """
+    """The configuration as tables with every default written out; `options` are each component's, as checked."""
     tables: dict[str, Any] = config.model_dump(exclude_none=True)
     for section, values in options.items():
         tables[section].update({key: value for key, value in values.items() if value is not None})

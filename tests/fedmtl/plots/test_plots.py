@@ -14,11 +14,11 @@ from matplotlib.collections import PolyCollection, QuadMesh
 
 from fedmtl.errors import RunDirectoryError
 from fedmtl.plots import PLOTS, RunTables, make_plots, metrics, partition, staleness, task_weights, timeline
-from fedmtl.plots.style import log_scale, new_figure
+from fedmtl.plots.style import Format, log_scale, new_figure
 from fedmtl.plots.windows import windows
 from fedmtl.tasks import Task
 
-ALL = ["metrics-by-time", "metrics-by-version", "staleness", "client-types", "task-weights"]
+ALL = ["metrics", "staleness", "client-types", "task-weights"]
 ALL += ["ntk-spectra", "ntk-sizes", "partition", "timeline"]
 MakeRun = Callable[..., Path]
 
@@ -41,27 +41,29 @@ def test_a_full_run_gives_every_plot_1200_pixels_wide(make_run: MakeRun) -> None
     files = make_plots(directory)
     assert list(files) == [plot.name for plot in PLOTS] == ALL
     assert sorted(path.name for path in (directory / "plots").iterdir()) == sorted(f"{name}.png" for name in ALL)
-    assert {png_size(path)[0] for path in files.values()} == {1200}
+    assert {png_size(path)[0] for (path,) in files.values()} == {1200}
     assert dict(mpl.rcParams) == settings
 
 
 def test_the_same_run_gives_the_same_bytes(make_run: MakeRun) -> None:
     directory = make_run("twice", versions=20, tasks=[Task("label", "classification", 10)])
-    first = {name: path.read_bytes() for name, path in make_plots(directory).items()}
-    assert {name: path.read_bytes() for name, path in make_plots(directory).items()} == first
+    formats: tuple[Format, ...] = ("png", "svg", "pdf")
+    first = {path: path.read_bytes() for files in make_plots(directory, None, formats).values() for path in files}
+    assert {path.suffix for path in first} == {".png", ".svg", ".pdf"}
+    again = [path for files in make_plots(directory, None, formats).values() for path in files]
+    assert {path: path.read_bytes() for path in again} == first
 
 
 def test_what_a_run_does_not_have_is_not_drawn(make_run: MakeRun) -> None:
     bare = make_run(
         "bare", [Task("label", "classification", 10)], clients=5, versions=12, typed=False, setting=False, kernels=False
     )
-    assert list(make_plots(bare)) == ["metrics-by-time", "metrics-by-version", "staleness", "timeline"]
+    assert list(make_plots(bare)) == ["metrics", "staleness", "timeline"]
 
 
 def test_a_run_that_made_no_version_can_be_drawn(make_run: MakeRun) -> None:
     assert list(make_plots(make_run("nothing", versions=0, kernels=False))) == [
-        "metrics-by-time",
-        "metrics-by-version",
+        "metrics",
         "partition",
     ]
 
@@ -72,7 +74,7 @@ def test_a_directory_without_a_finished_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_metrics_show_every_evaluation_of_every_task_and_group(tables: RunTables) -> None:
-    figure = metrics.draw_by_time(tables)
+    figure = metrics.draw(tables)
     assert figure is not None
     assert [panel.get_title(loc="left") for panel in figure.axes] == ["digit", "parity", "ink", "asymmetry"]
     test = figure.axes[2].get_lines()[0]

@@ -30,7 +30,7 @@ def row(
     place = {"strategy": label, "partition": partition, "speed": speed, "seed": seed}
     metric = "accuracy" if task == "digit" else "mse"
     known = {"best": final, "same_time": 1 - final, "worst_clients": final, "drops_5": 2, "drops_10": 1}
-    never = {"time_to_target": math.nan, "stable_at": math.nan}
+    never = {"time_to_target": math.nan, "stable_at": math.nan, "diverged_at": -1}
     return place | {"task": task, "metric": metric, "final": final} | known | never | others
 
 
