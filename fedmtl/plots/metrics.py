@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fedmtl.plots.run_tables import RunTables
-from fedmtl.plots.style import COLOURS, GREY, line_look, log_scale, new_figure, styled, with_points
+from fedmtl.plots.style import COLOURS, GREY, line_look, log_scale, new_figure, plain, styled, with_points
 
 VERSION = "version of the global model"
 
@@ -53,7 +53,7 @@ def draw_runs(runs: Mapping[str, RunTables], against: str) -> Figure | None:
     tasks = next(iter(runs.values())).tasks
     curves = [
         Curve(
-            f"{label} (diverged)" if run.diverged else label,
+            plain(f"{label} (diverged)" if run.diverged else label),
             line_look(index),
             [run.curve(t["name"], t["metric"], "test", against) for t in tasks],
             beyond=run.diverged,
@@ -131,7 +131,7 @@ def _axis_on_top(panel: Axes, versions: np.ndarray, times: np.ndarray) -> None:
 
 
 def _finish_panel(panel: Axes, task: Mapping[str, Any], values: Sequence[np.ndarray], *, cut: bool) -> None:
-    panel.set_title(task["name"])
+    panel.set_title(plain(task["name"]))
     panel.set_ylabel(f"{task['metric']} {'↑' if task['higher_is_better'] else '↓'}")
     every = np.concatenate(list(values))
     every = every[np.isfinite(every)]

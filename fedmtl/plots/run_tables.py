@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,20 @@ class RunTables:
     def diverged(self) -> bool:
         """Whether its evaluations, or a server step that could not be taken, show that it diverged."""
         return bool(self.summary.get("diverged"))
+
+    @property
+    def class_names(self) -> list[str]:
+        """What the data call the classes of the partition; empty where nobody knows."""
+        return self._names(b"classes")
+
+    @property
+    def client_names(self) -> list[str]:
+        """What the data call the clients; empty where they have no names."""
+        return self._names(b"clients")
+
+    def _names(self, key: bytes) -> list[str]:
+        metadata = {} if self.partition is None else self.partition.schema.metadata or {}
+        return list(json.loads(metadata.get(key, b"[]")))
 
     @property
     def applied(self) -> pa.Table:

@@ -29,6 +29,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 GREY = "#8C8C8C"
 LINE_STYLES = ("-", "--", "-.", ":")
 _FEW = 30
+_LONGEST = 18
 SEQUENTIAL = "viridis"
 SHADES = ListedColormap(colormaps["YlGnBu"](np.linspace(0.2, 1.0, 256)), name="shades")
 """From pale to dark, for cells on white: the palest is still not white."""
@@ -82,6 +83,22 @@ def new_figure(height: float, rows: int = 1, columns: int = 1, **options: Any) -
 def line_look(index: int) -> dict[str, Any]:
     """Colour and dash of the index-th of several lines; no two of the first 28 look the same."""
     return {"color": COLOURS[index % len(COLOURS)], "linestyle": LINE_STYLES[index // len(COLOURS) % len(LINE_STYLES)]}
+
+
+def plain(text: str) -> str:
+    """A name from outside as text for a picture, where dollars are mathematics and a leading ``_`` hides a label."""
+    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text).replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown
+
+
+def names_of(numbers: Iterable[int], names: Sequence[str]) -> list[str]:
+    """What a picture calls these numbers: their names, cut short, as far as there are any."""
+    return [plain(shorten(names[n])) if n < len(names) else str(n) for n in numbers]
+
+
+def shorten(name: str) -> str:
+    """A name that leaves room for what it is a name of."""
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
 
 
 def with_points(look: Mapping[str, Any], count: int) -> dict[str, Any]:
