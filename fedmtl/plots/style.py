@@ -29,7 +29,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 GREY = "#8C8C8C"
 LINE_STYLES = ("-", "--", "-.", ":")
 _FEW = 30
-_LONGEST = 18
+_TICK = 18
+"""Letters of a name at an axis, at most."""
 SEQUENTIAL = "viridis"
 SHADES = ListedColormap(colormaps["YlGnBu"](np.linspace(0.2, 1.0, 256)), name="shades")
 """From pale to dark, for cells on white: the palest is still not white."""
@@ -87,18 +88,18 @@ def line_look(index: int) -> dict[str, Any]:
 
 def plain(text: str) -> str:
     """A name from outside as text for a picture, where dollars are mathematics and a leading ``_`` hides a label."""
-    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text).replace("$", r"\$")
+    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in shorten(text)).replace("$", r"\$")
     return f" {shown}" if shown.startswith("_") else shown
 
 
 def names_of(numbers: Iterable[int], names: Sequence[str]) -> list[str]:
     """What a picture calls these numbers: their names, cut short, as far as there are any."""
-    return [plain(shorten(names[n])) if n < len(names) else str(n) for n in numbers]
+    return [plain(shorten(names[n], _TICK)) if n < len(names) else str(n) for n in numbers]
 
 
-def shorten(name: str) -> str:
+def shorten(name: str, most: int = 40) -> str:
     """A name that leaves room for what it is a name of."""
-    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
+    return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 def with_points(look: Mapping[str, Any], count: int) -> dict[str, Any]:
