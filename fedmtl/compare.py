@@ -69,7 +69,7 @@ def compare(
         Where the pictures are written.
     targets
         By task, the value of the metric whose first time is compared. A task without one is given the best value that
-        every run reached, so that the times say how much sooner the others were there.
+        every run reached that did not diverge, so that the times say how much sooner the others were there.
     by
         What the mean rank is by; a run that diverged has the last rank in every task.
 
@@ -182,7 +182,8 @@ def _goals(runs: Mapping[str, RunTables], targets: Mapping[str, float]) -> dict[
         )
     goals = dict(targets)
     for task in tasks:
-        bests = [_task(run, task["name"])["best"] for run in runs.values()]
+        sound = [run for run in runs.values() if not run.diverged] or list(runs.values())
+        bests = [_task(run, task["name"])["best"] for run in sound]
         if None not in bests:
             goals.setdefault(task["name"], min(bests) if task["higher_is_better"] else max(bests))
     return goals

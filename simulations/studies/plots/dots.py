@@ -205,10 +205,10 @@ def _time_row(panel: Axes, row: int, times: np.ndarray, edge: float, seeds: int)
 def _absent(panel: Axes, row: int, times: np.ndarray, diverged: int) -> None:
     """Why runs have no time: they diverged, or never got there."""
     never = int((~np.isfinite(times)).sum()) - diverged
-    texts = [diverged_words(diverged, times.size)] if diverged else []
-    texts += [f"never ({never} of {times.size})"] if never else []
-    if texts:
-        _remark(panel, row, ", ".join(texts), "right")
+    counts = {"diverged": diverged, "never": never}
+    if texts := [f"{what} ({count} of {times.size})" for what, count in counts.items() if count]:
+        short = f"diverged ({diverged}), never ({never} of {times.size})"
+        _remark(panel, row, short if len(texts) > 1 else texts[0], "right")
 
 
 def _dot(panel: Axes, value: float, row: int, *, whole: bool) -> None:

@@ -171,6 +171,8 @@ def test_a_label_that_diverged_is_told_and_leaves_the_best_of_the_others_bold() 
         _, _, bad, good = _rows("accuracy", groups, None)
     assert bad == "| bad | diverged | - | - | 0.0 | 0.0 | 1 |"
     assert good == "| good | **0.500 ± 0.000** | 0.500 | - | 0.0 | 0.0 | 2 |"
+    *_, some = _rows("accuracy", {"some": [row(0.9, 0.9), row(math.nan, math.nan)]}, None)
+    assert some == "| some | diverged (1 of 2) | - | - | 0.0 | 0.0 | 2 |"  # no mean of those that were lucky
 
 
 def test_a_drop_of_just_five_points_is_none_of_more_than_five_however_it_is_rounded() -> None:
