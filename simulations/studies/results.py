@@ -160,6 +160,12 @@ def collect(study: Study, out: Path) -> pa.Table:
     return table
 
 
+def count_diverged(study: Study, results: pa.Table) -> int:
+    """How many runs of a study diverged."""
+    names = (*study.axes, "seed")
+    return len({tuple(row[name] for name in names) for row in results.to_pylist() if row["diverged_at"] >= 0})
+
+
 def write_table(study: Study, results: pa.Table, out: Path) -> Path:
     """Write ``table.md``: a table for each combination of the further axes and each task; the best mean is bold.
 
