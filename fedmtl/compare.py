@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fedmtl.config import read_toml
 from fedmtl.errors import RunDirectoryError
-from fedmtl.metrics import mean_ranks
+from fedmtl.metrics import Metric, mean_ranks
 from fedmtl.plots.metrics import draw_runs
 from fedmtl.plots.run_tables import RunTables
 from fedmtl.plots.style import save
-from fedmtl.records.single_task import SINGLE_TASK, finals_of, metrics_of, percent
+from fedmtl.records.finals import window_words
+from fedmtl.records.single_task import SINGLE_TASK, metrics_of, percent
 from fedmtl.records.summary import first_reached
 
-MEAN_RANK = "mean rank over the tasks, among these runs (equals share the mean of their ranks)"
+RankBy = Literal["mean", "last", "best", "time"]
+"""What runs are ranked by: of each task the mean of the last evaluations, the last, the best, or the time to one."""
+
+_BY: dict[RankBy, str] = {
+    "mean": "the mean",
+    "last": "the last value",
+    "best": "the best value",
+    "time": "the time to the values above",
+}
+
+
+def mean_rank(by: RankBy) -> str:
+    """The name of the row with the mean ranks."""
+    return (
+        f"mean rank over the tasks by {_BY[by]}, among these runs (equals share the mean of their ranks, diverged runs "
+        "come last)"
+    )
 
 
 @dataclass(frozen=True)
@@ -38,7 +56,9 @@ class Comparison:
     plots: tuple[Path, ...]
 
 
-def compare(directories: Sequence[Path], out: Path, targets: Mapping[str, float] | None = None) -> Comparison:
+def compare(
+    directories: Sequence[Path], out: Path, targets: Mapping[str, float] | None = None, by: RankBy = "mean"
+) -> Comparison:
     """Compare finished runs, and draw each task's metric with a line per run.
 
     Parameters
@@ -49,7 +69,9 @@ def compare(directories: Sequence[Path], out: Path, targets: Mapping[str, float]
         Where the pictures are written.
     targets
         By task, the value of the metric whose first time is compared. A task without one is given the best value that
-        every run reached, so that the times say how much sooner the others were there.
+        every run reached that did not diverge, so that the times say how much sooner the others were there.
+    by
+        What the mean rank is by; a run that diverged has the last rank in every task.
 
     Raises
     ------
@@ -64,9 +86,12 @@ def compare(directories: Sequence[Path], out: Path, targets: Mapping[str, float]
         (label, *(value(run) for run in runs.values())) for label, value in _general().items()
     ]
     rows[2:2] = _differing(directories)  # beside strategy and seed
+    rows += _diverged(runs)
+    rows.append(("means are over", *(window_words(run.summary.get("mean_over")) for run in runs.values())))
     for task in tasks:
         name, better = task["name"], "higher" if task["higher_is_better"] else "lower"
-        rows.append((f"{name}: {task['metric']}, mean of the last 20 ({better} is better)", *_finals(runs, name)))
+        for what in dict.fromkeys(("mean", by) if by in _KEYS else ("mean",)):
+            rows.append((f"{name}: {task['metric']}, {what} ({better} is better)", *_values(runs, name, what)))
         for group, who in (("slow", "slower half of the clients"), ("worst", "worst tenth of the clients")):
             cells = [_number(_task(run, name)["groups"].get(group)) for run in runs.values()]
             if any(cell != _NONE for cell in cells):
@@ -76,7 +101,7 @@ def compare(directories: Sequence[Path], out: Path, targets: Mapping[str, float]
                 (f"{name}: time to {goals[name]:.4g}", *(_time_to(run, task, goals[name]) for run in runs.values()))
             )
     rows += _against_single_task(runs)
-    rows.append((MEAN_RANK, *(f"{rank:.2f}" for rank in _mean_ranks(runs).values())))
+    rows.append((mean_rank(by), *(f"{rank:.2f}" for rank in _mean_ranks(runs, by, goals).values())))
     return Comparison(("", *runs), tuple(rows), tuple(_draw(runs, out)))
 
 
@@ -157,7 +182,8 @@ def _goals(runs: Mapping[str, RunTables], targets: Mapping[str, float]) -> dict[
         )
     goals = dict(targets)
     for task in tasks:
-        bests = [_task(run, task["name"])["best"] for run in runs.values()]
+        sound = [run for run in runs.values() if not run.diverged] or list(runs.values())
+        bests = [_task(run, task["name"])["best"] for run in sound]
         if None not in bests:
             goals.setdefault(task["name"], min(bests) if task["higher_is_better"] else max(bests))
     return goals
@@ -167,13 +193,43 @@ def _task(run: RunTables, name: str) -> Mapping[str, Any]:
     return next(task for task in run.tasks if task["name"] == name)
 
 
-def _finals(runs: Mapping[str, RunTables], task: str) -> list[str]:
-    return [_number(_task(run, task)["mean_of_last"]) for run in runs.values()]
+def _diverged(runs: Mapping[str, RunTables]) -> Iterator[tuple[str, ...]]:
+    """Where runs diverged; nothing if none did."""
+    found = [run.summary.get("diverged") for run in runs.values()]
+    if any(found):
+        yield ("diverged", *(_NONE if one is None else _where(one) for one in found))
 
 
-def _mean_ranks(runs: Mapping[str, RunTables]) -> dict[str, float]:
+def _where(diverged: Mapping[str, Any]) -> str:
+    return f"version {diverged['version']:,}, {diverged['task'] or 'a server step'}"
+
+
+_KEYS = {"mean": "mean_of_last", "last": "last", "best": "best"}
+
+
+def _values(runs: Mapping[str, RunTables], task: str, what: str) -> list[str]:
+    return [_number(_task(run, task)[_KEYS[what]]) for run in runs.values()]
+
+
+def _mean_ranks(runs: Mapping[str, RunTables], by: RankBy, goals: Mapping[str, float]) -> dict[str, float]:
+    """Each run's mean rank; a run that diverged is last in every task, whatever it had reached before."""
     metrics = metrics_of(next(iter(runs.values())).summary)
-    return mean_ranks({label: finals_of(run.summary) for label, run in runs.items()}, metrics)
+    values = {label: [_to_rank(run, metric.task, by, goals) for metric in metrics] for label, run in runs.items()}
+    if by == "time":
+        metrics = [Metric(metric.task, "time", higher_is_better=False) for metric in metrics]
+    return mean_ranks(values, metrics)
+
+
+def _to_rank(run: RunTables, name: str, by: RankBy, goals: Mapping[str, float]) -> float:
+    """What a run is ranked by in a task; not a number if it has no such value, or diverged."""
+    task = _task(run, name)
+    if run.diverged:
+        return math.nan
+    if by == "time":
+        reached = _reached(run, task, goals[name]) if name in goals else None
+        return math.nan if reached is None else reached[1]
+    value = task[_KEYS[by]]
+    return math.nan if value is None else float(value)
 
 
 def _against_single_task(runs: Mapping[str, RunTables]) -> Iterator[tuple[str, ...]]:
@@ -190,9 +246,13 @@ def _against_single_task(runs: Mapping[str, RunTables]) -> Iterator[tuple[str, .
         yield (f"delta-m by {what} (lower is better)", *cells)
 
 
-def _time_to(run: RunTables, task: Mapping[str, Any], value: float) -> str:
+def _reached(run: RunTables, task: Mapping[str, Any], value: float) -> tuple[int, float] | None:
     better = bool(task["higher_is_better"])
-    reached = first_reached(run.evaluations, task["name"], task["metric"], value, higher_is_better=better)
+    return first_reached(run.evaluations, task["name"], task["metric"], value, higher_is_better=better)
+
+
+def _time_to(run: RunTables, task: Mapping[str, Any], value: float) -> str:
+    reached = _reached(run, task, value)
     return "not reached" if reached is None else _seconds(reached[1])
 
 

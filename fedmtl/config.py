@@ -122,6 +122,7 @@ class StopSection(_Section):
     time: Annotated[float, Field(gt=0)] | None = None
     updates: Positive | None = None
     target: TargetSection | None = None
+    diverged: bool = False  # end a run that has diverged: an evaluation is not finite, or a loss 100 times its first
 
     @model_validator(mode="before")
     @classmethod
@@ -140,6 +141,7 @@ class RecordsSection(_Section):
     checkpoint_every: Positive = 50
     ntk_every: Annotated[int, Field(ge=0)] = 0  # versions between measurements of the model's kernels; 0 for none
     baselines: bool = False  # train single-task models, too, and compare with them
+    pictures: list[Literal["png", "svg", "pdf"]] = ["png"]  # the formats of the pictures; none for no pictures
 
 
 class ExperimentConfig(_Section):
@@ -285,15 +287,7 @@ def _without_none(value: Any) -> Any:
 
 
 def complete(config: ExperimentConfig, options: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The configuration as tables with every default written out.
-
-    Parameters
-    ----------
-    config
-        The configuration.
-    options
-        For each section of a component its checked options.
-    """
+    """The configuration as tables with every default written out; `options` are each component's, as checked."""
     tables: dict[str, Any] = config.model_dump(exclude_none=True)
     for section, values in options.items():
         tables[section].update({key: value for key, value in values.items() if value is not None})

@@ -21,5 +21,19 @@ class RunDirectoryError(UserError):
     """A run directory holds something else than was expected, or cannot be written."""
 
 
+class DivergedError(UserError):
+    """A server step would have made the model not finite, and was not taken.
+
+    Attributes
+    ----------
+    version
+        The one that it would have made.
+    """
+
+    def __init__(self, message: str, version: int) -> None:
+        super().__init__(message)
+        self.version = version
+
+
 class CheckpointError(UserError):
     """A checkpoint is damaged or belongs to another configuration."""

@@ -6,11 +6,12 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
     """Mean, and half the width of its 95 % confidence interval (Student's t); not a number for a single value."""
+    from scipy import stats  # takes a second, and a run's numbers are printed without it
+
     numbers = np.asarray(values, dtype=float)
     if numbers.size < 2:
         return float(numbers.mean()) if numbers.size else math.nan, math.nan

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -11,7 +12,10 @@ from typing import Any
 from fedmtl.errors import RunDirectoryError
 from fedmtl.files import replacing
 from fedmtl.plots import PLOTS, make_plots
+from fedmtl.plots.style import Format
 from fedmtl.records import read_summary
+from fedmtl.records.divergence import divergence_words
+from fedmtl.records.finals import window_words
 from fedmtl.records.single_task import SINGLE_TASK, delta_m_words, percent
 
 _GROUPS = {
@@ -26,6 +30,7 @@ body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; }
 body { max-width: 1200px; margin: 2rem auto; padding: 0 1.5rem; }
 h1 { margin-bottom: 0; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd; }
 p.lead { margin-top: .25rem; color: #555; }
+p.warning { border-left: 4px solid #D55E00; background: #FDF1E9; padding: .5rem 1rem; }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .9rem .3rem 0; text-align: left; border-bottom: 1px solid #eee; vertical-align: top; }
 td.number, th.number { text-align: right; }
@@ -35,8 +40,12 @@ pre { background: #f6f6f6; padding: 1rem; overflow-x: auto; font-size: 14px; }
 """
 
 
-def write_report(directory: Path, summary: Mapping[str, Any] | None = None) -> Path:
+def write_report(
+    directory: Path, summary: Mapping[str, Any] | None = None, formats: Sequence[Format] | None = None
+) -> Path:
     """Draw a finished run's plots anew and write ``report.html``; returns its path.
+
+    The page holds every picture that there is as PNG or SVG, and names the files of others.
 
     Parameters
     ----------
@@ -44,6 +53,8 @@ def write_report(directory: Path, summary: Mapping[str, Any] | None = None) -> P
         Of the run.
     summary
         If it is not written yet.
+    formats
+        Of the pictures that are drawn; by default those of the run's ``records.pictures``, and PNG if these are none.
 
     Raises
     ------
@@ -51,15 +62,24 @@ def write_report(directory: Path, summary: Mapping[str, Any] | None = None) -> P
         If the directory holds no finished run, or something cannot be written.
     """
     known = read_summary(directory) if summary is None else summary
-    plots = make_plots(directory, known)
     configuration = _read(directory / "experiment.toml")
+    plots = make_plots(directory, known, _asked(configuration) if formats is None else formats)
     path = directory / "report.html"
     with replacing(path) as temporary:
         temporary.write_text(_page(known, plots, configuration), encoding="utf-8")
     return path
 
 
-def _page(summary: Mapping[str, Any], plots: Mapping[str, Path], configuration: str) -> str:
+def _asked(configuration: str) -> Sequence[Format]:
+    """The formats that an experiment asks for, PNG if it asks for none."""
+    try:
+        records = tomllib.loads(configuration).get("records", {})
+    except tomllib.TOMLDecodeError:
+        records = {}
+    return records.get("pictures") or ("png",)
+
+
+def _page(summary: Mapping[str, Any], plots: Mapping[str, Sequence[Path]], configuration: str) -> str:
     name = escape(str(summary["name"]))
     figures = [
         f"<h2>{escape(plot.title)}</h2>{_figure(plots[plot.name], plot.caption)}"
@@ -72,9 +92,9 @@ def _page(summary: Mapping[str, Any], plots: Mapping[str, Path], configuration: 
             '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{name}</title><style>{_STYLE}</style></head><body>",
-            f'<h1>{name}</h1><p class="lead">{escape(_lead(summary))}</p>',
+            f'<h1>{name}</h1><p class="lead">{escape(_lead(summary))}</p>{_divergence(summary)}',
             f"<h2>Run</h2>{_table((), _facts(summary))}",
-            f"<h2>Final metrics</h2>{_table(*_metrics(summary))}",
+            f"<h2>Final metrics</h2>{_table(*_metrics(summary))}<p>{escape(_means(summary))}</p>",
             *_single_task(summary),
             *figures,
             f"<h2>Configuration</h2><pre>{escape(configuration)}</pre>",
@@ -87,11 +107,21 @@ def _lead(summary: Mapping[str, Any]) -> str:
     return f"Strategy {summary['strategy']}, seed {summary['seed']}. The run ended because {summary['ended']}."
 
 
+def _divergence(summary: Mapping[str, Any]) -> str:
+    """A line that says so, if the run diverged."""
+    diverged = summary.get("diverged")
+    return f'<p class="warning">This run {escape(divergence_words(diverged))}.</p>' if diverged else ""
+
+
+def _means(summary: Mapping[str, Any]) -> str:
+    return f"Means are over {window_words(summary.get('mean_over'))}."
+
+
 def _facts(summary: Mapping[str, Any]) -> list[list[str]]:
     updates, traffic, target = summary["updates"], summary["bytes"], summary["target"]
     facts = [
         ["Versions of the global model", f"{summary['versions']:,}"],
-        ["Time of the fleet's clock", f"{summary['time']:,.1f} s"],
+        ["Time" if "connections" in summary else "Virtual time", f"{summary['time']:,.1f} s"],
         ["Updates applied", f"{updates['applied']:,}"],
         ["Updates rejected", f"{updates['rejected']:,}"],
         ["Updates unsettled at the end", f"{updates['unsettled']:,}"],
@@ -109,7 +139,7 @@ def _facts(summary: Mapping[str, Any]) -> list[list[str]]:
 
 def _metrics(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     groups = {group: None for task in summary["tasks"] for group in task["groups"] if group != "test"}
-    header = ["task", "metric", "last", "mean of the last 20", "best", *(_GROUPS.get(group, group) for group in groups)]
+    header = ["task", "metric", "last", "mean", "best", *(_GROUPS.get(group, group) for group in groups)]
     rows = [
         [
             task["name"],
@@ -139,8 +169,8 @@ def _single_task(summary: Mapping[str, Any]) -> list[str]:
     ]
     header = ["task", "metric", "all tasks together", "the task alone", "change (+ is worse)"]
     text = (
-        f"Delta-m: {delta_m_words(found)}. Means of the last 20 evaluated versions; the single-task models learned "
-        "with the same data, devices, strategy, training and limits, each on the clients that own the task."
+        f"Delta-m: {delta_m_words(found)}. {_means(summary)} The single-task models learned with the "
+        " same data, devices, strategy, training and limits, each on the clients that own the task."
     )
     return [f"<h2>Against single-task models</h2>{_table(header, rows)}<p>{escape(text)}</p>"]
 
@@ -160,10 +190,17 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return f'<div class="wide"><table>{head}<tbody>{"".join(row(cells, "td") for cells in rows)}</tbody></table></div>'
 
 
-def _figure(path: Path, caption: str) -> str:
-    data = base64.b64encode(path.read_bytes()).decode("ascii")
+def _figure(files: Sequence[Path], caption: str) -> str:
+    """A picture inside the page, or the names of its files if it was never drawn as PNG or SVG."""
     text = escape(caption)
-    return f'<figure><img alt="{text}" src="data:image/png;base64,{data}"><figcaption>{text}</figcaption></figure>'
+    kinds = {".png": "image/png", ".svg": "image/svg+xml"}
+    shown = next((path for kind in kinds if (path := files[0].with_suffix(kind)).is_file()), None)
+    if shown is None:
+        names = ", ".join(f"{path.parent.name}/{path.name}" for path in files)
+        return f"<p>{escape(names)}: {text}</p>"
+    data = base64.b64encode(shown.read_bytes()).decode("ascii")
+    source = f"data:{kinds[shown.suffix]};base64,{data}"
+    return f'<figure><img alt="{text}" src="{source}"><figcaption>{text}</figcaption></figure>'
 
 
 def _read(path: Path) -> str:

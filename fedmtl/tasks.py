@@ -45,6 +45,8 @@ class Task:
         Default: cross-entropy, binary cross-entropy on logits, squared error.
     loss_factor
         A constant factor of the loss (spec of the digits benchmark: tasks of different scales).
+    classes
+        What the data call the classes, by number; empty, or fewer than outputs, where nobody knows.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Task:
     outputs: int = 1
     loss: LossName | None = None
     loss_factor: float = 1.0
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         allowed = _LOSSES[self.kind]

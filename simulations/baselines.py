@@ -23,6 +23,7 @@ from typing import Any
 
 from fedmtl.checkpoint import digest
 from fedmtl.errors import ConfigError, RunDirectoryError, UserError
+from fedmtl.records.single_task import finals_of
 from fedmtl.records.summary import SUMMARY, package_versions, read_summary
 from fedmtl.results import RESULTS
 from simulations.digests import entering
@@ -144,7 +145,7 @@ def is_there(baseline: Baseline, cache: Path) -> bool:
 
 
 def read_value(baseline: Baseline, cache: Path) -> float:
-    """The final metric of a trained baseline: the mean over its last evaluated versions.
+    """The final metric of a trained baseline; not a number if it diverged, so that nothing is measured against it.
 
     Raises
     ------
@@ -154,7 +155,8 @@ def read_value(baseline: Baseline, cache: Path) -> float:
     directory = cache / baseline.key
     remedy = f"remove {directory}, and it is trained again"
     try:
-        found = {task["name"]: task["mean_of_last"] for task in read_summary(directory)["tasks"]}
+        summary = read_summary(directory)
+        found = dict(zip([task["name"] for task in summary["tasks"]], finals_of(summary), strict=True))
         kept = fingerprint(Experiment.load(directory / EXPERIMENT))
     except (UserError, KeyError, TypeError) as error:
         raise RunDirectoryError(
@@ -162,8 +164,7 @@ def read_value(baseline: Baseline, cache: Path) -> float:
         ) from None
     if kept != baseline.key or list(found) != [baseline.task]:
         raise RunDirectoryError(f"{directory} holds another run than the baseline of {baseline.task!r}; {remedy}")
-    value = found[baseline.task]
-    return float("nan") if value is None else float(value)
+    return float(found[baseline.task])
 
 
 def train(baseline: Baseline, cache: Path, observer: Observer | None = None) -> bool:

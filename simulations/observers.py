@@ -8,6 +8,7 @@ from fedmtl.evaluation import EvaluationRow, Evaluator
 from fedmtl.ntk.measure import KernelProbe
 from fedmtl.protocol import Aggregation, Event, Joined, Lost, Rejection
 from fedmtl.records import Recorder
+from fedmtl.records.divergence import Divergence, DivergenceWatch, watch_of
 from strategies.core.loop import Loop, Observer
 
 
@@ -49,12 +50,19 @@ class Evaluation(Observer):
         self.recorder = recorder
         self.every = every
         self.latest: dict[str, float] = {}
+        self._divergence = DivergenceWatch()
+
+    @property
+    def diverged(self) -> Divergence | None:
+        """What shows that the run has diverged, or None so far."""
+        return self._divergence.found
 
     def on_start(self, loop: Loop) -> None:
         """Evaluate the model that the run starts from; a resumed run has that evaluation, and later ones, on record."""
         known = self.recorder.latest_evaluation()
         if known:
             self._note(known)
+            self._divergence = watch_of(self.recorder.table("evaluations"))
         else:
             self._evaluate(loop, loop.fleet.now())
 
@@ -80,6 +88,7 @@ class Evaluation(Observer):
             rows += self.evaluator.evaluate_nodes(loop.strategy.model, list(own.values()), time)
         self.recorder.add_evaluation(rows, last=last)
         self._note(rows)
+        self._divergence.see(rows)
 
     def _note(self, rows: list[EvaluationRow]) -> None:
         self.latest = {row.task: row.value for row in rows if row.group == "test" and row.metric != "loss"}

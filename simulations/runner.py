@@ -14,7 +14,9 @@ from clients.trainer import LocalTrainer
 from fedmtl.checkpoint import save_model
 from fedmtl.config import EngineSection, StopSection
 from fedmtl.errors import ConfigError
+from fedmtl.plots.style import Format
 from fedmtl.protocol import GlobalModel
+from fedmtl.records.divergence import divergence_words
 from fedmtl.records.summary import write_summary
 from fedmtl.report import write_report
 from simulations.directory import MODEL, RunDirectory
@@ -96,7 +98,7 @@ def run(
     observers
         Further observers, such as a progress display.
     pictures
-        Whether to draw plots and the report at the end.
+        Whether there are pictures, in the formats of ``records.pictures``, and a report at the end.
     single_task
         Provides the single-task values, where the configuration asks for them; ``simulations.run`` is this function
         with :func:`simulations.baselines.single_task_values` for it.
@@ -134,7 +136,8 @@ def run(
         world.close()
     watch.recorder.finish()
     summary = watch.summary(loop, single_task_values)
-    _leave_behind(directory.path, loop.strategy.model, summary, pictures=pictures)
+    formats = experiment.config.records.pictures if pictures else None
+    _leave_behind(directory.path, loop.strategy.model, summary, formats)
     return RunResult(directory.path, summary, loop.ended, False)
 
 
@@ -150,11 +153,11 @@ def _provider(experiment: Experiment, single_task: SingleTaskProvider | None) ->
     return single_task
 
 
-def _leave_behind(path: Path, model: GlobalModel, summary: dict[str, Any], *, pictures: bool) -> None:
-    """Write what a finished run leaves beside its tables."""
+def _leave_behind(path: Path, model: GlobalModel, summary: dict[str, Any], formats: Sequence[Format] | None) -> None:
+    """Write what a finished run leaves beside its tables; without formats no report, either."""
     save_model(path / MODEL, model)
-    if pictures:
-        write_report(path, summary)
+    if formats is not None:
+        write_report(path, summary, formats)
     # Last, for it marks the run as finished.
     write_summary(path, summary)
 
@@ -182,6 +185,8 @@ def stop_rule(section: StopSection, evaluation: Evaluation) -> Callable[[Loop], 
     """A function that says why a run is over, or None."""
 
     def stop(loop: Loop) -> str | None:
+        if section.diverged and evaluation.diverged is not None:
+            return f"the run {divergence_words(evaluation.diverged.as_json())}"
         if section.versions is not None and loop.strategy.model.version >= section.versions:
             return f"{section.versions} versions were made"
         if section.time is not None and loop.fleet.now() >= section.time:

@@ -12,6 +12,7 @@ from fedmtl.evaluation import Evaluator
 from fedmtl.ntk.measure import KernelProbe
 from fedmtl.protocol import Event
 from fedmtl.records import Recorder
+from fedmtl.records.divergence import Divergence
 from fedmtl.records.single_task import SINGLE_TASK, against_single_task
 from fedmtl.records.summary import summarise
 from simulations.directory import RunDirectory
@@ -62,12 +63,18 @@ class Watch:
             time=loop.fleet.now(),
             wall_seconds=self.checkpointer.wall_seconds,
             target=None if target is None else (target.task, target.value),
+            refused=_refused(loop),
         )
         if self.kernels is not None:
             summary["ntk_seconds"] = self.kernels.wall_seconds
         if single_task:
             summary[SINGLE_TASK] = against_single_task(summary, single_task)
         return summary
+
+
+def _refused(loop: Loop) -> Divergence | None:
+    """The server step that ended the run since it could not be taken, if one did."""
+    return None if loop.diverged is None else Divergence(loop.diverged.version, None, str(loop.diverged))
 
 
 def _kernel_log(experiment: Experiment, recorder: Recorder) -> KernelLog | None:

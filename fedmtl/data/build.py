@@ -80,7 +80,9 @@ def _spread(config: ExperimentConfig, pool: Pool) -> FederatedData:
     owners = task_owners(config.tasks.ownership, section.clients, len(pool.tasks), seed)
     parts = PARTITIONS[section.partition](pool, section.clients, seed, **partition_options)
     shards, validation = hold_out(parts, section.validation_fraction, seed)
-    data = FederatedData(pool.tasks, pool.train, pool.test, shards, validation, owners)
+    data = FederatedData(
+        *(pool.tasks, pool.train, pool.test, shards, validation, owners), client_names=pool.names_of(parts)
+    )
     if config.tasks.only is not None:
         data = data.only(config.tasks.only)
     if config.training.tiny_clients == "keep_last_batch":

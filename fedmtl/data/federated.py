@@ -92,6 +92,8 @@ class FederatedData:
         bool [clients, tasks]: which client owns which task.
     idle
         Whether there may be clients that own no task; these are never asked.
+    client_names
+        What the data call the clients; empty where they have no names.
 
     Raises
     ------
@@ -109,6 +111,7 @@ class FederatedData:
         owners: np.ndarray,
         *,
         idle: bool = False,
+        client_names: Sequence[str] = (),
     ) -> None:
         self.tasks = tuple(tasks)
         self.train = train
@@ -117,6 +120,7 @@ class FederatedData:
         self.validation = validation
         self.owners = owners
         self.idle = idle
+        self.client_names = tuple(client_names)
         self._check()
         self._all_tasks = tuple(range(len(self.tasks)))
         self._everyone_owns_all = bool(owners.all())
@@ -178,7 +182,11 @@ class FederatedData:
         at = names.index(name)
         train, test = (Examples(part.features, (part.targets[at],)) for part in (self.train, self.test))
         owners = self.owners[:, [at]]
-        return FederatedData((self.tasks[at],), train, test, self.shards, self.validation, owners, idle=True)
+        return FederatedData(
+            *((self.tasks[at],), train, test, self.shards, self.validation, owners),
+            idle=True,
+            client_names=self.client_names,
+        )
 
     def without_tiny(self, examples: int) -> FederatedData:
         """The same data and clients, of which those with fewer training examples than that sit idle.
@@ -194,7 +202,11 @@ class FederatedData:
                 f"no client that owns task {self.tasks[lost[0]].name!r} has {examples} training examples, a batch: "
                 "set training.tiny_clients = 'keep_last_batch', or lower training.batch_size"
             )
-        return FederatedData(self.tasks, self.train, self.test, self.shards, self.validation, owners, idle=True)
+        return FederatedData(
+            *(self.tasks, self.train, self.test, self.shards, self.validation, owners),
+            idle=True,
+            client_names=self.client_names,
+        )
 
     def _check(self) -> None:
         if (empty := np.flatnonzero(self.shards.sizes == 0)).size:

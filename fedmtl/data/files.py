@@ -59,7 +59,7 @@ def files(
     train = read_columns(Path(path))
     names = _feature_names(train, features, targets, client_column)
     train, test = (train, read_columns(Path(test_path))) if test_path else _split(train, test_fraction, seed)
-    users = np.unique(train.flat(client_column), return_inverse=True)[1] if client_column else None
+    users, natural = np.unique(train.flat(client_column), return_inverse=True) if client_column else ((), None)
     read = [_target(train, test, name, kind, standardise) for name, kind in targets.items()]
     inputs = train.features(names, tokens), test.features(names, tokens)
     if inputs[0].shape[1:] != inputs[1].shape[1:]:
@@ -71,7 +71,8 @@ def files(
         tuple(task for task, _ in read),
         Examples(torch.from_numpy(inputs[0]), tuple(torch.from_numpy(pair[0]) for _, pair in read)),
         Examples(torch.from_numpy(inputs[1]), tuple(torch.from_numpy(pair[1]) for _, pair in read)),
-        natural=users,
+        natural=natural,
+        users=tuple(map(str, users)),
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from fedmtl.data.hub_schemas import SCHEMAS, Images, Name, Schema, read_column
 from fedmtl.data.pool import Pool
 from fedmtl.errors import ConfigError, DataError
 from fedmtl.randomness import numpy_generator
+from fedmtl.tasks import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -50,7 +52,7 @@ def hub(
     if image_size and not isinstance(schema, Images):
         raise ConfigError(f"data.image_size = {image_size}: {dataset!r} holds no images; leave it out")
     train, test, users, where = _read(seed, schema, path, max_examples)
-    return Pool(schema.tasks, *schema.encode(train, test, image_size, where), natural=users)
+    return Pool(_named(schema, train), *schema.encode(train, test, image_size, where), **users)
 
 
 def hub_deferred(
@@ -72,11 +74,17 @@ def hub_deferred(
     def pixels(rows: np.ndarray) -> torch.Tensor:
         return schema.pixels(train.select(rows), image_size, where)
 
-    return Pool(schema.tasks, known, tests, natural=users, features_of=pixels)
+    return Pool(_named(schema, train), known, tests, features_of=pixels, **users)
 
 
-def _read(seed: int, schema: Schema, path: str, max_examples: int) -> tuple[Dataset, Dataset, np.ndarray | None, str]:
-    """Both splits, as they are on disk; whose the training examples are; and the data's name in messages."""
+def _named(schema: Schema, train: Dataset) -> tuple[Task, ...]:
+    """The tasks, with the names of their classes where the data have them."""
+    names = {task.name: getattr(train.features.get(task.name), "names", None) for task in schema.tasks}
+    return tuple(replace(task, classes=tuple(names[task.name] or task.classes)) for task in schema.tasks)
+
+
+def _read(seed: int, schema: Schema, path: str, max_examples: int) -> tuple[Dataset, Dataset, dict[str, Any], str]:
+    """Both splits, as they are on disk; whose the training examples are, for a pool; the data's name in messages."""
     where = path or schema.repository
     train, test = _from_disk(Path(path), schema) if path else _from_hub(schema)
     for split in (train, test):
@@ -87,8 +95,10 @@ def _read(seed: int, schema: Schema, path: str, max_examples: int) -> tuple[Data
     if 0 < max_examples < len(train):
         kept = numpy_generator(seed, "hub sample").permutation(len(train))[:max_examples]
         train = train.select(np.sort(kept))
-    users = np.unique(read_column(train, schema.user, where), return_inverse=True)[1] if schema.user else None
-    return train, test, users, where
+    if not schema.user:
+        return train, test, {}, where
+    users, natural = np.unique(read_column(train, schema.user, where), return_inverse=True)
+    return train, test, {"natural": natural, "users": tuple(map(str, users.tolist()))}, where
 
 
 def _from_hub(schema: Schema) -> tuple[Dataset, Dataset | None]:

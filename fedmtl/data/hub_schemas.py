@@ -204,8 +204,8 @@ def read_text(split: Dataset, column: str, length: int, where: str) -> Tensor:
     return torch.from_numpy(symbols)
 
 
-def _classes(name: str, outputs: int) -> Task:
-    return Task(name, "classification", outputs=outputs)
+def _classes(name: str, outputs: int, classes: tuple[str, ...] = ()) -> Task:
+    return Task(name, "classification", outputs=outputs, classes=classes)
 
 
 Name = Literal["mnist", "fashion-mnist", "cifar10", "cifar100", "femnist", "celeba", "shakespeare", "adult"]
@@ -233,11 +233,14 @@ SCHEMAS: Mapping[Name, Schema] = {
         size=64,
     ),
     "shakespeare": Text(
-        "flwrlabs/shakespeare", (_classes("next", len(CHARACTERS)),), user="character_id", temporal=True
+        "flwrlabs/shakespeare",
+        (_classes("next", len(CHARACTERS), tuple(map(repr, CHARACTERS))),),
+        user="character_id",
+        temporal=True,
     ),
     "adult": Table(
         "scikit-learn/adult-census-income",
-        (Task("income", "binary"),),
+        (Task("income", "binary", classes=("<=50K", ">50K")),),
         numbers=("age", "education.num", "capital.gain", "capital.loss", "hours.per.week"),
         categories=("workclass", "marital.status", "occupation", "relationship", "race", "sex", "native.country"),
         positive=">50K",

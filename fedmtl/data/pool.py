@@ -28,6 +28,8 @@ class Pool:
     natural
         For each training example the number of the user, writer or device that it came from (int64, shape [n]), or None
         where the source knows no such thing.
+    users
+        What the data call these, by number; empty where they have no names.
     labels
         Columns to partition by: name and training labels (int64, shape [n]) of every classification, then of every
         binary task. Derived from the tasks, and kept when tasks are chosen: the split does not change with the tasks
@@ -43,6 +45,7 @@ class Pool:
     natural: np.ndarray | None = None
     labels: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     features_of: Callable[[np.ndarray], Tensor] | None = None
+    users: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.labels:
@@ -56,6 +59,20 @@ class Pool:
             for task, target in columns
             if task.kind == kind
         }
+
+    def names_of(self, parts: Sequence[np.ndarray]) -> tuple[str, ...]:
+        """What the data call each client, where each has the examples of one user; else nothing.
+
+        Parameters
+        ----------
+        parts
+            For each client the positions of its examples.
+        """
+        if self.natural is None or not self.users or not all(map(len, parts)):
+            return ()
+        owners = [self.natural[part] for part in parts]
+        one_each = all((own == own[0]).all() for own in owners)
+        return tuple(self.users[own[0]] for own in owners) if one_each else ()
 
     def choose(self, names: Sequence[str]) -> Pool:
         """The same examples with these tasks, in this order.

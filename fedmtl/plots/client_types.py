@@ -18,17 +18,21 @@ def draw(run: RunTables) -> Figure | None:
     names = sorted(set(types.unique().to_pylist()) - {""})
     if not names:
         return None
-    index, middles = windows(run.updates["arrived_at"].to_numpy())
+    times = run.updates["arrived_at"].to_numpy()
+    index, middles = windows(times)
     order = ["", *names]
     counts = np.zeros((len(order), len(middles)))
     for row, name in enumerate(order):
         counts[row] = np.bincount(index[pc.equal(types, name).to_numpy()], minlength=len(middles))
     filled = counts.sum(axis=0) > 0
     shares = 100 * counts[:, filled] / counts[:, filled].sum(axis=0)
+    where = middles[filled]
+    if where.size == 1:  # one window has no width by itself
+        where, shares = np.array([times.min(), times.max()]), np.repeat(shares, 2, axis=1)
     figure, (panel,) = new_figure(4.2)
     colours = [GREY, *(COLOURS[i % len(COLOURS)] for i in range(len(names)))]
     panel.stackplot(
-        middles[filled],
+        where,
         shares,
         labels=["not typed", *names],
         colors=colours,
@@ -36,7 +40,7 @@ def draw(run: RunTables) -> Figure | None:
         edgecolor="white",
         linewidth=0.5,
     )
-    panel.set_xlabel("time of arrival (s)")
+    panel.set_xlabel(f"{run.clock} of arrival (s)")
     panel.set_ylabel("share of the updates (%)")
     panel.set_ylim(0, 100)
     panel.margins(x=0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from fedmtl.plots import client_types, kernels_over_time, metrics, partition, staleness, task_weights, timeline
 from fedmtl.plots.run_tables import RunTables
-from fedmtl.plots.style import save
+from fedmtl.plots.style import Format, save_as
 
 
 @dataclass(frozen=True)
@@ -36,17 +36,11 @@ class Plot:
 
 PLOTS = (
     Plot(
-        "metrics-by-time",
-        "Metrics against time",
+        "metrics",
+        "Metrics",
         "Every task's metric as time went by, on the server's test set and on the examples that clients hold out; the "
-        "arrow points to the better side.",
-        metrics.draw_by_time,
-    ),
-    Plot(
-        "metrics-by-version",
-        "Metrics against versions",
-        "The same against the versions of the global model: what a server step brought, whatever time it took.",
-        metrics.draw_by_version,
+        "arrow points to the better side. The axis on top has the versions of the global model, where they were made.",
+        metrics.draw,
     ),
     Plot(
         "staleness",
@@ -95,7 +89,9 @@ PLOTS = (
 )
 
 
-def make_plots(directory: Path, summary: Mapping[str, Any] | None = None) -> dict[str, Path]:
+def make_plots(
+    directory: Path, summary: Mapping[str, Any] | None = None, formats: Sequence[Format] = ("png",)
+) -> dict[str, list[Path]]:
     """Draw every plot that the run has something to show in, into ``plots/``; the files by the names of the plots.
 
     Parameters
@@ -104,6 +100,8 @@ def make_plots(directory: Path, summary: Mapping[str, Any] | None = None) -> dic
         Of a finished run.
     summary
         If it is not written yet.
+    formats
+        Of the files; if there are none, nothing is drawn.
 
     Raises
     ------
@@ -111,5 +109,5 @@ def make_plots(directory: Path, summary: Mapping[str, Any] | None = None) -> dic
         If the directory holds no finished run, or a plot cannot be written.
     """
     run = RunTables.read(directory, summary)
-    drawn = ((plot.name, plot.draw(run)) for plot in PLOTS)
-    return {name: save(figure, directory / "plots" / f"{name}.png") for name, figure in drawn if figure is not None}
+    drawn = ((plot.name, plot.draw(run)) for plot in (PLOTS if formats else ()))
+    return {name: save_as(figure, directory / "plots" / name, formats) for name, figure in drawn if figure is not None}

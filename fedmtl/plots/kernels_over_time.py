@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from fedmtl.plots.run_tables import RunTables
-from fedmtl.plots.style import SHADES, line_look, new_figure, styled
+from fedmtl.plots.style import SHADES, line_look, new_figure, plain, styled, with_points
 
 _RANKS = (1, 2, 4, 8, 16, 32)
 
@@ -35,8 +35,9 @@ def draw_spectra(run: RunTables) -> Figure | None:
             if rank <= values.shape[1]:
                 colour = SHADES(1 - number / len(_RANKS))
                 line = np.where(values[:, rank - 1] > 0, values[:, rank - 1], np.nan)
-                (looks[rank],) = panel.plot(table["version"].to_numpy(), line, color=colour, label=f"{rank}")
-        panel.set_title(name)
+                look = with_points({"color": colour, "label": f"{rank}"}, table.num_rows)
+                (looks[rank],) = panel.plot(table["version"].to_numpy(), line, **look)
+        panel.set_title(plain(name))
         _log_scale(panel)
         panel.margins(x=0.01)
         panel.tick_params(labelbottom=place + columns >= len(names))
@@ -61,9 +62,9 @@ def draw_sizes(run: RunTables) -> Figure | None:
     figure, panels = new_figure(3.9 + 0.25 * math.ceil(len(names) / 6), 1, 3 if several else 2)
     for index, name in enumerate(names):
         table = measured.filter(pc.equal(measured["task"], name))
-        versions, look = table["version"].to_numpy(), line_look(index)
+        versions, look = table["version"].to_numpy(), with_points(line_look(index), table.num_rows)
         trace = table["trace"].to_numpy() / table["examples"].to_numpy()
-        panels[0].plot(versions, np.where(trace > 0, trace, np.nan), label=name, **look)
+        panels[0].plot(versions, np.where(trace > 0, trace, np.nan), label=plain(name), **look)
         panels[1].plot(versions, table["effective_rank"].to_numpy(zero_copy_only=False), **look)
         if several:
             cosine = np.array(table["cosine"].to_pylist(), dtype=np.float64)

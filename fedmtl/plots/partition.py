@@ -7,9 +7,11 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
 from fedmtl.plots.run_tables import RunTables
-from fedmtl.plots.style import COLOURS, SHADES, new_figure, styled
+from fedmtl.plots.style import COLOURS, SHADES, names_of, new_figure, plain, styled
 
 _CLIENTS = 120
+_FLAT = 4
+"""Letters of a client's name, from which on names stand upright."""
 
 
 @styled
@@ -46,10 +48,13 @@ def draw(run: RunTables) -> Figure | None:
     cells.grid(visible=False)
     cells.set_xlabel("client")
     name = (run.partition.schema.metadata or {}).get(b"task", b"").decode()
-    cells.set_ylabel(f"class of {name!r}" if name else "class")
+    cells.set_ylabel(f"class of '{plain(name)}'" if name else "class")
     step = -(-len(shown) // 21)
-    cells.set_xticks(np.arange(0, len(shown), step), [str(client) for client in shown[::step]])
-    cells.set_yticks(np.arange(0, len(table), -(-len(table) // 20)))
+    clients_shown = names_of(shown[::step].tolist(), run.client_names)
+    upright = max(map(len, clients_shown)) > _FLAT
+    cells.set_xticks(np.arange(0, len(shown), step), clients_shown, rotation=90 if upright else 0)
+    rows = range(0, len(table), -(-len(table) // 20))
+    cells.set_yticks(rows, names_of(rows, run.class_names))
     figure.colorbar(image, ax=cells, label="examples", pad=0.01, ticks=_ticks(int(table.max())))
     return figure
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,30 @@ class RunTables:
         return list(self.summary["tasks"])
 
     @property
+    def clock(self) -> str:
+        """What its times are: those of a simulated fleet are virtual."""
+        return "time" if "connections" in self.summary else "virtual time"
+
+    @property
+    def diverged(self) -> bool:
+        """Whether its evaluations, or a server step that could not be taken, show that it diverged."""
+        return bool(self.summary.get("diverged"))
+
+    @property
+    def class_names(self) -> list[str]:
+        """What the data call the classes of the partition; empty where nobody knows."""
+        return self._names(b"classes")
+
+    @property
+    def client_names(self) -> list[str]:
+        """What the data call the clients; empty where they have no names."""
+        return self._names(b"clients")
+
+    def _names(self, key: bytes) -> list[str]:
+        metadata = {} if self.partition is None else self.partition.schema.metadata or {}
+        return list(json.loads(metadata.get(key, b"[]")))
+
+    @property
     def applied(self) -> pa.Table:
         """The uploads that went into a version."""
         return self.updates.filter(pc.is_valid(self.updates["applied_version"]))
@@ -71,6 +96,13 @@ class RunTables:
         chosen = pc.and_(pc.equal(table["task"], task), pc.equal(table["metric"], metric))
         rows = table.filter(pc.and_(chosen, pc.equal(table["group"], group)))
         return rows[against].to_numpy(), rows["value"].to_numpy()
+
+    def times_of_versions(self) -> tuple[np.ndarray, np.ndarray]:
+        """Every version, the first that was evaluated and then all that were made, and when it was made."""
+        made, start = self.aggregations, self.evaluations.slice(0, 1)
+        tables = [table.select(["version", "time"]) for table in (start, made)]
+        whole = pa.concat_tables(tables)
+        return whole["version"].to_numpy(), whole["time"].to_numpy()
 
     def seconds(self) -> np.ndarray | None:
         """Seconds that each client's device takes for the same work, by client number; None where unknown."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import numpy as np
 from matplotlib import colormaps, rc_context
@@ -28,6 +28,9 @@ WIDTH = 10.0
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 GREY = "#8C8C8C"
 LINE_STYLES = ("-", "--", "-.", ":")
+_FEW = 30
+_TICK = 18
+"""Letters of a name at an axis, at most."""
 SEQUENTIAL = "viridis"
 SHADES = ListedColormap(colormaps["YlGnBu"](np.linspace(0.2, 1.0, 256)), name="shades")
 """From pale to dark, for cells on white: the palest is still not white."""
@@ -48,6 +51,14 @@ _SETTINGS: Any = {
     "lines.linewidth": 1.8,
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
+    "svg.hashsalt": "fedmtl",  # names inside an SVG, which would be random
+}
+
+Format = Literal["png", "svg", "pdf"]
+_METADATA: dict[Format, dict[str, Any]] = {  # nothing of the machine or of the day
+    "png": {"Software": None},
+    "svg": {"Creator": None, "Date": None},
+    "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
 }
 
 
@@ -75,6 +86,27 @@ def line_look(index: int) -> dict[str, Any]:
     return {"color": COLOURS[index % len(COLOURS)], "linestyle": LINE_STYLES[index // len(COLOURS) % len(LINE_STYLES)]}
 
 
+def plain(text: str) -> str:
+    """A name from outside as text for a picture, where dollars are mathematics and a leading ``_`` hides a label."""
+    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in shorten(text)).replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown
+
+
+def names_of(numbers: Iterable[int], names: Sequence[str]) -> list[str]:
+    """What a picture calls these numbers: their names, cut short, as far as there are any."""
+    return [plain(shorten(names[n], _TICK)) if n < len(names) else str(n) for n in numbers]
+
+
+def shorten(name: str, most: int = 40) -> str:
+    """A name that leaves room for what it is a name of."""
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
+def with_points(look: Mapping[str, Any], count: int) -> dict[str, Any]:
+    """A line's look, with a point for each of its `count` values if they are few: a line of one cannot be seen."""
+    return {**look, "marker": "o", "markersize": 4} if count <= _FEW else dict(look)
+
+
 def log_scale(panel: Axes) -> None:
     """A logarithmic y axis with ticks at 1, 2, 5, 10, ..., or at powers of ten, written as plain numbers."""
     panel.set_yscale("log")
@@ -99,7 +131,7 @@ class _LogTicks(Locator):
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG, whole or not at all.
+    """Write a figure, whole or not at all, in the format that the file's ending names: PNG, SVG or PDF.
 
     Raises
     ------
@@ -107,5 +139,17 @@ def save(figure: Figure, path: Path) -> Path:
         If it cannot be written.
     """
     with replacing(path) as temporary:
-        styled(figure.savefig)(temporary, format="png", dpi=DPI, metadata={"Software": None})
+        kind: Any = path.suffix.removeprefix(".")
+        styled(figure.savefig)(temporary, format=kind, dpi=DPI, metadata=_METADATA[kind])
     return path
+
+
+def save_as(figure: Figure, path: Path, formats: Iterable[Format]) -> list[Path]:
+    """Write a figure in each of these formats; `path` has no ending.
+
+    Raises
+    ------
+    RunDirectoryError
+        If it cannot be written.
+    """
+    return [save(figure, path.with_name(f"{path.name}.{kind}")) for kind in dict.fromkeys(formats)]

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from fedmtl.plots.run_tables import RunTables
-from fedmtl.plots.style import SEQUENTIAL, line_look, log_scale, new_figure, styled
+from fedmtl.plots.style import SEQUENTIAL, line_look, log_scale, new_figure, plain, styled, with_points
 from fedmtl.plots.windows import windows
 
 _LINES = 10
@@ -25,9 +25,11 @@ def draw(run: RunTables) -> Figure | None:
     if len(run.tasks) < 2 or not np.isfinite(weights).any():
         return None
     index, middles = windows(run.updates["arrived_at"].to_numpy())
-    names = [task["name"] for task in run.tasks]
+    names = [plain(task["name"]) for task in run.tasks]
     stats = np.stack([_statistics(weights[:, task], index, len(middles)) for task in range(len(names))])
-    return _lines(names, middles, stats) if len(names) <= _LINES else _rows(names, middles, stats[:, 0])
+    figure = _lines(names, middles, stats) if len(names) <= _LINES else _rows(names, middles, stats[:, 0])
+    figure.axes[0].set_xlabel(f"{run.clock} of arrival (s)")
+    return figure
 
 
 def per_task(run: RunTables, column: str) -> np.ndarray:
@@ -53,9 +55,8 @@ def _lines(names: Sequence[str], middles: np.ndarray, stats: np.ndarray) -> Figu
     for number, (name, (mean, low, high)) in enumerate(zip(names, stats, strict=True)):
         known = np.isfinite(mean)
         look = line_look(number)
-        panel.plot(middles[known], mean[known], label=name, **look)
+        panel.plot(middles[known], mean[known], label=name, **with_points(look, int(known.sum())))
         panel.fill_between(middles[known], low[known], high[known], color=look["color"], alpha=0.15, linewidth=0)
-    panel.set_xlabel("time of arrival (s)")
     panel.set_ylabel("weight in the shared gradient")
     low, high = np.nanmin(stats[:, 0]), np.nanmax(stats[:, 0])
     if 0 < _FAR_APART * low < high:
@@ -73,6 +74,5 @@ def _rows(names: Sequence[str], middles: np.ndarray, mean: np.ndarray) -> Figure
     panel.set_yticks(range(len(names)), names, fontsize=8)
     panel.invert_yaxis()
     panel.grid(visible=False)
-    panel.set_xlabel("time of arrival (s)")
     figure.colorbar(image, ax=panel, label="weight in the shared gradient", pad=0.01)
     return figure

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fedmtl.plots.run_tables import RunTables
-from fedmtl.plots.style import COLOURS, GREY, SEQUENTIAL, new_figure, styled
+from fedmtl.plots.style import COLOURS, GREY, SEQUENTIAL, names_of, new_figure, styled
 
 _ROWS = 40
 _LONGEST_JOBS = 4
@@ -55,8 +55,8 @@ def draw(run: RunTables) -> Figure | None:
         figure.colorbar(image, ax=panel, label="staleness (versions)", pad=0.01, ticks=MaxNLocator(integer=True))
     panel.set_xlim(starts.min(), end)
     panel.set_ylim(len(shown) - 0.4, -0.6)
-    panel.set_yticks(range(len(shown)), [str(client) for client in shown], fontsize=8)
-    panel.set_xlabel("time (s)")
+    panel.set_yticks(range(len(shown)), names_of(shown.tolist(), run.client_names), fontsize=8)
+    panel.set_xlabel(f"{run.clock} (s)")
     panel.set_ylabel("client, fastest on top")
     panel.grid(visible=False, axis="y")
     if cut := _cut(len(shown), len(order), end, float(ends.max())):

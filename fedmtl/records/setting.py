@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -18,18 +19,23 @@ def partition_table(data: FederatedData) -> pa.Table:
     """How many training examples of each class each client has; pairs without examples have no row.
 
     The classes are those of the first classification task, or of the first binary one; with regressions only, every
-    example is of class 0. The name of the task is ``schema.metadata[b"task"]``.
+    example is of class 0. The name of the task is ``schema.metadata[b"task"]``. Where the data have names for them, its
+    classes' are under ``b"classes"`` and the clients' under ``b"clients"``, as JSON lists.
     """
     index = next((i for kind in ("classification", "binary") for i, t in enumerate(data.tasks) if t.kind == kind), None)
+    names: tuple[str, ...] = ()
     clients = np.repeat(np.arange(data.clients, dtype=np.int64), data.shards.sizes)
     if index is None:
         classes, outputs, name = np.zeros_like(clients), 1, ""
     else:
         task = data.tasks[index]
         labels = data.train.targets[index].index_select(0, data.shards.indices).to("cpu", torch.int64)
-        classes, outputs, name = labels.numpy(), max(task.outputs, 2), task.name
+        classes, outputs, name, names = labels.numpy(), max(task.outputs, 2), task.name, task.classes
     pairs, counts = np.unique(clients * outputs + classes, return_counts=True)
-    schema = PARTITION.with_metadata({"task": name})
+    known = {"classes": names, "clients": data.client_names}
+    schema = PARTITION.with_metadata(
+        {"task": name, **{key: json.dumps(value) for key, value in known.items() if value}}
+    )
     return pa.table([pairs // outputs, pairs % outputs, counts.astype(np.int64)], schema=schema)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +18,9 @@ def metrics_of(summary: Mapping[str, Any]) -> list[Metric]:
 
 
 def finals_of(summary: Mapping[str, Any]) -> list[float]:
-    """Each task's mean metric over the last evaluated versions; not a number where it was never finite."""
+    """Each task's final metric; not a number where it was not finite, and in a run that diverged."""
+    if summary.get("diverged"):
+        return [float("nan")] * len(summary["tasks"])
     return [float("nan") if task["mean_of_last"] is None else task["mean_of_last"] for task in summary["tasks"]]
 
 
@@ -29,25 +32,32 @@ def against_single_task(summary: Mapping[str, Any], single_task: Mapping[str, Ma
     summary
         Of the run.
     single_task
-        For each task its single-task model: its `value`, and the `directory` of its run.
+        For each task its single-task model: its `value`, which is not a number if it diverged, and the `directory` of
+        its run.
 
     Returns
     -------
     dict
         For each task of `tasks` its single-task `value`, the `directory`, and the `change` in per cent (positive is
-        worse); `delta_m` and `delta_m_by_task` (see :mod:`fedmtl.metrics`); and the `problem`, if a single-task value
-        is one that nothing can be relative to: its task's change is then None, and so are both delta-m.
+        worse); `delta_m` and `delta_m_by_task` (see :mod:`fedmtl.metrics`); and the `problem`, if the run or a
+        single-task model diverged, or a single-task value is one that nothing can be relative to: its task's change is
+        then None, and so are both delta-m.
     """
     metrics, finals = metrics_of(summary), finals_of(summary)
     tasks: dict[str, dict[str, Any]] = {}
-    problems = []
+    problems = ["the run has diverged"] if summary.get("diverged") else []
     for metric, final in zip(metrics, finals, strict=True):
         single = single_task[metric.task]
-        change = None
+        change: float | None = None
         try:
             change = changes([final], [single["value"]], [metric])[0] + 0.0  # no change is not minus zero
         except ValueError as error:
-            problems.append(str(error))
+            diverged = math.isnan(single["value"])
+            problems.append(f"{metric.task}: the single-task model has diverged" if diverged else str(error))
+        if change is not None and not math.isfinite(change):
+            change = None
+            if not summary.get("diverged"):
+                problems.append(f"{metric.task}, {metric.name}: the final value is {final}")
         tasks[metric.task] = {**single, "change": change}
     base = [tasks[metric.task]["value"] for metric in metrics]
     return {

@@ -16,14 +16,13 @@ import pyarrow.compute as pc
 
 from fedmtl.errors import RunDirectoryError
 from fedmtl.files import replacing
+from fedmtl.records.divergence import Divergence, watch_of
+from fedmtl.records.finals import final_mean, final_window
 from fedmtl.records.recorder import Recorder
 from fedmtl.results import RESULTS
 from fedmtl.tasks import Task
 
 SUMMARY = "summary.json"
-
-LAST_EVALUATIONS = 20
-"""How many of the last evaluated versions the mean final metric is taken over."""
 
 _KEYS = (
     *("name", "strategy", "seed", "ended", "versions", "time", "wall_seconds"),
@@ -44,8 +43,9 @@ def summarise(
     time: float,
     wall_seconds: float,
     target: tuple[str, float] | None = None,
+    refused: Divergence | None = None,
 ) -> dict[str, Any]:
-    """What became of a run, as JSON-compatible values.
+    """What became of a run, as values that JSON has: a number that is not finite is None.
 
     Parameters
     ----------
@@ -61,26 +61,34 @@ def summarise(
         What the run really took.
     target
         A task and the value that its metric on the test set was to reach, if there was one.
+    refused
+        The server step that would have made the model not finite, if there was one: the run has then diverged, even if
+        no evaluation shows it.
     """
     updates, evaluations = recorder.table("updates"), recorder.table("evaluations")
+    diverged = watch_of(evaluations).found or refused
+    versions = evaluations["version"].unique().to_numpy()
     applied = updates.num_rows - updates["applied_version"].null_count
     rejected = updates.num_rows - updates["rejected"].null_count
-    return {
+    found = {
         "name": name,
         "strategy": strategy,
         "seed": seed,
         "ended": ended,
+        "diverged": None if diverged is None else diverged.as_json(),
         "versions": pc.max(recorder.table("aggregations")["version"]).as_py() or 0,
         "time": time,
         "wall_seconds": wall_seconds,
         "updates": {"applied": applied, "rejected": rejected, "unsettled": updates.num_rows - applied - rejected},
         "bytes": {"up": pc.sum(updates["bytes_up"]).as_py() or 0, "down": pc.sum(updates["bytes_down"]).as_py() or 0},
         **_connections_summary(recorder),
+        "mean_over": final_window(versions).as_json(),
         "tasks": [_task_summary(task, evaluations) for task in recorder.tasks],
         "target": None if target is None else _target_summary(recorder.tasks, evaluations, *target),
         "results": RESULTS,
         "packages": package_versions(),
     }
+    return {key: _finite(value) for key, value in found.items()}
 
 
 def write_summary(directory: Path, summary: Mapping[str, Any]) -> None:
@@ -151,11 +159,12 @@ def package_versions() -> dict[str, str]:
 
 
 def _task_summary(task: Task, evaluations: pa.Table) -> dict[str, Any]:
-    """Metric on the test set: last, mean over the last evaluated versions, best; and the last value of each group."""
+    """Metric on the test set: last, mean over the final window, best; and the last value of each group."""
     mine = evaluations.filter(
         pc.and_(pc.equal(evaluations["task"], task.name), pc.equal(evaluations["metric"], task.metric))
     )
-    values = mine.filter(pc.equal(mine["group"], "test"))["value"].to_numpy()
+    test = mine.filter(pc.equal(mine["group"], "test"))
+    values = test["value"].to_numpy()
     finite = values[np.isfinite(values)]
     best = None if not finite.size else float(finite.max() if task.higher_is_better else finite.min())
     return {
@@ -164,7 +173,7 @@ def _task_summary(task: Task, evaluations: pa.Table) -> dict[str, Any]:
         "metric": task.metric,
         "higher_is_better": task.higher_is_better,
         "last": float(values[-1]) if values.size else None,
-        "mean_of_last": float(values[-LAST_EVALUATIONS:].mean()) if values.size else None,
+        "mean_of_last": final_mean(test["version"].to_numpy(), values) if values.size else None,
         "best": best,
         "groups": dict(zip(mine["group"].to_pylist(), mine["value"].to_pylist(), strict=True)),
     }

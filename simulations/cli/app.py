@@ -151,11 +151,19 @@ def devices(
 
 
 @app.command(help="Draw a finished run's plots and report anew.")
-def report(directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory of a finished run.")]) -> None:
+def report(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory of a finished run.")],
+    formats: Annotated[
+        str | None,
+        typer.Option(
+            "--format", metavar="FORMAT,...", help="png, svg or pdf, or several of them; records.pictures of the run."
+        ),
+    ] = None,
+) -> None:
     """Draw a finished run's plots and report anew."""
     from simulations.cli.results import show_report
 
-    show_report(directory)
+    show_report(directory, formats)
 
 
 @app.command(help="Compare finished runs of the same tasks, side by side.")
@@ -167,12 +175,15 @@ def compare(
             "--target", metavar="TASK=VALUE", help="A value of a task's metric to compare the time to; repeatable."
         ),
     ] = None,
+    by: Annotated[
+        str, typer.Option("--by", metavar="MEAN|LAST|BEST|TIME", help="What runs are ranked by.", case_sensitive=False)
+    ] = "mean",
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the plots are written.")] = Path("comparison"),
 ) -> None:
     """Compare finished runs of the same tasks, side by side."""
     from simulations.cli.results import show_comparison
 
-    show_comparison(directories, targets or [], out)
+    show_comparison(directories, targets or [], by, out)
 
 
 @app.command(help="Run a study: experiments along axes, over several seeds, in parallel; then its table and plots.")

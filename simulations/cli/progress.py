@@ -18,7 +18,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn
 from rich.text import Text
 
 from fedmtl.config import StopSection
-from fedmtl.protocol import Event
+from fedmtl.intervals import fixed
+from fedmtl.protocol import Aggregation, Event
+from fedmtl.records.divergence import divergence_words
 from simulations.cli.console import is_live
 from simulations.observers import Evaluation
 from strategies.core.loop import Loop, Observer
@@ -59,7 +61,7 @@ class Snapshot:
     @property
     def metric_words(self) -> str:
         """Each task's latest metric."""
-        return "   ".join(f"{task} {value:.4f}" for task, value in self.metrics.items())
+        return "   ".join(f"{task} {fixed(value, 4)}" for task, value in self.metrics.items())
 
 
 class Meter:
@@ -75,7 +77,7 @@ class Meter:
         if self._began is None:
             self._began = (now, loop.arrivals, share)
         seconds, arrivals, done = now - self._began[0], loop.arrivals - self._began[1], share - self._began[2]
-        evaluation = next((observer for observer in loop.observers if isinstance(observer, Evaluation)), None)
+        evaluation = _evaluation(loop)
         return Snapshot(
             version=loop.strategy.model.version,
             clock=loop.fleet.now(),
@@ -97,8 +99,12 @@ class Meter:
         return max(min(1.0, value / limit) for value, limit in used if limit is not None)
 
 
+def _evaluation(loop: Loop) -> Evaluation | None:
+    return next((observer for observer in loop.observers if isinstance(observer, Evaluation)), None)
+
+
 class Display(Observer, ABC):
-    """Shows a run every `seconds`; a subclass says how."""
+    """Shows a run every `seconds`, and says once that it has diverged; a subclass says how."""
 
     seconds = 5.0
 
@@ -106,6 +112,7 @@ class Display(Observer, ABC):
         self.console = console
         self._meter = Meter(stop)
         self._next = 0.0
+        self._told = False
 
     def __enter__(self) -> Self:
         return self
@@ -123,6 +130,11 @@ class Display(Observer, ABC):
         """Begin to measure the run."""
         self._meter.read(loop)
         self._next = time.perf_counter() + self.seconds
+        self._tell(loop)
+
+    def on_aggregation(self, loop: Loop, aggregation: Aggregation) -> None:
+        """Say so if the new version shows that the run has diverged."""
+        self._tell(loop)
 
     def after_event(self, loop: Loop, event: Event) -> None:
         """Show the run if it is time."""
@@ -132,7 +144,15 @@ class Display(Observer, ABC):
 
     def on_end(self, loop: Loop) -> None:
         """Show the run as it ended."""
+        self._tell(loop)
         self.show(self._meter.read(loop))
+
+    def _tell(self, loop: Loop) -> None:
+        evaluation = _evaluation(loop)
+        if not self._told and evaluation is not None and evaluation.diverged is not None:
+            self._told = True
+            words = divergence_words(evaluation.diverged.as_json())
+            self.console.print(f"the run has {words}", soft_wrap=True, markup=False, style="bold red")
 
 
 class LineDisplay(Display):

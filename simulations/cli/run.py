@@ -13,6 +13,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from fedmtl.intervals import fixed
+from fedmtl.records.divergence import divergence_words
+from fedmtl.records.finals import window_words
 from fedmtl.records.single_task import SINGLE_TASK, delta_m_words, percent
 from fedmtl.records.summary import SUMMARY
 from simulations.baselines import FOLDER, Baseline, single_task_values
@@ -92,7 +95,7 @@ def _print_summary(console: Console, summary: Mapping[str, Any], directory: Path
         "task",
         "metric",
         "last",
-        "mean of last 20",
+        "mean",
         "best",
         *(("single-task", "change (+ is worse)") if single else ()),
     ):
@@ -104,9 +107,10 @@ def _print_summary(console: Console, summary: Mapping[str, Any], directory: Path
         if single:
             values.append(single["tasks"][task["name"]]["value"])
             change.append(percent(single["tasks"][task["name"]]["change"]))
-        cells = ("-" if value is None else f"{value:.4f}" for value in values)
+        cells = ("-" if value is None else fixed(value, 4) for value in values)
         table.add_row(task["name"], f"{task['metric']} ({direction} is better)", *cells, *change)
     console.print(table)
+    console.print(f"means are over {window_words(summary.get('mean_over'))}", soft_wrap=True, markup=False)
     if single:
         console.print(f"delta-m {delta_m_words(single)}", soft_wrap=True, markup=False)
     updates = summary["updates"]
@@ -120,4 +124,6 @@ def _print_summary(console: Console, summary: Mapping[str, Any], directory: Path
     if "ntk_seconds" in summary:
         seconds = summary["ntk_seconds"]
         console.print(f"kernels measured in {seconds:.1f} s, {seconds / summary['wall_seconds']:.1%} of the run")
+    if diverged := summary.get("diverged"):
+        console.print(f"this run {divergence_words(diverged)}", soft_wrap=True, markup=False, style="bold red")
     console.print(f"report: {directory / 'report.html'}", soft_wrap=True, markup=False)

@@ -25,7 +25,7 @@ from simulations.cli.progress import duration
 from simulations.studies.baselines import StudyBaselines
 from simulations.studies.file import load_study, study_file
 from simulations.studies.plots import draw
-from simulations.studies.results import collect, write_table
+from simulations.studies.results import collect, count_diverged, write_table
 from simulations.studies.run import is_done, run_study, with_other_results
 from simulations.studies.study import Cell, Study
 
@@ -60,6 +60,8 @@ def start_study(path: Path, out: Path | None, workers: int | None) -> bool:
             failed = run_study(study, directory, workers=workers or os.cpu_count() or 1, progress=progress)
         results = collect(study, directory)
         console.print(f"table: {write_table(study, results, directory)}", markup=False, soft_wrap=True)
+        if diverged := count_diverged(study, results):
+            console.print(f"diverged: {diverged} of the runs; the table says which", markup=False, soft_wrap=True)
         for picture in draw(study, results, directory):
             console.print(f"plot: {picture.path}", markup=False, soft_wrap=True)
     except KeyboardInterrupt:

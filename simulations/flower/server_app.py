@@ -6,6 +6,7 @@ In Flower's simulation engine time is virtual and Flower's nodes are the workers
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.superlink.grid import InMemoryGrid
 
 from fedmtl.errors import ConfigError
+from fedmtl.records.divergence import divergence_words
 from fedmtl.run_config import experiment_config
 from simulations.baselines import single_task_values
 from simulations.experiment import Experiment
@@ -53,6 +55,8 @@ def main(grid: Grid, context: Context) -> None:
         fleet=lambda experiment: fleet_on(grid, experiment, options),
         single_task=single_task_values,
     )
+    if diverged := result.summary.get("diverged"):
+        logging.getLogger("flwr").warning("the run %s", divergence_words(diverged))
     if result.interrupted:
         raise Stopped(f"the run was stopped before its end; go on with resume = true and out = '{result.directory}'")
 

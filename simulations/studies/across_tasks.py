@@ -15,7 +15,7 @@ from fedmtl.metrics import Metric, mean_ranks
 from fedmtl.records.single_task import against_single_task
 from fedmtl.records.summary import read_summary
 from simulations.studies.baselines import StudyBaselines
-from simulations.studies.columns import COMPARISONS
+from simulations.studies.columns import COMPARISONS, diverged_words
 from simulations.studies.run import run_directory
 from simulations.studies.study import Study
 
@@ -49,6 +49,8 @@ def _add_changes(study: Study, out: Path, rows: Sequence[Row]) -> None:
             row["single_task"] = values[row["task"]]
             row["change"] = found["tasks"][row["task"]]["change"]
             row["delta_m"], row["delta_m_by_task"] = found["delta_m"], found["delta_m_by_task"]
+            if row["diverged_at"] >= 0:  # nothing, as a baseline that diverged, would leave a mean over the other seeds
+                row.update(dict.fromkeys(("change", "delta_m", "delta_m_by_task"), math.nan))
 
 
 def _add_ranks(study: Study, rows: Sequence[Row]) -> None:
@@ -99,8 +101,9 @@ def task_tables(study: Study, results: pa.Table) -> list[str]:
 
 def _explanation(study: Study) -> str:
     text = (
-        "Metrics are means over the last 20 evaluated versions. Mean rank: over the tasks, among the labels of a "
-        "table, within each seed; 1 is best, and equal values share the mean of their ranks."
+        "Metrics are means over the last evaluations: at most 20, and none of the first half of the versions. Mean "
+        "rank: over the tasks, among the labels of a table, within each seed; 1 is best, equal values share the mean "
+        "of their ranks, and runs that diverged come last."
     )
     if not study.baselines:
         return text
@@ -145,7 +148,8 @@ def _column(values: Mapping[str, Sequence[float | None]], digits: int, *, higher
     best = (max if higher else min)(finite) if finite else math.nan
     texts = {}
     for label, (mean, half) in found.items():
-        text = fixed(mean, digits) if math.isfinite(mean) else "diverged"
+        lost = sum(v is not None and not math.isfinite(v) for v in values[label])
+        text = diverged_words(lost, len(values[label])) if lost else fixed(mean, digits)
         if math.isfinite(half):
             text += f" ± {fixed(half, digits)}"
         known = any(value is not None for value in values[label])

@@ -96,6 +96,11 @@ class Overview:
         """How many seeds are finished."""
         return max((len(self._rows.get((task, place, label), [])) for task in self.tasks), default=0)
 
+    def diverged(self, place: Place, label: str) -> int:
+        """How many of the finished runs diverged."""
+        every = (row for task in self.tasks for row in self._rows.get((task, place, label), []))
+        return len({row["seed"] for row in every if row["diverged_at"] >= 0})
+
     def ranks(self, task: str, place: Place, name: str = "final", ties: Ties = "average") -> Iterator[dict[str, float]]:
         """For each seed the rank of each label that has finished, 1 for the best, by a task or by delta-m.
 
@@ -202,6 +207,9 @@ def _table(whole: Overview) -> Iterator[str]:
         for points in (5, 10):
             columns[f"drops > {points}"] = _texts(_drops(whole, accuracies, f"drops_{points}"), 1)
     total = len(places) * len(whole.study.seeds)
+    diverged = {label: sum(whole.diverged(place, label) for place in places) for label in whole.labels}
+    if any(diverged.values()):
+        columns["diverged"] = {label: str(count) for label, count in diverged.items()}
     columns["runs"] = {b: f"{sum(whole.runs(place, b) for place in places)} of {total}" for b in whole.labels}
     yield f"| | {' | '.join(columns)} |"
     yield "|---|" + "---:|" * len(columns)

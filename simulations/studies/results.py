@@ -18,12 +18,13 @@ from pyarrow import csv
 from fedmtl.files import replacing
 from fedmtl.intervals import fixed
 from fedmtl.intervals import interval as interval
+from fedmtl.records.finals import final_mean
 from fedmtl.records.schemas import read_table
-from fedmtl.records.summary import LAST_EVALUATIONS, read_summary
+from fedmtl.records.summary import read_summary
 from simulations.studies.across_tasks import add_comparisons, task_tables
-from simulations.studies.columns import COMPARISONS, Outcome
+from simulations.studies.columns import COMPARISONS, Outcome, diverged_words
 from simulations.studies.overview import overview_lines
-from simulations.studies.run import chosen, is_done, run_directory
+from simulations.studies.run import chosen, has_diverged, is_done, run_directory
 from simulations.studies.study import Study
 
 DROPS = (5, 10)
@@ -51,33 +52,46 @@ def outcomes(directory: Path, targets: Mapping[str, float], curves: dict[str, Cu
     RunDirectoryError
         If the directory holds no finished run.
     """
-    directions = {task["name"]: task["higher_is_better"] for task in read_summary(directory)["tasks"]}
+    summary = read_summary(directory)
+    directions = {task["name"]: task["higher_is_better"] for task in summary["tasks"]}
+    diverged = summary.get("diverged")
     rows = read_table(directory, "evaluations").to_pylist()
     found = []
     for task, higher in directions.items():
         chosen = [row for row in rows if row["task"] == task and row["metric"] != "loss"]
         test = [row for row in chosen if row["group"] == "test"]
-        worst = [row["value"] for row in chosen if row["group"] == "worst"]
+        worst = [row for row in chosen if row["group"] == "worst"]
         values, times = np.array([row["value"] for row in test]), np.array([row["time"] for row in test])
         if curves is not None:
             curves[task] = times, values
-        first, stable = _reached(values, times, targets.get(task), higher)
+        first, stable = (math.nan, math.nan) if diverged else _reached(values, times, targets.get(task), higher)
         drops = [_drops(values, points) if test[0]["metric"] == "accuracy" else -1 for points in DROPS]
         found.append(
             Outcome(
                 task=task,
                 metric=test[0]["metric"],
-                final=float(values[-LAST_EVALUATIONS:].mean()),
+                final=math.nan if diverged else _final(test),
                 same_time=math.nan,
-                best=float(values.max() if higher else values.min()),
-                worst_clients=float(np.mean(worst[-LAST_EVALUATIONS:])) if worst else math.nan,
+                best=_best(values, higher),
+                worst_clients=math.nan if diverged else _final(worst),
                 time_to_target=first,
                 stable_at=stable,
                 drops_5=drops[0],
                 drops_10=drops[1],
+                diverged_at=diverged["version"] if diverged else -1,
             )
         )
     return found
+
+
+def _final(rows: Sequence[Mapping[str, Any]]) -> float:
+    """The final value of a task's metric in a group."""
+    return final_mean([row["version"] for row in rows], [row["value"] for row in rows])
+
+
+def _best(values: np.ndarray, higher: bool) -> float:
+    finite = values[np.isfinite(values)]
+    return float(finite.max() if higher else finite.min()) if finite.size else math.nan
 
 
 def _drops(accuracies: np.ndarray, points: float) -> int:
@@ -127,9 +141,11 @@ def collect(study: Study, out: Path) -> pa.Table:
                 contests[(*others, row["task"])].append((row, curves[row["task"]]))
             rows += found
     for contest in contests.values():
-        end = min(times[-1] for _, (times, _) in contest)
+        # A run that diverged may have been cut short by that.
+        sound = [times[-1] for row, (times, _) in contest if row["diverged_at"] < 0]
+        end = min(sound, default=math.nan)
         for row, curve in contest:
-            row["same_time"] = value_at(curve, end)
+            row["same_time"] = value_at(curve, end) if row["diverged_at"] < 0 else math.nan
     add_comparisons(study, out, rows)
     axes = [(name, pa.string()) for name in study.axes]
     further = [(name, pa.float64()) for name in COMPARISONS]
@@ -142,6 +158,12 @@ def collect(study: Study, out: Path) -> pa.Table:
     with replacing(out / "results.csv") as temporary:
         csv.write_csv(table, temporary)
     return table
+
+
+def count_diverged(study: Study, results: pa.Table) -> int:
+    """How many runs of a study diverged."""
+    names = (*study.axes, "seed")
+    return len({tuple(row[name] for name in names) for row in results.to_pylist() if row["diverged_at"] >= 0})
 
 
 def write_table(study: Study, results: pa.Table, out: Path) -> Path:
@@ -173,11 +195,16 @@ def choice_table(study: Study, out: Path) -> list[str]:
     values = ", ".join(map(str, tuning.usual.values))
     lines = ["## Chosen beforehand", "", f"{tuning.usual.key}, of {values}, unless said, by {tuning.judged_by()}.", ""]
     lines += [f"| | {' | '.join(', '.join(column) for column in columns)} |", "|---|" + "---:|" * len(columns)]
+    starred = False
     for label in dict.fromkeys(place[0] for place in choices):
         other = tuning.instead.get(label)
         name = label if other is None else f"{label}: {other.key}, of {', '.join(map(str, other.values))}"
-        lines.append(f"| {name} | {' | '.join(str(choices[(label, *column)]) for column in columns)} |")
-    return [*lines, ""]
+        places = [(label, *column) for column in columns]
+        marks = ["*" if has_diverged(study, out, place, choices[place]) else "" for place in places]
+        starred |= any(marks)
+        cells = [f"{choices[place]}{mark}" for place, mark in zip(places, marks, strict=True)]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return [*lines, *(["", r"\* Runs diverged with every value."] if starred else []), ""]
 
 
 def _rows(metric: str, groups: Mapping[str, list[dict[str, Any]]], target: float | None) -> Iterator[str]:
@@ -192,10 +219,11 @@ def _rows(metric: str, groups: Mapping[str, list[dict[str, Any]]], target: float
     yield "|---|" + "---:|" * (4 + 2 * (target is not None) + 2 * higher)
     for label, rows in groups.items():
         mean, half = finals[label]
-        text = fixed(mean, 3) if math.isfinite(mean) else "diverged"
+        lost = sum(not math.isfinite(row["final"]) for row in rows)
+        text = diverged_words(lost, len(rows)) if lost else fixed(mean, 3)
         text += f" ± {fixed(half, 3)}" if math.isfinite(half) else ""
         cells = [f"**{text}**" if mean == best else text]
-        cells += [_mean([r[name] for r in rows]) for name in ("same_time", "worst_clients")]
+        cells += ["-" if lost else _mean([r[name] for r in rows]) for name in ("same_time", "worst_clients")]
         if target is not None:
             cells += [_times([r[name] for r in rows]) for name in ("time_to_target", "stable_at")]
         if higher:

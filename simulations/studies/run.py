@@ -12,7 +12,7 @@ import torch
 from fedmtl.checkpoint import digest
 from fedmtl.errors import ConfigError, RunDirectoryError
 from fedmtl.files import replacing
-from fedmtl.records.summary import results_of
+from fedmtl.records.summary import read_summary, results_of
 from fedmtl.results import RESULTS
 from simulations.experiment import Experiment
 from simulations.runner import run
@@ -99,6 +99,12 @@ def chosen(study: Study, out: Path) -> Choices | None:
         except ConfigError as error:
             raise ConfigError(f"tune, {', '.join(place)}: {error}") from None
     return choices
+
+
+def has_diverged(study: Study, out: Path, place: tuple[str, ...], value: Any) -> bool:
+    """Whether a trial with a value diverged. If it was chosen all the same, one did with every value."""
+    trials = study.trials()[place, value]
+    return any(read_summary(run_directory(out, cell)).get("diverged") for cell in trials)
 
 
 def run_directory(out: Path, cell: Cell) -> Path:

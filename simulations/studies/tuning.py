@@ -12,8 +12,9 @@ import numpy as np
 
 from fedmtl.errors import ConfigError
 from fedmtl.metrics import Metric, mean_ranks
+from fedmtl.records.finals import final_mean
 from fedmtl.records.schemas import read_table
-from fedmtl.records.summary import LAST_EVALUATIONS, read_summary
+from fedmtl.records.summary import read_summary
 
 GROUP = "clients"
 """Settings are judged on the examples that the clients hold out, never on the test set."""
@@ -79,8 +80,8 @@ class Tuning:
         values = [0.01, 0.1]
 
     Of the values, the one with the best mean rank over the tasks is taken; on a tie, the first of the list. What is
-    ranked is a task's metric on the clients' held-out examples, the mean over the last 20 evaluated versions and over
-    the seeds.
+    ranked is a task's final metric (:mod:`fedmtl.records.finals`) on the clients' held-out examples, the mean over the
+    seeds. A value with which a run diverged comes after all others.
     """
 
     usual: Candidates
@@ -172,7 +173,7 @@ def best_value(directories: Mapping[Any, Sequence[Path]]) -> Any:
 
 
 def held_out(directory: Path) -> tuple[list[Metric], list[float]]:
-    """Each task's metric of a finished run on the clients' held-out examples, mean over the last evaluated versions.
+    """Each task's final metric of a finished run on the clients' held-out examples; not a number if it diverged.
 
     Raises
     ------
@@ -180,14 +181,15 @@ def held_out(directory: Path) -> tuple[list[Metric], list[float]]:
         If the clients held out nothing.
     """
     rows = [row for row in read_table(directory, "evaluations").to_pylist() if row["group"] == GROUP]
+    summary = read_summary(directory)
     metrics, means = [], []
-    for task in read_summary(directory)["tasks"]:
-        values = [row["value"] for row in rows if row["task"] == task["name"]][-LAST_EVALUATIONS:]
-        if not values:
+    for task in summary["tasks"]:
+        mine = [row for row in rows if row["task"] == task["name"]]
+        if not mine:
             raise ConfigError("tune: clients hold out nothing to choose by: set data.validation_fraction above 0")
         metrics.append(Metric(task["name"], task["metric"], task["higher_is_better"]))
-        mean = float(np.mean(values))
-        means.append(mean if math.isfinite(mean) else math.nan)
+        mean = final_mean([row["version"] for row in mine], [row["value"] for row in mine])
+        means.append(mean if math.isfinite(mean) and not summary.get("diverged") else math.nan)
     return metrics, means
 
 

@@ -96,6 +96,10 @@ class Jobs:
         """These updates wait no longer; `settle` follows."""
         return tuple(self._waiting.pop(key) for key in keys)
 
+    def put_back(self, updates: Iterable[Update]) -> None:
+        """These updates were taken, and wait again."""
+        self._waiting.update((update.key, update) for update in updates)
+
     def settle(self, updates: Iterable[Update]) -> None:
         """The jobs of these updates are at their ends."""
         for update in updates:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from fedmtl.errors import UserError
+from fedmtl.errors import DivergedError, UserError
 from fedmtl.protocol import Aggregation, Arrival, Event, Rejection
 from strategies.core.fleet import Fleet, Interrupted
 from strategies.core.kinds import Reaction
@@ -67,6 +67,8 @@ class Loop:
         Updates that arrived so far, and how many of them were turned down.
     ended
         Why the run ended; empty while it goes on, and after an interruption.
+    diverged
+        The server step that could not be taken, and ended the run; None so far.
     begun
         Whether the strategy has made its first decision, in this process or before the state that was loaded.
 
@@ -96,6 +98,7 @@ class Loop:
         self.arrivals = 0
         self.rejected = 0
         self.ended = ""
+        self.diverged: DivergedError | None = None
         self.begun = False
         self._interrupted = False
         self._rejected_in_a_row = 0
@@ -106,7 +109,8 @@ class Loop:
         """Run until `stop(loop)` returns a reason, or nothing can happen any more, or `interrupt` was called.
 
         At the end the scheduler may ask for a last server step (`Scheduler.finish`), which comes on top of what `stop`
-        asked for. After an interruption the run is not over: its state can be saved, and `on_end` of the
+        asked for. A server step that would make the model not finite is not taken, and ends the run: what came before
+        is there. After an interruption the run is not over: its state can be saved, and `on_end` of the
         observers is not called.
 
         Raises
@@ -122,6 +126,10 @@ class Loop:
                 self.end(reason)
         except Interrupted:
             return
+        except DivergedError as error:
+            # No last step is asked of the scheduler: the parts have seen one that was not taken.
+            self.diverged = error
+            self._close(str(error))
 
     def advance(self, stop: Callable[[Loop], str | None] = lambda loop: None) -> str:
         """Deal with events until `stop(loop)` returns a reason, none is to come, or `interrupt` was called.
@@ -150,6 +158,10 @@ class Loop:
         """Take the last server step, if the scheduler asks for one, and call the observers' `on_end`."""
         self.ended = reason
         self._act(self.strategy.finish(self.fleet.now()))
+        self._close(reason)
+
+    def _close(self, reason: str) -> None:
+        self.ended = reason
         for observer in self.observers:
             observer.on_end(self)
 

@@ -5,13 +5,14 @@ Long because whatever crosses from one part to another does so here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from fedmtl.compression import CompressionError, Compressor
-from fedmtl.errors import ConfigError
+from fedmtl.errors import ConfigError, DivergedError
 from fedmtl.models.multitask import MultiTaskModel
 from fedmtl.protocol import (
     NOTHING,
@@ -36,7 +37,7 @@ from strategies.core.jobs import Jobs
 from strategies.core.kinds import Aggregator, ClientPolicy, Equal, Plain, Reaction, Scheduler, Step, TaskWeights
 from strategies.core.ledger import Ledger
 from strategies.core.part import USUAL, Part, parts_within, prepare, restore, states_of
-from strategies.core.update_checks import Asked, content_fault
+from strategies.core.update_checks import Asked, content_fault, is_finite
 
 
 class Strategy:
@@ -229,12 +230,22 @@ class Strategy:
         return self._settle(self.scheduler.finish(now), now)
 
     def aggregate(self, decision: Decision, now: float) -> Aggregation:
-        """Take the server step that a decision asks for; the new model is in `model`."""
+        """Take the server step that a decision asks for; the new model is in `model`.
+
+        Raises
+        ------
+        DivergedError
+            If the new model would not be finite. The model is still that of the last step, and the updates wait again;
+            but the parts have seen the step, so that there can be no other.
+        """
         before = self.model
         updates = self._jobs.take(decision.aggregate)
         self.ledger.applied(updates)
         step = Step(before, updates, self._jobs.bases, decision.trigger, decision.late, self.ledger)
         vector, weights = self.aggregator.aggregate(step)
+        if not is_finite(vector):
+            self._jobs.put_back(updates)
+            raise DivergedError(self._not_finite(updates, weights), before.version + 1)
         self._jobs.settle(updates)
         self._model = GlobalModel(before.version + 1, vector, before.layout)
         self.policy.on_weighted(updates, weights)
@@ -242,6 +253,18 @@ class Strategy:
         self.task_weights.on_aggregated(updates, weights, before.layout)
         staleness = tuple(before.version - update.base_version for update in updates)
         return Aggregation(before.version + 1, now, decision.trigger, updates, weights, staleness, decision.late)
+
+    def _not_finite(self, updates: Sequence[Update], weights: Sequence[float]) -> str:
+        """What to say of a step that would make the model not finite: which part, and what to do."""
+        outer, *inner = (type(part).__name__ for part in parts_within(self.aggregator))
+        part = " with ".join([f"the aggregator {outer}", *([", ".join(inner)] if inner else [])])
+        wrong = next(((u, w) for u, w in zip(updates, weights, strict=False) if not math.isfinite(w)), None)
+        cause = "" if wrong is None else f" (it weighs client {wrong[0].client}'s update by {wrong[1]})"
+        return (
+            f"strategy {self.name!r}: the server step after version {self.model.version} would have made the model not "
+            f"finite, and was not taken; {part} made it of {len(updates)} updates that are finite{cause}: lower "
+            "training.learning_rate and the strategy's own rates"
+        )
 
     def orders(self, assignments: Iterable[Assignment]) -> list[TrainOrder]:
         """The orders for these assignments, from the newest model."""

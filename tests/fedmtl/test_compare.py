@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from fedmtl.compare import MEAN_RANK, Comparison, compare
+from fedmtl.compare import Comparison, RankBy, compare, mean_rank
 from fedmtl.errors import RunDirectoryError
-from fedmtl.records import read_summary, write_summary
+from fedmtl.evaluation import EvaluationRow
+from fedmtl.records import Recorder, read_summary, summarise, write_summary
 from fedmtl.records.single_task import SINGLE_TASK, against_single_task
 from fedmtl.tasks import Task
 
@@ -59,9 +60,9 @@ def test_settings_in_which_runs_differ_are_named(make_run: MakeRun, tmp_path: Pa
 
 
 def test_the_faster_learner_is_better_sooner_and_ranks_first(comparison: Comparison) -> None:
-    quick, steady = row(comparison, "digit: accuracy, mean of the last 20 (higher is better)")
+    quick, steady = row(comparison, "digit: accuracy, mean (higher is better)")
     assert float(quick) > float(steady)
-    assert row(comparison, MEAN_RANK) == ("1.00", "2.00")
+    assert row(comparison, mean_rank("mean")) == ("1.00", "2.00")
 
 
 def test_without_a_target_the_times_are_to_what_every_run_reached(comparison: Comparison) -> None:
@@ -109,7 +110,7 @@ def test_delta_m_is_shown_where_a_run_has_single_task_baselines(
 
 def test_equals_share_the_mean_of_their_ranks(make_run: MakeRun, tmp_path: Path) -> None:
     twins = [make_run(f"twin{number}", versions=12) for number in range(2)]
-    assert row(compare(twins, tmp_path), MEAN_RANK) == ("1.50", "1.50")
+    assert row(compare(twins, tmp_path), mean_rank("mean")) == ("1.50", "1.50")
 
 
 def test_what_cannot_be_compared_is_refused_and_nothing_is_written(
@@ -127,3 +128,39 @@ def test_what_cannot_be_compared_is_refused_and_nothing_is_written(
         with pytest.raises(RunDirectoryError, match=message):
             compare(directories, out, targets)
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("by", "ranks"), [("mean", ("1.00", "2.00")), ("last", ("1.00", "2.00")), ("time", ("1.00", "2.00"))]
+)
+def test_runs_are_ranked_by_what_is_asked_for(
+    runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: RankBy, ranks: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr("fedmtl.compare._draw", lambda runs, out: [])
+    found = compare(runs, tmp_path, {"digit": 0.5, "parity": 0.5, "ink": 1.0, "asymmetry": 1.0}, by)
+    assert row(found, mean_rank(by)) == ranks
+
+
+def test_a_run_of_few_evaluations_is_not_ranked_by_how_it_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One learns late and ends well, the other has learned all it will at once: the mean of all would prefer it."""
+    monkeypatch.setattr("fedmtl.compare._draw", lambda runs, out: [])
+    runs = {"late": (9.0, 9.0, 0.9, 0.1, 0.1), "early": (2.0, 1.0, 1.0, 1.0, 1.0)}
+    tasks, told = (
+        [Task("ink", "regression")],
+        {"strategy": "s", "seed": 0, "ended": "", "time": 9.0, "wall_seconds": 1.0},
+    )
+    for name, errors in runs.items():
+        recorder = Recorder(tmp_path / name, tasks)
+        for place, error in enumerate(errors):
+            recorder.add_evaluation([EvaluationRow(3 * place, 3.0 * place, "ink", "mse", error, "test")])
+        recorder.finish()
+        write_summary(tmp_path / name, summarise(recorder, name=name, **told))
+    late, early = (tmp_path / name for name in runs)
+    found = compare([late, early], tmp_path)
+    assert row(found, mean_rank("mean")) == ("1.00", "2.00")
+    assert row(found, "ink: mse, mean (lower is better)") == ("0.1", "1")
+    assert row(found, "means are over") == ("versions 9 to 12, 2 evaluations",) * 2
+    assert row(compare([late, early], tmp_path, by="time"), mean_rank("time")) == ("2.00", "1.00")
+    assert row(compare([late, early], tmp_path, by="best"), "ink: mse, best (lower is better)") == ("0.1", "1")

@@ -72,6 +72,27 @@ def test_the_page_holds_every_plot_as_it_was_drawn(page: str, directory: Path) -
     assert inside == [(directory / "plots" / f"{plot.name}.png").read_bytes() for plot in PLOTS]
 
 
+def test_the_page_says_over_which_evaluations_means_are(page: str) -> None:
+    assert "Means are over versions 21 to 39, 7 evaluations." in page
+
+
+def test_a_page_holds_vectors_where_those_alone_are_asked_for_and_names_what_it_cannot_hold(make_run: MakeRun) -> None:
+    run = make_run("vectors", clients=5, versions=6, typed=False, balanced=False, setting=False, kernels=False)
+    text = 'name = "vectors"\n[records]\npictures = '
+    (run / "experiment.toml").write_text(text + '["svg"]\n')
+    page = write_report(run).read_text(encoding="utf-8")
+    assert page.count('src="data:image/svg+xml;base64,') == len(list((run / "plots").iterdir())) == 3
+    assert Tags(page).open == []
+    shutil.rmtree(run / "plots")
+    page = write_report(run, formats=["pdf"]).read_text(encoding="utf-8")
+    assert "<img" not in page
+    assert "plots/metrics.pdf: " in page
+    (run / "experiment.toml").write_text(text + "[]\n")
+    shutil.rmtree(run / "plots")
+    write_report(run)  # asked for by hand: the usual pictures
+    assert (run / "plots" / "metrics.png").is_file()
+
+
 def test_the_page_says_how_the_run_ended_and_what_it_reached(page: str) -> None:
     for text in ("reported", "40 versions were made", "fedqs", "Updates rejected", "accuracy (higher is better)"):
         assert text in page
@@ -112,10 +133,10 @@ def test_a_browser_opens_the_page_and_decodes_every_image(directory: Path, tmp_p
 def test_single_task_models_are_told_of_where_the_run_has_them(make_run: MakeRun) -> None:
     run = make_run("balanced", versions=12)
     summary = read_summary(run)
-    assert "single-task" not in write_report(run).read_text(encoding="utf-8")
+    assert "single-task" not in write_report(run, formats=()).read_text(encoding="utf-8")
     single_task = {task["name"]: {"value": task["mean_of_last"] / 2, "directory": ""} for task in summary["tasks"]}
     summary[SINGLE_TASK] = against_single_task(summary, single_task)
-    page = write_report(run, summary).read_text(encoding="utf-8")
+    page = write_report(run, summary, ()).read_text(encoding="utf-8")
     assert "<h2>Against single-task models</h2>" in page
     # Twice the accuracy is 100 % better, twice the error 100 % worse: two of each make nothing.
     assert page.count("-100.00 %") == page.count("+100.00 %") == 2
@@ -129,5 +150,5 @@ def test_a_single_task_value_of_nothing_is_a_problem_that_is_told(make_run: Make
     found = against_single_task(summary, single_task)
     assert found["delta_m"] is found["delta_m_by_task"] is found["tasks"]["ink"]["change"] is None
     assert found["tasks"]["digit"]["change"] is not None
-    page = write_report(run, summary | {SINGLE_TASK: found}).read_text(encoding="utf-8")
+    page = write_report(run, summary | {SINGLE_TASK: found}, ()).read_text(encoding="utf-8")
     assert "no delta-m: ink, mse: the baseline is 0.0" in page

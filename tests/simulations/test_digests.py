@@ -59,7 +59,14 @@ def test_what_decides_a_result_changes_the_digest(different: tuple[str, ...]) ->
     assert digest_of(*different) != digest_of()
 
 
-@pytest.mark.parametrize("same", ["name=other", "engine.workers=ray", "stop.versions=3", "records.baselines=true"])
+@pytest.mark.parametrize(
+    "same",
+    [
+        *("name=other", "engine.workers=ray", "stop.versions=3", "records.baselines=true"),
+        "stop.diverged=true",
+        'records.pictures=["svg"]',
+    ],
+)
 def test_what_only_keeps_shows_or_ends_does_not(same: str) -> None:
     assert digest_of(same) == digest_of()
 

@@ -13,8 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from fedmtl.plots.style import GREY, line_look, log_scale, new_figure, styled
+from fedmtl.plots.style import GREY, line_look, log_scale, new_figure, styled, with_points
 from fedmtl.records.schemas import read_table
+from simulations.studies.columns import diverged_words
 from simulations.studies.overview import Overview, Place, higher_is_better
 from simulations.studies.run import is_done, run_directory
 
@@ -39,10 +40,13 @@ def draw_curves(whole: Overview, place: Place, out: Path) -> Figure | None:
     figure, panels = new_figure(0.6 + 0.25 * math.ceil((len(looks) + 1) / 4) + 3.2 * rows, rows, columns)
     for panel in panels[len(tasks) :]:
         panel.set_axis_off()
+    lost = {label: count for label in looks if (count := whole.diverged(place, label))}
     for panel, (task, metric) in zip(panels, tasks.items(), strict=False):
         means = _draw_panel(panel, {label: found[task] for label, found in curves.items() if task in found}, looks)
-        _finish_panel(panel, task, metric, means)
-    handles = [Line2D([], [], label=label, **look) for label, look in looks.items()]
+        sound = [curve for label, curve in means.items() if label not in lost]
+        _finish_panel(panel, task, metric, sound or list(means.values()))
+    names = {label: f"{label}, {diverged_words(n, whole.runs(place, label))}" for label, n in lost.items()}
+    handles = [Line2D([], [], label=names.get(label, label), **look) for label, look in looks.items()]
     if len(curves) > len(looks):
         handles.append(Line2D([], [], label=f"the other {len(curves) - len(looks)}", **_OTHERS))
     figure.legend(handles=handles, loc="outside upper center", ncols=4)
@@ -112,19 +116,19 @@ def _interpolated(grid: np.ndarray, times: np.ndarray, values: np.ndarray) -> np
     return found
 
 
-def _draw_panel(panel: Axes, curves: Mapping[str, Curve], looks: Mapping[str, dict[str, Any]]) -> list[Curve]:
-    """Draw the curves; those shown, as means."""
+def _draw_panel(panel: Axes, curves: Mapping[str, Curve], looks: Mapping[str, dict[str, Any]]) -> dict[str, Curve]:
+    """Draw the curves; those shown, as means, which are returned by label."""
     for label, (times, values) in curves.items():
         if label not in looks:
             panel.plot(times, values.mean(0), zorder=1.5, **_OTHERS)
-    means = []
+    means = {}
     for label, look in looks.items():
         if label not in curves:
             continue
         times, values = curves[label]
-        panel.plot(times, values.mean(0), zorder=3, **look)
+        panel.plot(times, values.mean(0), zorder=3, **with_points(look, times.size))
         panel.fill_between(times, values.min(0), values.max(0), color=look["color"], alpha=0.12, linewidth=0, zorder=2)
-        means.append((times, values.mean(0)))
+        means[label] = times, values.mean(0)
     return means
 
 

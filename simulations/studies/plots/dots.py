@@ -15,6 +15,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from fedmtl.intervals import interval
 from fedmtl.plots.style import COLOURS, DPI, GREY, WIDTH, styled
+from simulations.studies.columns import diverged_words
 from simulations.studies.overview import DELTA_M, Overview, Place, higher_is_better, place_name
 
 _COLUMNS = 4
@@ -105,7 +106,7 @@ def _finals(whole: Overview, measure: str, places: Sequence[Place], panels: Sequ
                 _remark(panel, row, "no run", "left")
                 continue
             if not np.isfinite(values).all():
-                _remark(panel, row, f"diverged ({(~np.isfinite(values)).sum()} of {values.size})", "right")
+                _remark(panel, row, diverged_words(int((~np.isfinite(values)).sum()), values.size), "right")
                 continue
             mean, half = interval(values.tolist())
             seen += [mean, *_worst(panel, row, whole.column(measure, place, label, "worst_clients"))]
@@ -134,15 +135,17 @@ def _mean(values: np.ndarray) -> float:
 def _by_mean(whole: Overview, measure: str) -> list[str]:
     """The labels, the best mean over all places first; where some places are missing, it is over the others.
 
-    Means are taken from the median of each place, so that a label does not gain by missing where all are bad.
+    Means are taken from the median of each place, so that a label does not gain by missing where all are bad; labels of
+    which a run diverged come last.
     """
     means = np.array([[_mean(whole.finals(measure, p, b)) for p in whole.places] for b in whole.labels])
+    diverged = np.array([any(whole.diverged(place, label) for place in whole.places) for label in whole.labels])
     means[~np.isfinite(means)] = np.nan
     known = [column[np.isfinite(column)] for column in means.T]
     means -= [np.median(column) if column.size else 0.0 for column in known]
     sign = -1 if higher_is_better(whole.measures[measure]) else 1
     scores = [sign * row[np.isfinite(row)].mean() if np.isfinite(row).any() else math.inf for row in means]
-    return [whole.labels[index] for index in np.argsort(scores, kind="stable")]
+    return [whole.labels[index] for index in np.lexsort((np.array(scores), diverged))]
 
 
 def _value_axis(panels: Sequence[Axes], seen: np.ndarray, *, bounded: bool) -> None:
@@ -163,18 +166,21 @@ def _value_axis(panels: Sequence[Axes], seen: np.ndarray, *, bounded: bool) -> N
 def _times(whole: Overview, task: str, places: Sequence[Place], panels: Sequence[Axes]) -> None:
     order = whole.by_rank([task], whole.places, "time_to_target")
     for panel, place in zip(panels, places, strict=True):
-        _time_panel(panel, [whole.column(task, place, b, "time_to_target") for b in order], len(whole.study.seeds))
+        times = [whole.column(task, place, label, "time_to_target") for label in order]
+        diverged = [whole.diverged(place, label) for label in order]
+        _time_panel(panel, times, diverged, len(whole.study.seeds))
         panel.set_xlabel("virtual time (s)")
     _label_rows(panels, order)
 
 
-def _time_panel(panel: Axes, rows: Sequence[np.ndarray], seeds: int) -> None:
+def _time_panel(panel: Axes, rows: Sequence[np.ndarray], diverged: Sequence[int], seeds: int) -> None:
     there = np.concatenate([times[np.isfinite(times)] for times in rows])
     positive = there[there > 0]
     low, high = (float(positive.min()), float(positive.max())) if positive.size else (1.0, 1.0)
     edge = low / 1.5 if there.size > positive.size else low  # where times of 0 are shown
     for row, times in enumerate(rows):
         _time_row(panel, row, times, edge, seeds)
+        _absent(panel, row, times, diverged[row])
     if high < 2 * edge:
         edge, high = math.sqrt(edge * high / 2), math.sqrt(edge * high * 2)
     span = high / edge
@@ -194,8 +200,15 @@ def _time_row(panel: Axes, row: int, times: np.ndarray, edge: float, seeds: int)
     if there.size:
         panel.plot(there, np.full(there.size, row), marker="o", markersize=3, linestyle="", color=GREY, zorder=2)
         _dot(panel, float(np.exp(np.log(there).mean())), row, whole=times.size == seeds)
-    if there.size < times.size:
-        _remark(panel, row, f"never ({times.size - there.size} of {times.size})", "right")
+
+
+def _absent(panel: Axes, row: int, times: np.ndarray, diverged: int) -> None:
+    """Why runs have no time: they diverged, or never got there."""
+    never = int((~np.isfinite(times)).sum()) - diverged
+    counts = {"diverged": diverged, "never": never}
+    if texts := [f"{what} ({count} of {times.size})" for what, count in counts.items() if count]:
+        short = f"diverged ({diverged}), never ({never} of {times.size})"
+        _remark(panel, row, short if len(texts) > 1 else texts[0], "right")
 
 
 def _dot(panel: Axes, value: float, row: int, *, whole: bool) -> None:

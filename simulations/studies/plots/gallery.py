@@ -28,7 +28,7 @@ class Picture:
 
 _RANKS = (
     "Mean rank over the seeds among all labels, 1 is best, of the final metric; the last column is over all that is in "
-    "the picture. A grey cell has no finished run."
+    "the picture. A grey cell has no finished run; of those with a star, a run diverged."
 )
 _SAME_TIME = (
     "The same, of the metric when the first of the labels ended in that place: the mean over the evaluations in the "
@@ -36,8 +36,8 @@ _SAME_TIME = (
 )
 _FINALS = (
     "Dots are means over the seeds of the final metric, bars their 95 % intervals (one that reaches the edge goes on "
-    "beyond it), diamonds means of the worst tenth of the clients. The best over all places is on top. A hollow dot "
-    "misses seeds."
+    "beyond it), diamonds means of the worst tenth of the clients. The best over all places is on top, labels of "
+    "which a run diverged come last. A hollow dot misses seeds."
 )
 _TARGETS = (
     "Virtual time until the target was first reached: grey dots are seeds, large ones the geometric mean of those that "
@@ -46,7 +46,8 @@ _TARGETS = (
 )
 _CURVES = (
     "The best five here by mean rank, and what the study highlights: means over the seeds, at all times at which any "
-    "of them was evaluated and none had ended; bands reach from the least to the largest. Thin lines are the others."
+    "of them was evaluated and none had ended; bands reach from the least to the largest. Thin lines are the others. "
+    "Axes hold the curves that did not diverge."
 )
 
 

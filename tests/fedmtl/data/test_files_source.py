@@ -112,6 +112,9 @@ def test_a_file_is_chosen_in_the_configuration(path):
     config = parse_config({}, overrides)
     data = build_data(config)
     assert data.clients == 3
+    assert data.client_names == tuple(map(str, np.unique(columns()["farm"])))
+    assert data.only("price").client_names == data.client_names
+    assert build_data(parse_config({}, [*overrides, "data.partition=iid"])).client_names == ()
     assert data.tasks[0].outputs == 4
     assert data_options(config)["features"] == []
 

@@ -22,11 +22,15 @@ def pictures(rows: int, size: tuple[int, int], mode: str, seed: int = 0) -> list
     return [Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8), mode) for _ in range(rows)]
 
 
+def class_names(name: str, classes: int) -> list[str]:
+    return [f"{name} of kind {k}" for k in range(classes)]
+
+
 def image_split(rows: int, column: str, size: tuple[int, int], mode: str, labels: dict, seed: int = 0):
     features = datasets.Features(
         {
             column: datasets.Image(),
-            **{name: datasets.ClassLabel(num_classes=classes) for name, classes in labels.items()},
+            **{name: datasets.ClassLabel(names=class_names(name, classes)) for name, classes in labels.items()},
         }
     )
     rng = np.random.default_rng(seed)
@@ -58,6 +62,7 @@ def test_pictures_with_labels(tmp_path, name, column, mode, size, labels):
     assert pool.test.features.shape == (5, channels, size, size)
     assert pool.natural is None
     assert {task.name: task.outputs for task in pool.tasks} == labels
+    assert all(list(task.classes) == class_names(task.name, task.outputs) for task in pool.tasks)
     for task, target in zip(pool.tasks, pool.train.targets, strict=True):
         assert target.tolist() == train[task.name][:]
     pixels = np.asarray(train[3][column], dtype=np.float64).reshape(size, size, channels).transpose(2, 0, 1)
@@ -82,6 +87,8 @@ def test_femnist_is_split_by_writer_and_draws_its_test_set(tmp_path):
     ]
     data = build_data(parse_config({}, config))
     assert data.clients == 4
+    assert data.client_names == tuple(f"f{k:04d}_14" for k in range(4))
+    assert build_data(parse_config({}, [*config, "data.ids_per_client=2", "data.clients=2"])).client_names == ()
     assert len(data.train) == 24
     assert len(data.test) == 6
     pool = hub(0, 4, dataset="femnist", path=path)

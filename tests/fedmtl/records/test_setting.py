@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,14 @@ def rows(*tasks: Task) -> list[tuple[int, ...]]:
 def test_the_partition_counts_training_examples_by_client_and_class() -> None:
     assert rows(INK, DIGIT, ODD) == [(0, 0, 2), (0, 3, 1), (1, 1, 2)]
     assert partition_table(federated(INK, DIGIT, ODD)).schema.metadata == {b"task": b"digit"}
+
+
+def test_names_of_classes_and_clients_are_kept_where_the_data_have_them() -> None:
+    data = federated(Task("digit", "classification", 4, classes=("zero", "one", "two", "three")))
+    data.client_names = ("anna", "bert")
+    metadata = partition_table(data).schema.metadata
+    assert json.loads(metadata[b"classes"]) == ["zero", "one", "two", "three"]
+    assert json.loads(metadata[b"clients"]) == ["anna", "bert"]
 
 
 def test_without_classes_a_binary_task_is_counted() -> None:

@@ -55,7 +55,8 @@ def test_uploads_and_bytes_are_counted_by_what_became_of_them() -> None:
 
 def test_final_metrics_are_last_mean_and_best_in_the_tasks_direction() -> None:
     digit, ink = summary_of()["tasks"]  # type: ignore[misc]
-    assert (digit["last"], digit["best"], digit["mean_of_last"]) == (0.8, 0.9, pytest.approx(0.575))
+    # Four versions were evaluated, 0 to 3: the mean is over the later half, 2 and 3.
+    assert (digit["last"], digit["best"], digit["mean_of_last"]) == (0.8, 0.9, pytest.approx(0.85))
     assert (ink["last"], ink["best"], ink["mean_of_last"]) == (3.0, 1.0, 2.5)
     assert digit["groups"] == {"test": 0.8, "slow": 0.4}
 

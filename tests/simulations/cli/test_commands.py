@@ -255,6 +255,31 @@ def test_a_report_is_made_anew(finished: Path) -> None:
     assert (finished / "report.html").is_file()
 
 
+def test_a_report_makes_the_formats_that_are_asked_for(finished: Path) -> None:
+    plots = finished / "plots"
+    assert {path.suffix for path in plots.iterdir()} == {".png"}
+    assert fedmtl("report", finished, "--format", "svg,pdf").exit_code == 0
+    names = {path.stem for path in plots.iterdir()}
+    assert {path.name for path in plots.iterdir()} == {f"{n}.{kind}" for n in names for kind in ("png", "svg", "pdf")}
+    for path in (*plots.glob("*.svg"), *plots.glob("*.pdf")):
+        path.unlink()
+
+
+def test_an_unknown_format_and_an_unknown_ranking_are_refused(finished: Path, here: Path) -> None:
+    assert_refused(["report", str(finished), "--format", "png,jpg"], here, "'jpg' is no format of pictures")
+    assert_refused(["compare", str(finished), str(finished), "--by", "luck"], here, "mean, last, best, time")
+
+
+def test_a_run_makes_the_pictures_that_its_records_name_or_none(here: Path) -> None:
+    small = ["--set", "data.clients=4", "--set", "stop.versions=2", "--set", "strategy.buffer_size=2"]
+    assert fedmtl("run", *small, "--set", 'records.pictures=["svg"]', "--out", "vectors").exit_code == 0
+    assert {path.suffix for path in (here / "vectors/plots").iterdir()} == {".svg"}
+    assert fedmtl("run", *small, "--set", "records.pictures=[]", "--out", "bare").exit_code == 0
+    assert not (here / "bare/plots").exists()
+    assert "<img" not in (here / "bare/report.html").read_text()
+    assert_refused(["run", *small, "--set", 'records.pictures=["gif"]', "--out", "none"], here, "records.pictures")
+
+
 def test_what_is_no_run_has_no_report(here: Path) -> None:
     assert_refused(["report", "absent"], here, "absent")
     (here / "empty").mkdir()

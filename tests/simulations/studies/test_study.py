@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import warnings
 from pathlib import Path
 
@@ -10,10 +11,11 @@ import numpy as np
 import pytest
 
 from fedmtl.errors import ConfigError, RunDirectoryError
+from fedmtl.records import read_summary, write_summary
 from fedmtl.results import RESULTS
 from simulations.studies.file import load_study
 from simulations.studies.plots import draw
-from simulations.studies.results import _drops, _reached, _rows, collect, interval, value_at, write_table
+from simulations.studies.results import _drops, _reached, _rows, choice_table, collect, interval, value_at, write_table
 from simulations.studies.run import chosen, run_cell, run_directory, run_study, with_other_results
 from simulations.studies.study import merged
 from simulations.studies.tuning import best_value
@@ -171,6 +173,8 @@ def test_a_label_that_diverged_is_told_and_leaves_the_best_of_the_others_bold() 
         _, _, bad, good = _rows("accuracy", groups, None)
     assert bad == "| bad | diverged | - | - | 0.0 | 0.0 | 1 |"
     assert good == "| good | **0.500 ± 0.000** | 0.500 | - | 0.0 | 0.0 | 2 |"
+    *_, some = _rows("accuracy", {"some": [row(0.9, 0.9), row(math.nan, math.nan)]}, None)
+    assert some == "| some | diverged (1 of 2) | - | - | 0.0 | 0.0 | 2 |"  # no mean of those that were lucky
 
 
 def test_a_drop_of_just_five_points_is_none_of_more_than_five_however_it_is_rounded() -> None:
@@ -246,6 +250,25 @@ def test_a_setting_is_chosen_for_each_label_on_seeds_of_its_own_and_then_used(tm
 def test_a_mistake_in_what_is_to_be_chosen_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_study(write(tmp_path, TINY + TUNE.replace(old, new)))
+
+
+def test_a_value_whose_runs_diverged_is_chosen_only_where_all_did_and_is_marked(tmp_path: Path) -> None:
+    study = load_study(write(tmp_path, TINY.replace("seeds = 2", "seeds = [0]") + TUNE))
+    run_cell((study.cells()[0], str(tmp_path / "one")))
+    one = run_directory(tmp_path / "one", study.cells()[0])
+    for (place, value), cells in study.trials().items():
+        for cell in cells:
+            directory = shutil.copytree(one, run_directory(tmp_path / "out", cell))
+            if place == ("buffered",) or value == 1e-4:
+                found = {"version": 3, "task": "ink", "why": "it is long"}
+                write_summary(directory, read_summary(directory) | {"diverged": found})
+    assert chosen(study, tmp_path / "out") == {("buffered",): 1e-4, ("synchronous",): 0.1}
+    lines = choice_table(study, tmp_path / "out")
+    assert [line for line in lines if line.startswith(("| buffered", "| synchronous"))] == [
+        "| buffered | 0.0001* |",
+        "| synchronous | 0.1 |",
+    ]
+    assert any("diverged with every value" in line for line in lines)
 
 
 def test_the_first_value_wins_a_tie_and_a_value_whose_runs_failed_is_not_chosen(tmp_path: Path) -> None:

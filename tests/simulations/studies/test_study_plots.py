@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from matplotlib.figure import Figure
 
 from simulations.studies.overview import Overview, overview_lines
 from simulations.studies.plots import draw
 from simulations.studies.plots.curves import _looks, common_times
-from simulations.studies.plots.dots import final_pages
+from simulations.studies.plots.dots import _by_mean, final_pages, target_pages
+from simulations.studies.plots.ranks import rank_maps
 from simulations.studies.study import Study
 
 AXES: dict[str, dict[str, dict[str, object]]] = {
@@ -30,7 +32,7 @@ def row(
     place = {"strategy": label, "partition": partition, "speed": speed, "seed": seed}
     metric = "accuracy" if task == "digit" else "mse"
     known = {"best": final, "same_time": 1 - final, "worst_clients": final, "drops_5": 2, "drops_10": 1}
-    never = {"time_to_target": math.nan, "stable_at": math.nan}
+    never = {"time_to_target": math.nan, "stable_at": math.nan, "diverged_at": -1}
     return place | {"task": task, "metric": metric, "final": final} | known | never | others
 
 
@@ -102,6 +104,48 @@ def test_pictures_are_drawn_with_missing_and_diverged_runs(tmp_path: Path, share
     names = {picture.path.stem for picture in pictures}
     assert {"ranks", "ranks-same-time", "ranks-by-task", "final--IID", "time-to-target--IID"} <= names
     assert all(picture.path.read_bytes().startswith(b"\x89PNG") for picture in pictures)
+
+
+def with_diverged() -> list[dict[str, object]]:
+    """The same, but that one of C's seeds diverged where data are skewed and speeds equal."""
+    names = ("final", "same_time", "worst_clients", "time_to_target", "stable_at", "delta_m")
+    rows = whole()
+    for r in rows:
+        if (r["strategy"], r["partition"], r["speed"], r["seed"]) == ("C", "skewed", "equal", 1):
+            r |= dict.fromkeys(names, math.nan) | {"diverged_at": 12}
+    return rows
+
+
+def test_a_diverged_run_is_counted_in_the_overall_table_and_marked_in_every_picture() -> None:
+    overview = Overview(STUDY, pa.Table.from_pylist(with_diverged()))
+    assert {label: sum(overview.diverged(p, label) for p in overview.places) for label in "ABC"} == {
+        "A": 0,
+        "B": 0,
+        "C": 1,
+    }
+    header, _, *rows = [line for line in overview_lines(STUDY, overview.results) if line.startswith("|")]
+    column = [cell.strip() for cell in header.split("|")].index("diverged")
+    assert [line.split("|")[column].strip() for line in rows] == ["0", "0", "1"]
+    assert "diverged |" not in "".join(overview_lines(STUDY, pa.Table.from_pylist(whole())))
+
+    def texts(figure: Figure) -> list[str]:
+        return [text.get_text() for panel in figure.axes for text in panel.texts]
+
+    ((_, ranks),) = rank_maps(overview)
+    assert [text for text in texts(ranks) if text.endswith("*")] == ["3.0*", "3.0*"]  # in its place, and overall
+    finals = [text for name, figure in final_pages(overview) for text in texts(figure)]
+    assert finals == ["diverged (1 of 2)"] * 3  # two tasks and delta-m
+    times = [text for _, figure in target_pages(overview) for text in texts(figure)]
+    assert "diverged (1), never (1 of 2)" in times
+
+
+def test_a_label_that_diverged_somewhere_is_not_on_top_for_what_is_left_of_it() -> None:
+    rows = whole()
+    for r in rows:
+        if r["strategy"] == "A" and r["partition"] == "skewed":
+            r |= {"final": math.nan, "diverged_at": 3}
+    overview = Overview(STUDY, pa.Table.from_pylist(rows))
+    assert _by_mean(overview, "digit") == ["B", "C", "A"]
 
 
 def test_delta_m_is_ranked_as_the_lower_the_better() -> None:
