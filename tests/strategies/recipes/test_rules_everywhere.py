@@ -49,7 +49,7 @@ def fleet(toys, liar: int | None = None) -> Any:
     return found
 
 
-def trained(toys, strategy: Strategy, liar: int | None = None, versions: int = 25) -> Tensor:
+def trained(toys, strategy: Strategy, liar: int | None = None, versions: int = 20) -> Tensor:
     strategy.expect(CLIENTS)
     toys.run(strategy, fleet(toys, liar), versions=versions)
     return strategy.model.vector
@@ -67,7 +67,7 @@ def test_a_strategy_whose_step_is_a_mean_runs_with_each_rule(toys, name: str, ru
             build_strategy(name, options)
         return
     # FedCompass's first steps are lone reports, one of each client.
-    vector = trained(toys, build_strategy(name, options), versions=20 if name == "fedcompass" else 5)
+    vector = trained(toys, build_strategy(name, options), versions=20 if name == "fedcompass" else 4)
     assert torch.isfinite(vector).all()
     assert not torch.equal(vector, toys.start_model().vector)
 
@@ -105,7 +105,7 @@ LIED_TO: dict[str, tuple[str, dict[str, Any]]] = {
 def test_one_liar_ruins_a_mean_and_hardly_moves_a_rule(toys, case: str) -> None:
     name, options = LIED_TO[case]
     honest = trained(toys, build_strategy(name, options))
-    assert (trained(toys, build_strategy(name, options), liar=4) - honest).abs().max() > 500.0
+    assert (trained(toys, build_strategy(name, options), liar=4) - honest).abs().max() > 100.0
     aims = torch.stack([toys.aim(client) for client in range(CLIENTS) if client != 4])
     # Each step of a rule leads, in every entry, to between where two honest clients would have led it: models stay
     # between their aims, from wherever they start, and so do honest ones.
