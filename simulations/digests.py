@@ -28,7 +28,7 @@ from fedmtl.models import MODELS
 from fedmtl.partitions import PARTITIONS
 from simulations.devices import DEVICES
 from strategies.core.part import Part
-from strategies.recipes.catalogue import STRATEGIES
+from strategies.recipes.catalogue import STRATEGIES, builder
 from strategies.recipes.custom import KINDS, SECTIONS, complete_part, inner_parts
 from strategies.selectors import Selector
 from strategies.task_weights import BALANCING
@@ -100,7 +100,8 @@ def _known_keys(section: str, values: Mapping[str, Any]) -> tuple[dict[str, Any]
         home, name = key.split(".")
         if home == section:
             recorded |= _recorded()["components"][key].get(values[name], {})
-            defaults |= {option.name: option.default for option in options_of(table[values[name]])}
+            build = builder(values[name]) if table is STRATEGIES else table[values[name]]
+            defaults |= {option.name: option.default for option in options_of(build)}
     return recorded, defaults
 
 

@@ -170,6 +170,7 @@ class Experiment:
     def _composed(self) -> Strategy:
         task_weights = build_task_weights(self.config.balancing.name, self._options["balancing"])
         strategy = build_strategy(self.config.strategy.name, self._options["strategy"], task_weights)
+        strategy.expect(self.config.data.clients)
         strategy.train_with(self.settings)
         compressor = build_compressor(self.config.compression.name, self._options["compression"])
         if compressor is not None:

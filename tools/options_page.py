@@ -15,6 +15,7 @@ from fedmtl.data.sources import SOURCES
 from fedmtl.models import MODELS
 from fedmtl.partitions import PARTITIONS
 from simulations.devices import DEVICES
+from strategies.aggregators.robust import OPTIONS, FlowerRule
 from strategies.recipes.catalogue import STRATEGIES
 from strategies.task_weights import BALANCING
 
@@ -22,7 +23,7 @@ COMPONENTS: Mapping[str, tuple[tuple[str, Mapping[str, Callable[..., Any]]], ...
     "data": (("source", SOURCES), ("partition", PARTITIONS)),
     "model": (("name", MODELS),),
     "devices": (("kind", DEVICES),),
-    "strategy": (("name", STRATEGIES),),
+    "strategy": (("name", STRATEGIES), ("aggregator", {'", "'.join(OPTIONS): FlowerRule})),
     "compression": (("name", COMPRESSORS),),
     "balancing": (("name", BALANCING),),
 }

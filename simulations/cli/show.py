@@ -18,7 +18,7 @@ from simulations.cli.console import new_console
 from simulations.cli.experiments import Wanted
 from simulations.devices import describe
 from simulations.presets import preset_file, presets
-from strategies.recipes.catalogue import STRATEGIES, Recipe
+from strategies.recipes.catalogue import STRATEGIES, Recipe, builder
 from strategies.recipes.custom import KINDS, custom, own_sections
 from strategies.recipes.papers import FAMILIES, composition, method_of
 
@@ -66,7 +66,8 @@ def show_strategy(name: str) -> None:
     table.add_column("key", no_wrap=True)
     for header in ("default", "allowed", "meaning", "default from"):
         table.add_column(header)
-    for option in options_of(recipe):
+    strategy = recipe()
+    for option in options_of(recipe if strategy.no_rule else builder(name)):
         default = "" if option.required else _in_toml(option.default)
         table.add_row(option.name, default, option.allowed, option.param.help, option.param.source)
     console = new_console()
@@ -74,7 +75,9 @@ def show_strategy(name: str) -> None:
     facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     facts.add_row("family", method.family)
     facts.add_row("paper", Text(method.citation))
-    facts.add_row("parts", Text(f"{composition(recipe())} x the tasks' weights of [balancing]"))
+    facts.add_row("parts", Text(f"{composition(strategy)} x the tasks' weights of [balancing]"))
+    if strategy.no_rule:
+        facts.add_row("aggregator", Text(f"the mean alone: {strategy.no_rule}"))
     console.print(facts)
     console.print(f"Set with --set strategy.KEY=VALUE, or below [strategy] beside name = {name!r}.", markup=False)
     console.print(table)

@@ -9,7 +9,7 @@ from strategies.aggregators.lone_reports import LoneReports
 from strategies.aggregators.model import ModelAggregator
 from strategies.aggregators.optimized import Optimized
 from strategies.aggregators.reference_faults import NewestMeta, Overwritten
-from strategies.aggregators.robust import Robust
+from strategies.aggregators.robust import FlowerRule, robust
 from strategies.aggregators.tier_models import TierModels
 from strategies.aggregators.wkafl import WKAFLAggregator
 
@@ -17,6 +17,7 @@ __all__ = [
     "BatchNormStatistics",
     "CachedModels",
     "CalibratedAggregator",
+    "FlowerRule",
     "GradientAggregator",
     "HeadModels",
     "LoneReports",
@@ -24,7 +25,7 @@ __all__ = [
     "NewestMeta",
     "Optimized",
     "Overwritten",
-    "Robust",
     "TierModels",
     "WKAFLAggregator",
+    "robust",
 ]

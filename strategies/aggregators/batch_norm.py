@@ -61,6 +61,8 @@ class BatchNormStatistics(Aggregator):
     (tensor([0.5000, 0.5000, 2.5000]), tensor([0.5000, 0.5000, 4.0000]))
     """
 
+    no_rule = ""
+
     def __init__(self, base: Aggregator, *, rule: Annotated[Rule, Param("what is set apart")] = "group_mean") -> None:
         self.base = base
         self.rule = rule

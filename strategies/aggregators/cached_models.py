@@ -51,6 +51,7 @@ class CachedModels(Aggregator):
 
     needs_bases = True
     averages_models = True
+    no_rule = "its step is the mean of all clients' latest models, most of which are not among a step's updates"
     needs = MappingProxyType({"distinct-clients": "of two models of one client in a step, only the last would count"})
 
     def __init__(self, scheduler: Scheduler, *, weight_base: WeightBase = "data_size", cache: Cache = "single") -> None:

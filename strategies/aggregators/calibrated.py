@@ -50,6 +50,8 @@ class CalibratedAggregator(Aggregator):
     tensor([1., 5.])
     """
 
+    no_rule = "its step adds the last updates of all clients, most of which are not among those at hand"
+
     def __init__(self, weighting: Weighting, *, server_rate: ServerRate = 1.0, cache: Cache = "single") -> None:
         self.weighting = weighting
         self.server_rate = server_rate

@@ -39,6 +39,8 @@ class ChangedUpdates(Aggregator):
     (tensor([0.5000, 1.0000]), (1.0,))
     """
 
+    no_rule = ""
+
     def __init__(self, base: Aggregator) -> None:
         self.base = base
         self.averages_models = base.averages_models

@@ -45,6 +45,7 @@ class DualAveraged(Aggregator):
     """
 
     provides = frozenset({"duals-mean"})
+    no_rule = "the mean dual variable that it adds is a sum over all updates that ever came"
     needs = MappingProxyType(
         {
             "duals": "clients keep no dual variable whose mean it could be; take strategy.policy = 'dual-corrected'",

@@ -72,6 +72,7 @@ class Gossip(Aggregator):
     """
 
     averages_models = True
+    no_rule = "clients mix their models with their neighbours', and no server takes a mean"
     needs = MappingProxyType(
         {
             "fresh-updates": "clients mix the models of one round, and an older update is of another model",

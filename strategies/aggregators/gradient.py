@@ -10,8 +10,9 @@ from torch import Tensor
 from fedmtl.components import Param
 from fedmtl.parameters import cut, weighted_sum
 from fedmtl.protocol import Update
+from strategies.aggregators.by_rule import step_by_rule, weights_under
 from strategies.aggregators.ownership import combine_by_owner
-from strategies.core.kinds import Aggregator, Step, Weighting
+from strategies.core.kinds import Aggregator, Rule, Step, Weighting
 
 SERVER_RATE = Param("eta_g, the server's step", gt=0)
 ServerRate = Annotated[float, SERVER_RATE]
@@ -43,12 +44,21 @@ class GradientAggregator(Aggregator):
     (tensor([5., 5.]), (0.5, 0.5))
     """
 
+    no_rule = ""
+
     def __init__(self, weighting: Weighting, *, server_rate: ServerRate = 1.0) -> None:
         self.weighting = weighting
         self.server_rate = server_rate
+        self.rule: Rule | None = None
+
+    def aggregate_by(self, rule: Rule) -> None:
+        """``w[t+1] = w[t] + eta_g sum_i p_i rule(Delta_1 ... Delta_K)``."""
+        self.rule, self.weighting = rule, weights_under(rule, self.weighting)
 
     def aggregate(self, step: Step) -> tuple[Tensor, tuple[float, ...]]:
-        """Add the weighted updates, in one pass over them."""
+        """Add the weighted updates, in one pass over them, or what the rule makes of them."""
+        if self.rule is not None:
+            return step_by_rule(self.rule, step, self.weighting, lambda u, part: u.delta[part], rate=self.server_rate)
 
         def combine(part: slice, updates: Sequence[Update], weights: Sequence[float]) -> Tensor:
             deltas = [cut(update.delta, part) for update in updates]

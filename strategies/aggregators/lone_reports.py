@@ -32,6 +32,7 @@ class LoneReports(Aggregator):
     (tensor([8., 8.]), (1.0,))
     """
 
+    no_rule = ""
     needs = {"groups": "it would give every step to one of its two rules"}  # noqa: RUF012
 
     def __init__(self, single: Aggregator, group: Aggregator) -> None:

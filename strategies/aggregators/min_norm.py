@@ -55,6 +55,8 @@ class MinNormAggregator(Aggregator):
         }
     )
 
+    no_rule = "it moves the backbone in a direction common to the tasks, not by a mean of updates"
+
     def __init__(self, weighting: Weighting, *, server_rate: ServerRate = 1.0) -> None:
         self.weighting = weighting
         self.server_rate = server_rate

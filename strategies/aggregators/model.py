@@ -8,8 +8,9 @@ from torch import Tensor
 
 from fedmtl.parameters import cut, weighted_sum
 from fedmtl.protocol import Update
+from strategies.aggregators.by_rule import step_by_rule, weights_under
 from strategies.aggregators.ownership import combine_by_owner
-from strategies.core.kinds import Aggregator, Step, Weighting
+from strategies.core.kinds import Aggregator, Rule, Step, Weighting
 from strategies.weightings.share import Capped
 
 
@@ -44,13 +45,28 @@ class ModelAggregator(Aggregator):
 
     needs_bases = True
     averages_models = True
+    no_rule = ""
 
     def __init__(self, weighting: Weighting) -> None:
         self.weighting = weighting
+        self.rule: Rule | None = None
+
+    def aggregate_by(self, rule: Rule) -> None:
+        """``w[t+1] = w[t] + sum_i p_i rule(w_1 - w[t] ... w_K - w[t])``."""
+        self.rule, self.weighting = rule, weights_under(rule, self.weighting)
 
     def aggregate(self, step: Step) -> tuple[Tensor, tuple[float, ...]]:
-        """The weighted mean of the clients' models, each its base and its update."""
+        """The weighted mean of the clients' models, each its base and its update, or what the rule makes of them."""
         model = step.model
+
+        def away(update: Update, part: slice) -> Tensor:
+            """``w_i - w[t]``."""
+            if update.base_version == model.version:
+                return update.delta[part]
+            return update.delta[part] + (step.bases[update.base_version][part] - model.vector[part])
+
+        if self.rule is not None:
+            return step_by_rule(self.rule, step, Capped(self.weighting), away)
 
         def combine(part: slice, updates: Sequence[Update], weights: Sequence[float]) -> Tensor:
             stale: dict[int, float] = {}

@@ -50,6 +50,8 @@ class Optimized(Aggregator):
     (tensor([3., 6.]), (1.0,))
     """
 
+    no_rule = ""
+
     def __init__(self, base: Aggregator, optimizer: ServerOptimizer, rate: Rate | None = None) -> None:
         self.base = base
         self.optimizer = optimizer

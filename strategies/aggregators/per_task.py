@@ -53,6 +53,8 @@ class PerTaskAggregator(Aggregator):
     (tensor([1., 2.]), (1.0,))
     """
 
+    no_rule = "it moves the backbone by a change for each task, not by a mean of updates"
+
     def __init__(self, weighting: Weighting, server_rate: float, weigh: Weigh) -> None:
         self.weighting = weighting
         self.server_rate = server_rate

@@ -15,7 +15,7 @@ from strategies.aggregators.min_norm import MinNormAggregator
 from strategies.aggregators.model import ModelAggregator
 from strategies.aggregators.optimized import optimised
 from strategies.aggregators.reference_faults import NewestMeta, Overwritten
-from strategies.aggregators.robust import Robust
+from strategies.aggregators.robust import robust
 from strategies.aggregators.tier_models import TierModels
 from strategies.aggregators.wkafl import WKAFLAggregator
 from strategies.core.kinds import Aggregator
@@ -28,7 +28,7 @@ AGGREGATORS: dict[str, Callable[..., Aggregator]] = {
     "statistics": BatchNormStatistics,
     "overwritten": Overwritten,
     "global-arrays": NewestMeta,
-    "robust": Robust,
+    "robust": robust,
     "wkafl": WKAFLAggregator,
     "calibrated": CalibratedAggregator,
     "cached-models": CachedModels,

@@ -59,6 +59,8 @@ class TierModels(Aggregator):
     needs_bases = True
     averages_models = True
 
+    no_rule = "its step is a mean of the tiers' models, of which most are older than the updates at hand"
+
     def __init__(self, weighting: Weighting, scheduler: Scheduler) -> None:
         if not isinstance(scheduler, Tiered):
             raise ConfigError(

@@ -56,6 +56,8 @@ class WKAFLAggregator(Aggregator):
     (tensor([1.5000, 1.0000]), (0.5, 0.5, 0.0))
     """
 
+    no_rule = "it picks, clips and weighs the updates by an estimate of its own"
+
     def __init__(
         self,
         *,

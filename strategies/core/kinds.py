@@ -71,6 +71,10 @@ class Scheduler(Part, ABC):
     def on_lost(self, client: int, now: float) -> Decision:
         """The client is gone; the order it had, if any, will not be answered."""
 
+    def most_clients(self, clients: int | None) -> int | None:
+        """How many clients' updates a server step has at most, of so many that there are; None where nobody knows."""
+        return clients
+
     def finish(self, now: float) -> Decision:
         """The run is over: a last server step of updates that are still kept, if any. It gives no orders."""
         return NOTHING
@@ -172,6 +176,9 @@ class Aggregator(Part, ABC):
     averages_models
         Whether models are averaged, so that a stale update pulls the model back to where it started from, or updates
         are added.
+    no_rule
+        An aggregator whose step is no mean of updates needs to say nothing; one whose step is such a mean, or that of
+        another aggregator, says so by an empty text.
 
     Examples
     --------
@@ -189,10 +196,15 @@ class Aggregator(Part, ABC):
     """
 
     averages_models: bool = False
+    no_rule = "its step is not a mean of the updates at hand"
 
     @abstractmethod
     def aggregate(self, step: Step) -> tuple[Tensor, tuple[float, ...]]:
         """The next vector (a new one, shape [P]), and the weight that each update had."""
+
+    def aggregate_by(self, rule: Rule) -> None:
+        """Have the rule stand in the place of the mean of updates, if the aggregator takes one itself."""
+        return None
 
     def model_for(self, client: int, model: GlobalModel, ledger: Ledger) -> GlobalModel:
         """What the client trains next: the newest model, or one of its own of the same version."""
@@ -205,6 +217,72 @@ class Aggregator(Part, ABC):
     def own_models(self) -> Mapping[int, Tensor]:
         """The clients' own models, flat vectors of shape [P], where they have any."""
         return {}
+
+
+class Rule(Part, ABC):
+    """What is made of the clients' updates in place of their weighted mean: a robust one bears some that lie.
+
+    A rule sees one vector for each client of a step, and gives one that stands for them all. How weights, staleness
+    and a client's several updates go with it is in :mod:`strategies.aggregators.by_rule`.
+
+    Attributes
+    ----------
+    name
+        What a configuration calls it.
+    whole
+        Whether it must see whole updates, so that heads are not combined apart from their owners' alone.
+    alike
+        Whether all clients must count the same.
+
+    Examples
+    --------
+    The least of one: the update in the middle, by the first entry.
+
+    >>> from fedmtl.toy import toy_model, toy_update
+    >>> from strategies.aggregators import GradientAggregator
+    >>> from strategies.core.kinds import Rule, Step
+    >>> from strategies.weightings import Uniform
+    >>> class Middle(Rule):
+    ...     name = "middle"
+    ...     least = 3
+    ...     def combine(self, vectors, weights, version):
+    ...         ranked = sorted(range(len(vectors)), key=lambda place: float(vectors[place][0]))
+    ...         middle = ranked[len(ranked) // 2]
+    ...         return vectors[middle], tuple(float(place == middle) for place in range(len(vectors)))
+    >>> aggregator = GradientAggregator(Uniform())
+    >>> aggregator.aggregate_by(Middle())
+    >>> deltas = [[1.0, 2.0], [1000.0, 1000.0], [3.0, 4.0]]
+    >>> aggregator.aggregate(Step.of(toy_model([0.0, 0.0]), [toy_update(c, delta) for c, delta in enumerate(deltas)]))
+    (tensor([3., 4.]), (0.0, 0.0, 1.0))
+    """
+
+    name: str = "rule"
+    whole: bool = False
+    alike: bool = False
+    least: int = 1
+    """Clients of a step below which the rule does not do what it is there for."""
+
+    @abstractmethod
+    def combine(
+        self, vectors: Sequence[Tensor], weights: Sequence[float], version: int
+    ) -> tuple[Tensor | None, tuple[float, ...]]:
+        """One vector for all.
+
+        Parameters
+        ----------
+        vectors
+            One for each client, shape [P]; not to be written to.
+        weights
+            How much each client counts, where the rule counts them differently.
+        version
+            The server's before the step.
+
+        Returns
+        -------
+        vector, shares
+            Shape [P], and the share that each of the vectors had in it; None and zeros where the rule proposes nothing,
+            so that the model stays as it is.
+        """
 
 
 class Weighting(Part, ABC):
@@ -235,6 +313,25 @@ class Weighting(Part, ABC):
     @abstractmethod
     def weights(self, updates: Sequence[Update], version: int, ledger: Ledger) -> tuple[float, ...]:
         """A weight for each update; `version` is the server's before the aggregation."""
+
+    @property
+    def alike(self) -> bool:
+        """Whether all clients of a step count the same, but for their staleness."""
+        return False
+
+    def scales(self, updates: Sequence[Update], version: int, ledger: Ledger) -> tuple[float, ...]:
+        """The part of each weight that makes updates comparable, such as one over the work that each took.
+
+        A rule that compares updates sees them multiplied with it.
+        """
+        return (1.0,) * len(updates)
+
+    def under_rule(self) -> Weighting:
+        """The weights that stand in the place of these where a rule stands in the place of the mean.
+
+        Others where these are the method's own judgement of the updates, which is then the rule's task.
+        """
+        return self
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,6 +88,9 @@ class Part:
         Terms of updates that the ledger is to follow, each with the largest value that is credible; none is below 0.
     only_simulated
         Why real clients cannot do what the part asks of them; empty if they can.
+    no_rule
+        Why no rule can stand in the place of the mean of updates beside this part
+        (:class:`strategies.core.kinds.Rule`), as a clause that stands after a colon; empty if one can.
 
     Examples
     --------
@@ -111,6 +114,7 @@ class Part:
     needs_bases: bool = False
     follows: Mapping[str, float] = MappingProxyType({})
     only_simulated: str = ""
+    no_rule: str = ""
 
     def held_parts(self) -> Iterator[tuple[str, Part]]:
         """The parts in this one's attributes, also those in lists, tuples and dictionaries there, each with its place.

@@ -5,6 +5,7 @@ Long because whatever crosses from one part to another does so here.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -32,12 +33,25 @@ from fedmtl.protocol import (
     Update,
 )
 from fedmtl.randomness import derive_seed
-from strategies.core.compatibility import refuse_misfits
+from strategies.core.compatibility import refuse_misfits, refuse_rules
 from strategies.core.jobs import Jobs
-from strategies.core.kinds import Aggregator, ClientPolicy, Equal, Plain, Reaction, Scheduler, Step, TaskWeights
+from strategies.core.kinds import (
+    Aggregator,
+    ClientPolicy,
+    Equal,
+    Plain,
+    Reaction,
+    Rule,
+    Scheduler,
+    Step,
+    TaskWeights,
+    Weighting,
+)
 from strategies.core.ledger import Ledger
 from strategies.core.part import USUAL, Part, parts_within, prepare, restore, states_of
 from strategies.core.update_checks import Asked, content_fault, is_finite
+
+_log = logging.getLogger(__name__)
 
 
 class Strategy:
@@ -93,6 +107,8 @@ class Strategy:
         self.aggregator, self.policy = self.task_weights.adjust(aggregator, policy or Plain())
         refuse_misfits(self._parts.values())
         self.name = name
+        self._notice = ""
+        self.expect(None)
         self.compressor: Compressor | None = None
         self.ledger = Ledger(*(part.follows for part in self.every_part))
         self.settings = TrainSettings()
@@ -110,6 +126,8 @@ class Strategy:
         """
         if self._jobs.begun:
             raise RuntimeError(f"strategy {self.name!r} was run before: make a new one for another run")
+        if self._notice:
+            _log.warning("%s", self._notice)
         self.train_with(settings or TrainSettings())
         self._model = model = self.policy.initial(model, seed)
         self.seed = seed
@@ -131,6 +149,11 @@ class Strategy:
         """Why real clients cannot do what the strategy asks of them; empty if they can."""
         return next((part.only_simulated for part in self.every_part if part.only_simulated), "")
 
+    @property
+    def no_rule(self) -> str:
+        """Why no rule can stand in the place of a mean of its updates; empty if one can."""
+        return next((part.no_rule for part in self.every_part if part.no_rule), "")
+
     def train_with(self, settings: TrainSettings) -> None:
         """Take how clients train.
 
@@ -142,6 +165,41 @@ class Strategy:
         if settings.tiny_clients == "ref_drop_last":
             refuse_misfits(self._parts.values(), given=USUAL - {"local-steps"})
         self.settings = settings
+
+    def aggregate_by(self, rule: Rule) -> None:
+        """Have a rule stand in the place of the mean of updates in every server step.
+
+        What stands around that mean, such as a server optimiser, stays. Weights that are the method's own judgement of
+        the updates are replaced by the rule, too, which the strategy says when a run begins.
+
+        Raises
+        ------
+        ConfigError
+            If a part's declaration (:attr:`strategies.core.part.Part.no_rule`) says that no rule can, if the rule does
+            not go with the weights, or no step can have as many clients as the rule needs.
+        """
+        refuse_rules([rule], self._parts.values())
+        weightings = {type(part).__name__: None for part in self.every_part if isinstance(part, Weighting)}
+        for part in list(self.every_part):
+            if isinstance(part, Aggregator):
+                part.aggregate_by(rule)
+        kept = {type(part).__name__ for part in self.every_part}
+        if replaced := [name for name in weightings if name not in kept]:
+            names = " and ".join(replaced)
+            self._notice = f"{self.name}: aggregator = {rule.name!r} takes the place of the weights of {names}, too"
+        self.expect(None)
+
+    def expect(self, clients: int | None) -> None:
+        """Be told how many clients there are; None if nobody knows.
+
+        Raises
+        ------
+        ConfigError
+            If no server step can have the updates of as many clients as a rule needs.
+        """
+        rules = [part for part in self.every_part if isinstance(part, Rule)]
+        if rules:
+            refuse_rules(rules, self._parts.values(), self.scheduler.most_clients(clients))
 
     def compress(self, compressor: Compressor) -> None:
         """Have clients send compressed updates.

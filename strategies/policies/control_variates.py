@@ -49,6 +49,10 @@ class ControlVariates(ClientPolicy):
     """
 
     name = "control-variates"
+    no_rule = (
+        "what clients correct their steps by is a sum over all that they ever reported, into which a single liar comes "
+        "unguarded"
+    )
     reported = ("variate_change",)
 
     def __init__(

@@ -39,6 +39,7 @@ from strategies.recipes.fsmgda import fsmgda
 from strategies.recipes.heteroselect import heteroselect
 from strategies.recipes.mstep import mstep
 from strategies.recipes.oort import oort
+from strategies.recipes.ruled import ruled
 from strategies.recipes.safa import safa
 from strategies.recipes.scaffold import scaffold
 from strategies.recipes.wkafl import wkafl
@@ -93,6 +94,17 @@ _REMOVED = {
 """Options that strategies once had: what became of them."""
 
 
+def builder(name: str) -> Recipe:
+    """The recipe of that name with the options of a rule in place of the mean (:mod:`strategies.recipes.ruled`).
+
+    Raises
+    ------
+    ConfigError
+        If the name is unknown.
+    """
+    return ruled(choose(STRATEGIES, name, "strategy.name"))
+
+
 def strategy_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of the strategy of that name, checked, with every default written out.
 
@@ -101,7 +113,7 @@ def strategy_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     ConfigError
         If the name or an option is unknown, or a value is wrong.
     """
-    recipe = choose(STRATEGIES, name, "strategy.name")
+    recipe = builder(name)
     for option in options.keys() & _REMOVED.get(name, {}).keys():
         raise ConfigError(f"strategy.{option} = {options[option]!r} {_REMOVED[name][option]}")
     checked = check_options(recipe, options, "strategy", name)
@@ -125,4 +137,4 @@ def build_strategy(name: str, options: Mapping[str, Any], task_weights: TaskWeig
     ConfigError
         If the name or an option is unknown, or a value is wrong or does not fit the others.
     """
-    return choose(STRATEGIES, name, "strategy.name")(task_weights, **strategy_options(name, options))
+    return builder(name)(task_weights, **strategy_options(name, options))

@@ -3,8 +3,7 @@
 "Communication-Efficient Learning of Deep Networks from Decentralized Data" (arXiv 1602.05629).
 
 Synchronous (`fedavg`): all clients S of a round start from ``w[t]`` and ``w[t+1] = sum_{i in S} (n_i / n) w_i``,
-where n_i counts client i's examples and n is their sum over S. Vectors have shape [P]. In place of the mean Flower's
-robust rules and its clipping for differential privacy can be taken: :mod:`strategies.aggregators.robust`.
+where n_i counts client i's examples and n is their sum over S. Vectors have shape [P].
 
 Semi-asynchronous (`fedavg-safl`): clients are always busy; when K updates have arrived, ``w[t+1] = sum_i p_i w_i``
 over the first K of them, with ``p_i = 1/K`` (section 2 of the FedQS paper, arXiv 2510.07664; its authors' code uses
@@ -14,21 +13,16 @@ is queued is overwritten by the client's next job, as in that code; ``tick_order
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from fedmtl.components import OptionsOf, Param
-from fedmtl.errors import ConfigError
-from strategies.aggregators import ModelAggregator, Robust
+from fedmtl.components import OptionsOf
+from strategies.aggregators import ModelAggregator
 from strategies.aggregators.reference_faults import Updates, with_faults
 from strategies.core.kinds import TaskWeights
 from strategies.flower.strategy import FlowerStrategy
 from strategies.recipes.papers import method
 from strategies.schedulers import Buffered, Synchronous
-from strategies.schedulers.options import ClientsPerRound
 from strategies.weightings.options import WeightBase, base_weighting
-
-PARTS = OptionsOf(Synchronous, Robust, without=("rule",))
-"""What this is composed of, whose options are its own, too."""
 
 
 @method(
@@ -39,27 +33,12 @@ PARTS = OptionsOf(Synchronous, Robust, without=("rule",))
 def fedavg(
     task_weights: TaskWeights | None = None,
     *,
-    clients_per_round: ClientsPerRound = None,
     weight_base: WeightBase = "data_size",
-    aggregator: Annotated[
-        Literal["mean", "krum", "multikrum", "trimmed-mean", "median", "bulyan", "dp-clip", "dp-adaptive"],
-        Param("what is made of the updates: their mean, or Flower's rule of that name"),
-    ] = "mean",
-    **options: Annotated[Any, PARTS],
+    **rounds: Annotated[Any, OptionsOf(Synchronous)],
 ) -> FlowerStrategy:
     """FedAvg: synchronous rounds, models averaged by examples."""
-    of_rounds, of_rule = PARTS.divide(options)
-    scheduler = Synchronous(clients_per_round=clients_per_round, **of_rounds)
-    weighting = base_weighting(weight_base)
-    if aggregator == "mean":
-        return FlowerStrategy(scheduler, ModelAggregator(weighting), task_weights=task_weights, name="fedavg")
-    robust = Robust(weighting, rule=aggregator, **of_rule)
-    if clients_per_round is not None and clients_per_round < robust.least:
-        raise ConfigError(
-            f"aggregator = {aggregator!r} with malicious = {robust.malicious} needs {robust.least} updates,"
-            f" clients_per_round = {clients_per_round} gives fewer"
-        )
-    return FlowerStrategy(scheduler, robust, task_weights=task_weights, name="fedavg")
+    aggregator = ModelAggregator(base_weighting(weight_base))
+    return FlowerStrategy(Synchronous(**rounds), aggregator, task_weights=task_weights, name="fedavg")
 
 
 @method(

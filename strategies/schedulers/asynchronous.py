@@ -29,6 +29,7 @@ class Asynchronous(Scheduler):
     """
 
     provides = frozenset({"every-update", "distinct-clients"})
+    no_rule = "every update is a server step by itself, so that there are no others to judge it by"
 
     def __init__(self, *, concurrency: Concurrency = None) -> None:
         self._roster = Roster(concurrency)

@@ -125,6 +125,10 @@ class Buffered(Scheduler):
         self._roster.free(clients)
         return Decision(assignments=self._roster.fill())
 
+    def most_clients(self, clients: int | None) -> int:
+        """No more than updates; a client may have several of these."""
+        return self._limit if clients is None else min(self._limit, clients)
+
     def on_update(self, update: Update, now: float) -> Decision:
         """Put the update into the buffer, or turn it down as too stale."""
         if self.selection is not None:

@@ -81,6 +81,7 @@ class Synchronous(Scheduler):
             self.provides |= {"fresh-updates"}
         asked = None if clients_per_round is None else math.ceil(round(over_commit * clients_per_round, 9))
         self.selection = selection
+        self._per_round = clients_per_round
         self._enough = clients_per_round if over_commit > 1.0 else None
         self._timeout = timeout
         self._keep = late == "keep"
@@ -105,6 +106,12 @@ class Synchronous(Scheduler):
         """Orders for the first round."""
         self._roster.free(clients)
         return self._next_round(now)
+
+    def most_clients(self, clients: int | None) -> int | None:
+        """Those of a round; where late updates are kept, any number may come late to it."""
+        if self._per_round is None or self._keep:
+            return clients
+        return self._per_round if clients is None else min(self._per_round, clients)
 
     def on_update(self, update: Update, now: float) -> Decision:
         """Keep it until the round is complete; or it is late."""

@@ -115,7 +115,7 @@ class PerTaskDeltas(TaskWeights):
         return self._weighing(aggregator), TasksApart()
 
     def _weighing(self, aggregator: Aggregator) -> Aggregator:
-        if type(aggregator) is GradientAggregator:
+        if type(aggregator) is GradientAggregator and aggregator.rule is None:
             return PerTaskAggregator(aggregator.weighting, aggregator.server_rate, self.weigh)
         if type(aggregator) is Optimized:
             return Optimized(self._weighing(aggregator.base), aggregator.optimizer, aggregator.rate)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from fedmtl.components import Param
-from strategies.core.kinds import Step
+from strategies.core.kinds import Step, Weighting
+from strategies.weightings.uniform import Uniform
 from strategies.weightings.vectors import VectorWeighting
 
 LeastAgreement = Annotated[float, Param("least agreement of an update", gt=0, le=1, source="second-hand")]
@@ -64,6 +65,10 @@ class Agreement(VectorWeighting):
             else self.floor
             for update in step.updates
         ]
+
+    def under_rule(self) -> Weighting:
+        """Equal ones: which updates agree is the rule's to judge."""
+        return Uniform()
 
 
 def cosine(a: Tensor, b: Tensor) -> float:

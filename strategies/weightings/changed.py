@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
+
+from fedmtl.protocol import Update
 from strategies.core.kinds import Step, Weighting
+from strategies.core.ledger import Ledger
 
 
 class ChangedWeights(Weighting):
@@ -31,6 +36,21 @@ class ChangedWeights(Weighting):
     def __init__(self, base: Weighting) -> None:
         self.base = base
 
+    @property
+    def alike(self) -> bool:
+        """As the base has it."""
+        return self.base.alike
+
     def look(self, step: Step) -> None:
         """Let the base look."""
         self.base.look(step)
+
+    def scales(self, updates: Sequence[Update], version: int, ledger: Ledger) -> tuple[float, ...]:
+        """The base's."""
+        return self.base.scales(updates, version, ledger)
+
+    def under_rule(self) -> Weighting:
+        """The same change of what the base has there."""
+        changed = copy.copy(self)
+        changed.base = self.base.under_rule()
+        return changed

@@ -99,6 +99,10 @@ class FedQSWeights(ChangedWeights):
         total = math.fsum(raised)
         return tuple(p / total for p in raised)
 
+    def under_rule(self) -> Weighting:
+        """The base's: what clients say of their similarity is not taken on trust where some may lie."""
+        return self.base.under_rule()
+
     def unnormalised(self, updates: Sequence[Update], base: Sequence[float], ledger: Ledger) -> list[float]:
         """The weights before they are divided by their sum."""
         phi = len(updates) / len(ledger.known) if self.phi is None else self.phi

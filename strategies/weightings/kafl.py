@@ -59,6 +59,10 @@ class KAFLWeights(VectorWeighting):
         largest = max(exponents)
         return [b * math.exp(exponent - largest) for b, exponent in zip(base, exponents, strict=True)]
 
+    def under_rule(self) -> Weighting:
+        """The base's: how far a model is from the others is the rule's to judge."""
+        return self.base.under_rule()
+
     def _lambdas(self, step: Step) -> list[float]:
         part = step.model.layout.trainable
         w_g = step.model.vector[part]

@@ -56,10 +56,20 @@ class Normalised(ChangedWeights):
     def weights(self, updates: Sequence[Update], version: int, ledger: Ledger) -> tuple[float, ...]:
         """Positive weights; their sum is 1 if all did equal work and there is no proximal term."""
         p = self.base.weights(updates, version, ledger)
+        tau_eff, masses = self._work(p, updates)
+        return tuple(share * tau_eff / mass for share, mass in zip(p, masses, strict=True))
+
+    def scales(self, updates: Sequence[Update], version: int, ledger: Ledger) -> tuple[float, ...]:
+        """``tau_eff / ||a_i||_1``, by which updates of unequal work become comparable."""
+        tau_eff, masses = self._work(self.base.weights(updates, version, ledger), updates)
+        inner = self.base.scales(updates, version, ledger)
+        return tuple(scale * tau_eff / mass for scale, mass in zip(inner, masses, strict=True))
+
+    def _work(self, p: Sequence[float], updates: Sequence[Update]) -> tuple[float, list[float]]:
+        """tau_eff, and the ``||a_i||_1``."""
         masses = [gradient_mass(update.steps, update.momentum, update.learning_rate * self.mu) for update in updates]
         work = masses if self.mu == 0.0 else [float(update.steps) for update in updates]
-        tau_eff = math.fsum(share * amount for share, amount in zip(p, work, strict=True))
-        return tuple(share * tau_eff / mass for share, mass in zip(p, masses, strict=True))
+        return math.fsum(share * amount for share, amount in zip(p, work, strict=True)), masses
 
 
 @functools.lru_cache(maxsize=4096)

@@ -9,6 +9,7 @@ from fedmtl.protocol import Update
 from strategies.core.kinds import Weighting
 from strategies.core.ledger import Ledger
 from strategies.selectors.hetero_select import HeteroSelect
+from strategies.weightings.uniform import Uniform
 
 
 class ScoreWeights(Weighting):
@@ -44,3 +45,7 @@ class ScoreWeights(Weighting):
         scores = [self.selector.score_of(update.client) for update in updates]
         total = math.fsum(scores)
         return tuple(score / total if total > 0 else 1.0 / len(scores) for score in scores)
+
+    def under_rule(self) -> Weighting:
+        """Equal ones: scores follow from claimed losses, which are not taken on trust where some may lie."""
+        return Uniform()

@@ -48,6 +48,11 @@ class ShareOfAll(ChangedWeights):
         super().__init__(base)
         self.by = by
 
+    @property
+    def alike(self) -> bool:
+        """As the base has it; by examples the step's length says something of the clients' own."""
+        return self.base.alike and self.by == "clients"
+
     def weights(self, updates: Sequence[Update], version: int, ledger: Ledger) -> tuple[float, ...]:
         """Weights that sum to the share."""
         everybody = len(ledger.known)

@@ -23,6 +23,11 @@ class Uniform(Weighting):
     (0.25, 0.25, 0.25, 0.25)
     """
 
+    @property
+    def alike(self) -> bool:
+        """They do."""
+        return True
+
     def weights(self, updates: Sequence[Update], version: int, ledger: Ledger) -> tuple[float, ...]:
         """Equal weights that sum to 1."""
         return (1.0 / len(updates),) * len(updates)

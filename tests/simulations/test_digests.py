@@ -25,6 +25,7 @@ def digest_of(*overrides: str) -> str:
         ("fedqs", "bf3d0933e6fabd32"),
         ("ca2fl", "84f6e10e12e26ed7"),
         ("fedavg-krum", "ed9044f9588338f7"),
+        ("custom-robust", "5a5bff912f7dfe49"),
         ("fedcompass", "23a857ead54dee5c"),
         ("dimat", "42eb44f29ce4ae02"),
         ("custom-synchronous", "d908159f109403f3"),
@@ -51,6 +52,7 @@ def test_the_digest_of_the_main_job_stays() -> None:
         ("devices.ratio=49",),
         ("strategy.buffer_size=9",),
         ("strategy.max_staleness=3",),  # newer than the record
+        ("strategy.aggregator=median",),
         ("balancing.clip=1.0",),
         ("training.momentum=0.5",),
     ],

@@ -282,6 +282,7 @@ class Toys:
     """The toy world's parts, handed to tests by the fixture `toys`."""
 
     LAYOUT = LAYOUT
+    aim = staticmethod(_aim)
     Fleet = ToyFleet
     Quirks = Quirks
     Trace = Trace

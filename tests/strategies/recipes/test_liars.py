@@ -56,6 +56,9 @@ VARIANTS: dict[str, tuple[str, dict]] = {
     "heteroselect, by score": ("heteroselect", {"clients_per_round": 3, "score_rate": True, "weight_base": "score"}),
     "fedavg, krum": ("fedavg", {"aggregator": "krum"}),
     "fedavg, bulyan": ("fedavg", {"aggregator": "bulyan"}),
+    "fedbuff, trimmed mean": ("fedbuff", {"aggregator": "trimmed-mean", "malicious": 2}),
+    "fedqs, multikrum": ("fedqs", {"aggregator": "multikrum", "selected": 2}),
+    "fednova, median": ("fednova", {"aggregator": "median", "mu": 0.1}),
 }
 
 

@@ -13,7 +13,7 @@ from fedmtl.compression import SharedRandomness
 from fedmtl.errors import ConfigError
 from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import Arrival, GlobalModel, Update
-from strategies.aggregators import GradientAggregator, ModelAggregator, Optimized, Robust
+from strategies.aggregators import GradientAggregator, ModelAggregator, Optimized, robust
 from strategies.aggregators.per_task import PerTaskAggregator
 from strategies.aggregators.server_optimizers import SGD
 from strategies.core.kinds import Step
@@ -164,7 +164,7 @@ def test_other_misfits_are_refused() -> None:
         build_task_weights("fedntk-trace", {"extra": "per_task_delta", "smoothing": 0.5})
     with pytest.raises(ConfigError, match="another part: PerTaskDeltas"):
         FedNTKTrace(extra="per_task_delta")
-    for aggregator in (ModelAggregator(Uniform()), Robust(Uniform(), rule="median")):
+    for aggregator in (ModelAggregator(Uniform()), robust(Uniform(), rule="median")):
         with pytest.raises(ConfigError, match=f"{type(aggregator).__name__}: it has no place"):
             Strategy(Buffered(buffer_size=2), Optimized(aggregator, SGD(1.0, 0.5)), task_weights=PerTaskDeltas())
     with pytest.raises(ConfigError, match="exact-updates"):
