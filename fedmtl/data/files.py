@@ -93,7 +93,8 @@ def _feature_names(
         raise ConfigError(f"data.features: {leak!r} is a target, too; what is to be predicted is no feature")
     if twice := next((name for name in features if list(features).count(name) > 1), None):
         raise ConfigError(f"data.features: {twice!r} is named twice")
-    left = [name for name in file.names if name not in targets and name != client_column]
+    taken = {*targets, *([client_column] if client_column else [])}
+    left = [name for name in file.names if name not in taken]
     names = list(features) or [name for name in left if name not in file.index]
     if not names or not targets:
         raise DataError(f"{file.path}: data.features and data.targets must leave at least one column each")
@@ -115,9 +116,7 @@ def _warn_of_leaks(columns: Columns, names: Sequence[str], targets: Mapping[str,
         if copied := next((target for target in targets if np.array_equal(columns.arrays[target], column)), None):
             say_once(f"{columns.where(name)}: is a copy of the target {copied!r}; name the features in data.features")
         elif column.dtype.kind in "iuf" and (np.array_equal(column, rows) or np.array_equal(column, rows + 1)):
-            say_once(
-                f"{columns.where(name)}: numbers the rows, which tells labels if rows are sorted; see data.features"
-            )
+            say_once(f"{columns.where(name)}: numbers the rows, whose order may give targets away")
 
 
 def _split(columns: Columns, fraction: float, seed: int) -> tuple[Columns, Columns]:
