@@ -154,7 +154,8 @@ def read_column(split: Dataset, name: str, where: str) -> np.ndarray:
 def read_numbers(split: Dataset, name: str, where: str) -> np.ndarray:
     """A column of finite numbers, float64."""
     values = read_column(split, name, where)
-    if values.dtype.kind not in "biuf":
+    # With values that are no number among them, `datasets` gives numbers as objects.
+    if values.dtype.kind not in "biuf" and not all(isinstance(value, float) for value in values):
         raise DataError(f"{where}, column {name!r}: needs numbers, holds {split.features[name]}")
     numbers = values.astype(np.float64)
     if not np.isfinite(numbers).all():

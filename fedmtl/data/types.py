@@ -62,11 +62,16 @@ def dense(where: str, column: pyarrow.Array) -> np.ndarray:
     while not column.null_count and isinstance(column.type, nested):
         lengths = column.value_lengths().unique()
         if len(lengths) > 1:
-            raise DataError(f"{where}: its lists differ in length; cut or fill them, or leave it out of data.features")
+            raise DataError(
+                f"{where}: its lists differ in length; cut or fill them, or name in data.features what to read"
+            )
         shape.append(lengths[0].as_py() if len(lengths) else 0)
         column = column.flatten()
     if column.null_count:
-        raise DataError(f"{where}: {column.null_count} values are missing; fill or drop these rows")
+        raise DataError(
+            f"{where}: {column.null_count} values are missing; fill or drop these rows, or name the columns to read in "
+            "data.features"
+        )
     return np.asarray(column.to_numpy(zero_copy_only=False).reshape(shape))
 
 

@@ -217,3 +217,28 @@ def test_without_the_network_the_message_says_what_to_do(monkeypatch):
 def test_only_images_have_a_size():
     with pytest.raises(ConfigError, match=r"data.image_size = 24: 'adult' holds no images"):
         hub(0, 4, dataset="adult", image_size=24)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        ("age", ["old"] * 20, r"column 'age': needs numbers, holds Value\('string'\)"),
+        ("capital.gain", [1.0] * 19 + [float("nan")], r"column 'capital.gain': the value in row \d+ is not a finite"),
+    ],
+)
+def test_a_number_of_a_table_that_is_none_is_named(tmp_path, column, values, message):
+    split = adult(20).remove_columns(column).add_column(column, values)
+    with pytest.raises(DataError, match=message):
+        hub(0, 2, dataset="adult", path=save(tmp_path / "adult", split))
+
+
+def test_a_table_is_scaled_in_float64_and_a_constant_becomes_zero(tmp_path):
+    plain = adult(20).remove_columns(["age", "capital.gain"])
+    seconds = np.random.default_rng(0).integers(0, 60, 20)
+    names = ("small", "large")
+    for name, offset in zip(names, (0, 1_700_000_000), strict=True):
+        split = plain.add_column("age", (offset + seconds).tolist()).add_column("capital.gain", [0.1] * 20)
+        save(tmp_path / name, split)
+    small, large = (hub(0, 2, dataset="adult", path=str(tmp_path / name)).train.features for name in names)
+    assert torch.equal(small, large)
+    assert not small[:, SCHEMAS["adult"].numbers.index("capital.gain")].any()
