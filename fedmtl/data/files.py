@@ -136,7 +136,7 @@ def _symbols(train: Columns, test: Columns, names: Sequence[str]) -> Pair:
 
 def _numbers(train: Columns, test: Columns, names: Sequence[str], channels: Channels, standardise: bool) -> Pair:
     """Features that are numbers, float32; a single column keeps its shape, with the channels of images first."""
-    read = _numeric(train, test, names)
+    read = _numeric(train, test, names, standardise)
     if len(names) == 1:
         shape, where = tuple(read[0][0].shape[1:]), train.where(names[0])
         found = channels_axis(shape, channels, where)
@@ -154,9 +154,9 @@ def _numbers(train: Columns, test: Columns, names: Sequence[str], channels: Chan
     return scaled.train, scaled.test
 
 
-def _numeric(train: Columns, test: Columns, names: Sequence[str]) -> list[list[np.ndarray]]:
-    """Training and test columns as numbers of types that hold them exactly."""
-    origins = {name: train.origin(name) for name in names}
+def _numeric(train: Columns, test: Columns, names: Sequence[str], standardise: bool) -> list[list[np.ndarray]]:
+    """Training and test columns as numbers; those that are scaled in types that tell them apart."""
+    origins = {name: train.origin(name) if standardise else 0 for name in names}
     return [[part.numbers(name, origins[name]) for name in names] for part in (train, test)]
 
 
@@ -197,5 +197,5 @@ def _target(train: Columns, test: Columns, name: str, kind: str, standardise: bo
 
 def _regression(train: Columns, test: Columns, name: str, standardise: bool) -> Scaled:
     train.flat(name), test.flat(name)
-    (numbers,), (others,) = _numeric(train, test, [name])
+    (numbers,), (others,) = _numeric(train, test, [name], standardise)
     return standardised(numbers, others) if standardise else as_they_are(numbers, others, train.where(name))

@@ -43,21 +43,21 @@ def read_labels(train: Columns, test: Columns, name: str, allowed: int | None) -
         If the column holds neither text nor whole numbers, or more classes than are allowed; or fewer, but not by their
         numbers, so that nobody knows which are missing.
     """
-    columns = train.flat(name), test.flat(name)
-    text = all(column.dtype.kind in "OUS" for column in columns)
+    columns = _text(train.flat(name)), _text(test.flat(name))
+    text = all(column.dtype.kind in "OU" for column in columns)
     if not text:
         columns = train.whole(name), test.whole(name)
     found = sorted({value for column in columns for value in np.unique(column).tolist()})
     if allowed is not None and not text and found[0] >= 0 and found[-1] < allowed:
-        names = [str(value) for value in found if isinstance(value, bool)] or [str(k) for k in range(allowed)]
-        return Labels(columns[0].astype(np.int64), columns[1].astype(np.int64), tuple(names))
+        names = range(allowed) if any(column.dtype.kind != "b" for column in columns) else (False, True)
+        return Labels(columns[0].astype(np.int64), columns[1].astype(np.int64), tuple(map(str, names)))
     if allowed is not None and (len(found) > allowed or (not text and len(found) < allowed)):
         raise DataError(
             f"{train.where(name)}: holds {len(found)} {'class' if len(found) == 1 else 'classes'}, {_some(found)}; "
             f"{allowed} are asked for: numbered 0 to {allowed - 1}, or with other names if all of them occur"
         )
     place = {value: number for number, value in enumerate(found)}
-    return Labels(_numbered(columns[0], place), _numbered(columns[1], place), tuple(map(_name, found)))
+    return Labels(_numbered(columns[0], place), _numbered(columns[1], place), tuple(map(str, found)))
 
 
 def _numbered(column: np.ndarray, place: dict[object, int]) -> np.ndarray:
@@ -65,10 +65,11 @@ def _numbered(column: np.ndarray, place: dict[object, int]) -> np.ndarray:
     return np.array([place[value] for value in values.tolist()], dtype=np.int64)[which]
 
 
-def _name(value: object) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+def _text(column: np.ndarray) -> np.ndarray:
+    """The same labels; as text, where NumPy holds text as bytes."""
+    return np.char.decode(column, "utf-8", "replace") if column.dtype.kind == "S" else column
 
 
 def _some(found: Sequence[object]) -> str:
-    shown = ", ".join(_name(value) for value in found[:_SHOWN])
+    shown = ", ".join(str(value) for value in found[:_SHOWN])
     return shown + (", ..." if len(found) > _SHOWN else "")

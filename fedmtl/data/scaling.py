@@ -53,10 +53,12 @@ def as_they_are(train: np.ndarray, test: np.ndarray, where: str) -> Scaled:
     if not all(np.isfinite(part).all() for part in cast):
         raise DataError(f"{where}: holds numbers beyond float32, which ends at 3.4e38; set data.standardise = true")
     axis = 0 if train.ndim <= 2 else None
-    step = np.spacing(np.abs(cast[0]).max(axis=axis)).astype(np.float64)
-    deviation = train.std(axis=axis, dtype=np.float64)
-    changed = (cast[0] != train).any(axis=axis)
-    lost = np.atleast_1d(changed & (deviation > 0) & (step > _LOST * deviation))
+    largest, deviation = np.abs(cast[0]).max(axis=axis), train.std(axis=axis, dtype=np.float64)
+    step = np.spacing(largest).astype(np.float64)
+    # Whole numbers beyond 2^53 are compared as float64, which changes them, too.
+    changed = (cast[0] != train).any(axis=axis) | (largest > 2**53)
+    varies = train.min(axis=axis) != train.max(axis=axis)
+    lost = np.atleast_1d(changed & varies & (step > _LOST * deviation))
     if lost.any():
         column = int(np.flatnonzero(lost)[0])
         raise DataError(

@@ -173,6 +173,8 @@ def test_what_float32_cannot_hold_unscaled_is_refused(place: str, tmp_path: Path
     columns = {"x": X, "y": X * 2, place: 1.7e9 + 10 * X}
     with pytest.raises(DataError, match=rf"column '{place}': float32 has steps of 128 .*data.standardise = true"):
         read(npz(tmp_path, **columns), "regression", standardise=False)
+    with pytest.raises(DataError, match=rf"column '{place}': float32 has steps of"):
+        read(npz(tmp_path, **{**columns, place: 2**60 + np.arange(ROWS) % 7}), "regression", standardise=False)
     read(npz(tmp_path, x=X, y=16_000_000 + Y), "regression", standardise=False)  # whole numbers, and exact
     with pytest.raises(DataError, match="beyond float32"):
         read(npz(tmp_path, x=X * 1e60, y=X), "regression", standardise=False)

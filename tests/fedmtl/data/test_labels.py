@@ -38,6 +38,7 @@ def read(path: str, kind: str = "binary", **options: Any) -> Pool:
         ([-1, 1], ("-1", "1")),
         ([2**40, 7], ("7", str(2**40))),
         (["no", "yes"], ("no", "yes")),
+        ([b"no", "schön".encode()], ("no", "schön")),
         ([False, True], ("False", "True")),
     ],
 )
@@ -48,7 +49,8 @@ def test_labels_are_numbered_from_0_in_their_order(labels: list[Any], classes: t
     assert (task.outputs, task.classes) == (len(classes), classes)
     assert sorted(np.unique(pool.train.targets[0])) == list(range(len(classes)))
     named = [classes[k] for k in pool.train.targets[0].tolist()]
-    of_feature = dict(zip(X.astype(np.float32).tolist(), column.astype(str).tolist(), strict=True))
+    text = [value.decode() if isinstance(value, bytes) else str(value) for value in column.tolist()]
+    of_feature = dict(zip(X.astype(np.float32).tolist(), text, strict=True))
     assert named == [of_feature[x] for x in pool.train.features[:, 0].tolist()]
 
 
@@ -56,6 +58,7 @@ def test_two_classes_of_any_name_are_a_binary_task(tmp_path: Path) -> None:
     pool = read(npz(tmp_path, x=X, y=np.where(Y, 1, -1)))
     assert pool.tasks[0].classes == ("-1", "1")
     assert sorted(np.unique(pool.train.targets[0])) == [0, 1]
+    assert read(npz(tmp_path, x=X, y=np.ones(ROWS, bool))).tasks[0].classes == ("False", "True")
     ones = read(npz(tmp_path, x=X, y=np.ones(ROWS, int)))  # class numbers already: the other does not occur
     assert ones.train.targets[0].unique().tolist() == [1]
     with pytest.raises(DataError, match="column 'y': holds 1 class, 7; 2 are asked for"):
