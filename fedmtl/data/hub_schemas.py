@@ -146,16 +146,20 @@ class Table(Schema):
 def read_column(split: Dataset, name: str, where: str) -> np.ndarray:
     """A column of plain values."""
     values = np.asarray(split.with_format("numpy")[name][:])
+    _refuse_missing(values, name, where)
+    return values
+
+
+def _refuse_missing(values: np.ndarray, name: str, where: str) -> None:
     if values.dtype == object and any(value is None for value in values):
         raise DataError(f"{where}, column {name!r}: a value is missing")
-    return values
 
 
 def read_numbers(split: Dataset, name: str, where: str) -> np.ndarray:
     """A column of finite numbers, float64."""
-    values = read_column(split, name, where)
-    # With values that are no number among them, `datasets` gives numbers as objects.
-    if values.dtype.kind not in "biuf" and not all(isinstance(value, float) for value in values):
+    values = np.asarray(split[name][:])  # in a format of arrays, `datasets` makes float32 of every number
+    _refuse_missing(values, name, where)
+    if values.dtype.kind not in "biuf":
         raise DataError(f"{where}, column {name!r}: needs numbers, holds {split.features[name]}")
     numbers = values.astype(np.float64)
     if not np.isfinite(numbers).all():

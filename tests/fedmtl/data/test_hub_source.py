@@ -237,7 +237,7 @@ def test_a_table_is_scaled_in_float64_and_a_constant_becomes_zero(tmp_path):
     plain = adult(rows).remove_columns(["age", "capital.gain"])
     seconds = np.random.default_rng(0).integers(0, 60, rows)
     names = ("small", "large")
-    for name, offset in zip(names, (0, 1_700_000_000), strict=True):
+    for name, offset in zip(names, (0.0, 1.7e9), strict=True):
         split = plain.add_column("age", (offset + seconds).tolist()).add_column("capital.gain", [0.7] * rows)
         save(tmp_path / name, split)
     small, large = (hub(0, 2, dataset="adult", path=str(tmp_path / name)).train.features for name in names)
