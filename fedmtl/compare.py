@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from fedmtl.config import read_toml
 from fedmtl.errors import RunDirectoryError
+from fedmtl.inputs import by_contents, recorded_inputs
 from fedmtl.metrics import Metric, mean_ranks
 from fedmtl.plots.metrics import draw_runs
 from fedmtl.plots.run_tables import RunTables
@@ -149,11 +150,16 @@ def _general() -> dict[str, Callable[[RunTables], str]]:
 
 
 def _differing(directories: Sequence[Path]) -> Iterator[tuple[str, ...]]:
-    """The settings in which the runs differ, so that nobody takes the effect of one for that of another."""
+    """The settings in which the runs differ, so that nobody takes the effect of one for that of another.
+
+    Files count by their contents: one that was moved is no difference, another under the same path is.
+    """
     files = [directory / _EXPERIMENT for directory in directories]
     if not all(file.is_file() for file in files):
         return
-    tables = [read_toml(file) for file in files]
+    inputs = [recorded_inputs(directory) or {} for directory in directories]
+    tables = [by_contents(read_toml(file), read) for file, read in zip(files, inputs, strict=True)]
+    names = {one.sha256: f"{Path(one.path).name} ({one.sha256[:8]})" for read in inputs for one in read.values()}
     for section in _SECTIONS:
         settings = [dict(_settings(table.get(section, {}), f"{section}.")) for table in tables]
         keys = dict.fromkeys(key for one in settings for key in one)
@@ -162,7 +168,9 @@ def _differing(directories: Sequence[Path]) -> Iterator[tuple[str, ...]]:
         # Options of different components say nothing beside each other.
         component = next((key for key in (f"{section}.name", f"{section}.kind") if key in differing), None)
         shown = differing if component is None else {component: differing[component]}
-        yield from ((key, *cells) for key, cells in shown.items() if key != "strategy.name")
+        yield from (
+            (key, *(names.get(cell, cell) for cell in cells)) for key, cells in shown.items() if key != "strategy.name"
+        )
 
 
 def _settings(tables: Mapping[str, Any], above: str) -> Iterator[tuple[str, str]]:

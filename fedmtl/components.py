@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_a
 
 from fedmtl.config_errors import by_key, did_you_mean, explain
 from fedmtl.errors import ConfigError
+from fedmtl.paths import absolute
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -44,6 +45,9 @@ class Param:
         Bounds of the value.
     source
         Provenance of the default: ``"paper"``, ``"authors' code"`` or ``"ours"``.
+    path
+        Whether it is the path of a file or folder that is read, text that may be empty (:mod:`fedmtl.paths`). What lies
+        there is an input of the experiment: it counts by its contents.
     """
 
     help: str
@@ -52,6 +56,7 @@ class Param:
     lt: float | None = None
     le: float | None = None
     source: str = "ours"
+    path: bool = False
 
     def by(self, source: str, **bounds: Any) -> Param:
         """The same meaning with a default from elsewhere, and where needed other bounds."""
@@ -165,6 +170,11 @@ def options_of(build: Callable[..., Any]) -> tuple[Option, ...]:
     return tuple(options.values())
 
 
+def path_options(build: Callable[..., Any]) -> list[str]:
+    """The options of a component that name a file or folder which it reads."""
+    return [option.name for option in options_of(build) if option.param.path]
+
+
 _Metadata = TypeVar("_Metadata")
 
 
@@ -197,7 +207,7 @@ def _schema(build: Callable[..., Any]) -> type[BaseModel]:
 
 
 def check_options(build: Callable[..., Any], given: Mapping[str, Any], section: str, owner: str) -> dict[str, Any]:
-    """The component's options, defaults filled in.
+    """The component's options, defaults filled in and paths absolute.
 
     Parameters
     ----------
@@ -211,7 +221,7 @@ def check_options(build: Callable[..., Any], given: Mapping[str, Any], section: 
     Raises
     ------
     ConfigError
-        If a key is unknown or a value has the wrong type or lies outside its range.
+        If a key is unknown, a value has the wrong type or lies outside its range, or a path is relative to nothing.
     """
     from pydantic import ValidationError
 
@@ -225,7 +235,9 @@ def check_options(build: Callable[..., Any], given: Mapping[str, Any], section: 
             meaning = options[name].param.help if name in options else ""
             lines.append(explain(f"{section}.{name}", faults, options, f" of {owner!r}", meaning))
         raise ConfigError("\n".join(lines)) from None
-    return {name: getattr(checked, name) for name in type(checked).model_fields}
+    values = {name: getattr(checked, name) for name in type(checked).model_fields}
+    paths = {name: absolute(given[name], f"{section}.{name}") for name in path_options(build) if given.get(name)}
+    return values | paths
 
 
 def create(

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from fedmtl.config_errors import by_key, explain
 from fedmtl.errors import ConfigError
+from fedmtl.paths import working_directory, written
 
 DEFAULT_VERSIONS = 400
 Positive = Annotated[int, Field(gt=0)]
@@ -163,7 +164,7 @@ class ExperimentConfig(_Section):
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The tables of a TOML file.
+    """The tables of a TOML file; their texts know its folder, which paths among them are relative to.
 
     Raises
     ------
@@ -171,7 +172,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         If the file cannot be read or is not TOML; the message names the file and the line.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return dict(written(tomllib.loads(path.read_text(encoding="utf-8")), path.absolute().parent))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -216,18 +217,23 @@ def _value(text: str) -> Any:
     return parsed["value"] if len(parsed) == 1 else text.strip()
 
 
-def parse_config(tables: Mapping[str, Any], overrides: Sequence[str] = (), where: str = "") -> ExperimentConfig:
+def parse_config(
+    tables: Mapping[str, Any], overrides: Sequence[str] = (), where: str = "", *, sent: bool = False
+) -> ExperimentConfig:
     """An experiment from TOML tables and ``section.key=value`` overrides.
+
+    Paths that `read_toml` read are relative to their file, others to the working directory, or to nothing if `sent`.
 
     Raises
     ------
     ConfigError
         If a key, type or value is wrong; names each key, and whether it stands in the file `where` or in an override.
     """
-    merged = _copy(tables)
+    folder = None if sent else working_directory()
+    merged = written(tables, folder)
     assigned = {set_key(merged, assignment): f"--set {assignment}" for assignment in overrides}
     try:
-        return ExperimentConfig.model_validate(merged)
+        return ExperimentConfig.model_validate(written(merged, folder))
     except ValidationError as error:
         lines = []
         for path, faults in by_key(error.errors(), _path_of_key).items():
@@ -276,14 +282,8 @@ def _place(path: Sequence[str]) -> str:
     return f" here, but [{homes[0]}] has one" if homes and homes[0] not in path[:-1] else ""
 
 
-def _copy(value: Any) -> Any:
-    return {key: _copy(entry) for key, entry in value.items()} if isinstance(value, Mapping) else value
-
-
 def _without_none(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _without_none(entry) for key, entry in value.items() if entry is not None}
-    return value
+    return {k: _without_none(v) for k, v in value.items() if v is not None} if isinstance(value, Mapping) else value
 
 
 def complete(config: ExperimentConfig, options: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

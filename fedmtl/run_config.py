@@ -19,16 +19,18 @@ def experiment_config(run_config: Mapping[str, Any]) -> ExperimentConfig:
     run_config
         Its key ``experiment`` holds TOML (anything with a line break or an equals sign) or the path of a TOML file,
         which must then be on the server and on every node; empty for the defaults. Its key ``set`` holds
-        ``section.key=value`` overrides, with semicolons or line breaks between them.
+        ``section.key=value`` overrides, with semicolons or line breaks between them. Paths in the file are relative to
+        its folder; those in sent text must be absolute.
 
     Raises
     ------
     ConfigError
-        If the TOML or the file cannot be read, or a key or a value is wrong.
+        If the TOML or the file cannot be read, or a key or a value is wrong. A relative path is refused when options
+        are checked.
     """
     experiment, overrides = str(run_config.get("experiment", "")), str(run_config.get("set", ""))
     assignments = [part.strip() for part in overrides.replace("\n", ";").split(";") if part.strip()]
-    return parse_config(_tables(experiment), assignments, where="the run configuration")
+    return parse_config(_tables(experiment), assignments, where="the run configuration", sent=True)
 
 
 def _tables(experiment: str) -> dict[str, Any]:

@@ -47,6 +47,9 @@ class Task:
         A constant factor of the loss (spec of the digits benchmark: tasks of different scales).
     classes
         What the data call the classes, by number; empty, or fewer than outputs, where nobody knows.
+    deviation
+        What a regression's targets were divided by. The loss is that of the scaled targets; the metric is in the units
+        that the targets had before.
     """
 
     name: str
@@ -55,6 +58,7 @@ class Task:
     loss: LossName | None = None
     loss_factor: float = 1.0
     classes: tuple[str, ...] = ()
+    deviation: float = 1.0
 
     def __post_init__(self) -> None:
         allowed = _LOSSES[self.kind]
@@ -162,13 +166,14 @@ class Task:
     def scores(self, output: Tensor, target: Tensor) -> Tensor:
         """The metric of each example: 1 for a correct answer, or its squared or absolute error (float64, [batch]).
 
+        Errors are in the targets' own units, or the square of these, whatever `deviation` they were scaled by.
         Outputs that are no numbers answer nothing right.
         """
         if self.kind == "classification":
             return ((output.argmax(1) == target) & ~output.isnan().any(1)).double()
         if self.kind == "binary":
             return torch.where(target > 0.5, output[:, 0] > 0, output[:, 0] <= 0).double()
-        error = output[:, 0].double() - target.double()
+        error = (output[:, 0].double() - target.double()) * self.deviation
         return error.square() if self.loss == "squared_error" else error.abs()
 
     def score_sum(self, output: Tensor, target: Tensor) -> Tensor:

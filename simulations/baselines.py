@@ -12,9 +12,8 @@ both train it, to the same bits, and one of the two is kept.
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +22,7 @@ from typing import Any
 
 from fedmtl.checkpoint import digest
 from fedmtl.errors import ConfigError, RunDirectoryError, UserError
+from fedmtl.inputs import Input, by_contents, recorded_inputs
 from fedmtl.records.single_task import finals_of
 from fedmtl.records.summary import SUMMARY, package_versions, read_summary
 from fedmtl.results import RESULTS
@@ -35,7 +35,6 @@ from strategies.core.loop import Observer
 FOLDER = "baselines"
 """Where baselines are kept, beside the runs that need them."""
 
-_LONGEST_PATH = 1024
 _PACKAGES = ("fedmtl", "torch", "numpy")
 
 
@@ -99,9 +98,17 @@ def baselines(experiment: Experiment, tasks: list[str] | None = None) -> list[Ba
     return [Baseline(name, {**common, "tasks": {**common["tasks"], "only": name}}) for name in names]
 
 
-def fingerprint(experiment: Experiment) -> str:
-    """Of all that decides what an experiment's evaluations are, except for the sources of this program."""
-    tables = experiment.tables
+def fingerprint(experiment: Experiment, inputs: Mapping[str, Input] | None = None) -> str:
+    """Of all that decides what an experiment's evaluations are, except for the sources of this program.
+
+    Parameters
+    ----------
+    experiment
+        The experiment.
+    inputs
+        What it read, if that is known; else it is what lies there now.
+    """
+    tables = by_contents(experiment.tables, experiment.inputs if inputs is None else inputs)
     versions = package_versions()
     return digest(
         {
@@ -110,24 +117,9 @@ def fingerprint(experiment: Experiment) -> str:
             "results": RESULTS,
             "device": experiment.config.engine.device,
             "evaluate_every": experiment.config.records.evaluate_every,
-            "files": {path: _contents(path) for path in sorted(_files({k: tables[k] for k in ("data", "devices")}))},
             "versions": {name: versions[name] for name in _PACKAGES if name in versions},
         }
     )
-
-
-def _files(value: Any) -> Iterator[str]:
-    """The options that name a file."""
-    if isinstance(value, Mapping):
-        for entry in value.values():
-            yield from _files(entry)
-    elif isinstance(value, str) and len(value) < _LONGEST_PATH and Path(value).is_file():
-        yield value
-
-
-def _contents(path: str) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_there(baseline: Baseline, cache: Path) -> bool:
@@ -157,7 +149,8 @@ def read_value(baseline: Baseline, cache: Path) -> float:
     try:
         summary = read_summary(directory)
         found = dict(zip([task["name"] for task in summary["tasks"]], finals_of(summary), strict=True))
-        kept = fingerprint(Experiment.load(directory / EXPERIMENT))
+        # By what it read then: the files may have been moved since.
+        kept = fingerprint(Experiment.load(directory / EXPERIMENT), recorded_inputs(directory))
     except (UserError, KeyError, TypeError) as error:
         raise RunDirectoryError(
             f"the single-task baseline of {baseline.task!r} is damaged ({error}); {remedy}"

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from fedmtl.checkpoint import check_format
 from fedmtl.config import to_toml
-from fedmtl.errors import RunDirectoryError
+from fedmtl.errors import DataError, RunDirectoryError
 from fedmtl.files import replacing
+from fedmtl.inputs import INPUTS, recorded_inputs, refuse_changes, write_inputs
 from fedmtl.records.setting import write_devices, write_partition
 from fedmtl.records.summary import SUMMARY
 from simulations.experiment import Experiment
@@ -17,7 +18,7 @@ from simulations.experiment import Experiment
 EXPERIMENT = "experiment.toml"
 MODEL = "model.safetensors"
 _FOLDERS = ("checkpoint", "records", "plots", "ntk")
-_FILES = (EXPERIMENT, "*.parquet", ".*.tmp", "report.html", MODEL, SUMMARY)
+_FILES = (EXPERIMENT, "*.parquet", ".*.tmp", "report.html", MODEL, SUMMARY, INPUTS)
 
 
 class RunDirectory:
@@ -66,6 +67,23 @@ class RunDirectory:
         elif path.is_dir() and not holds_run and any(path.iterdir()):
             raise RunDirectoryError(f"{path} is not empty and holds no run; choose another --out")
 
+    def check_inputs(self, experiment: Experiment) -> None:
+        """See whether all that an experiment reads is what the run here began with, before it is resumed.
+
+        Raises
+        ------
+        DataError
+            If a file or folder has changed or is gone; names it.
+        """
+        recorded = recorded_inputs(self.path) or {}
+        try:
+            inputs = experiment.inputs
+        except DataError as error:
+            raise DataError(f"{error}; if it was moved, write its place into {self.path / EXPERIMENT}") from None
+        for key, now in inputs.items():
+            if key in recorded:
+                refuse_changes(key, now, recorded[key], self.path)
+
     def open(self, experiment: Experiment, *, simulated: bool = True) -> None:
         """Make the directory ready for a fresh run: remove what an older one left, write what is known at the start.
 
@@ -83,6 +101,7 @@ class RunDirectory:
             write_partition(self.path, experiment.data)
             if simulated:
                 write_devices(self.path, experiment.nominal_seconds)
+            write_inputs(self.path, experiment.inputs)
             # Last: a directory with this file is a run that can be resumed.
             with replacing(self.path / EXPERIMENT) as temporary:
                 temporary.write_text(to_toml(experiment.tables), encoding="utf-8")

@@ -11,16 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmtl.balancing import BALANCERS, check_balancing
-from fedmtl.components import check_options, choose
+from fedmtl.components import check_options, choose, path_options
 from fedmtl.compression import COMPRESSORS, build_compressor
 from fedmtl.config import ExperimentConfig, complete, parse_config, read_toml
 from fedmtl.data.build import build_data, data_options
 from fedmtl.data.federated import FederatedData
+from fedmtl.data.sources import SOURCES
 from fedmtl.errors import ConfigError
+from fedmtl.inputs import Input, by_contents, read_input
 from fedmtl.models import MODELS, MultiTaskModel, build_model
 from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import Balancing, GlobalModel, TrainSettings
-from simulations.devices import build_devices, device_options
+from simulations.devices import DEVICES, build_devices, device_options
 from simulations.devices.profile import Devices
 from simulations.digests import experiment_digest
 from simulations.presets import preset_tables
@@ -104,8 +106,31 @@ class Experiment:
 
     @property
     def digest(self) -> str:
-        """A fingerprint of all that determines the result (:mod:`simulations.digests`)."""
-        return experiment_digest(self.tables)
+        """A fingerprint of all that determines the result (:mod:`simulations.digests`): of what is read, the contents.
+
+        Raises
+        ------
+        DataError
+            If a file or folder that it reads is not there.
+        """
+        return experiment_digest(by_contents(self.tables, self.inputs))
+
+    @cached_property
+    def inputs(self) -> dict[str, Input]:
+        """The files and folders that it reads, by ``section.key``, as they are when this is first asked for.
+
+        Raises
+        ------
+        DataError
+            If one is not there, or cannot be read.
+        """
+        builders = {"data": SOURCES[self.config.data.source], "devices": DEVICES[self.config.devices.kind]}
+        named = {
+            f"{section}.{key}": self._options[section][key]
+            for section, build in builders.items()
+            for key in path_options(build)
+        }
+        return {key: read_input(key, path) for key, path in named.items() if path}
 
     @cached_property
     def data(self) -> FederatedData:

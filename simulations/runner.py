@@ -111,6 +111,8 @@ def run(
     """
     directory = RunDirectory(Path(out) if out is not None else default_directory(experiment))
     directory.check(resume=resume, overwrite=overwrite)
+    if resume:
+        directory.check_inputs(experiment)
     provide = _provider(experiment, single_task)
     # Built before the directory is touched: bad data, or a strategy they do not fit, must leave nothing behind.
     _ = experiment.data, experiment.devices

@@ -29,7 +29,9 @@ def hub(
     clients: int,
     *,
     dataset: Annotated[Name, Param("which data set")] = "mnist",
-    path: Annotated[str, Param("folder that datasets.save_to_disk wrote; empty to download from the Hub")] = "",
+    path: Annotated[
+        str, Param("folder that datasets.save_to_disk wrote; empty to download from the Hub", path=True)
+    ] = "",
     max_examples: Annotated[int, Param("training examples to keep, drawn at random; 0 for all", ge=0)] = 0,
     image_size: Annotated[
         int, Param("height and width that images are scaled to; 0 for the data set's usual ones", ge=0)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fedmtl.data.federated import Examples
+from fedmtl.data.scaling import standardised
 from fedmtl.errors import DataError
 from fedmtl.tasks import Task
 
@@ -127,14 +128,9 @@ class Table(Schema):
 
     def encode(self, train: Dataset, test: Dataset, image_size: int, where: str) -> tuple[Examples, Examples]:
         """Numbers standardised by the training split, then one-hot categories: float32 of shape [n, width]."""
-        both = (
-            [read_column(train, name, where) for name in self.numbers],
-            [read_column(test, name, where) for name in self.numbers],
-        )
-        fit, other = (np.stack(columns, axis=1).astype(np.float64) for columns in both)
-        mean, deviation = fit.mean(axis=0), fit.std(axis=0)
-        deviation[deviation == 0] = 1.0
-        blocks = [[(fit - mean) / deviation], [(other - mean) / deviation]]
+        both = [[read_numbers(split, name, where) for name in self.numbers] for split in (train, test)]
+        scaled = standardised(*(np.stack(columns, axis=1) for columns in both))
+        blocks = [[scaled.train], [scaled.test]]
         for name in self.categories:
             values = [read_column(split, name, where).astype(str) for split in (train, test)]
             known = np.unique(np.concatenate(values))
@@ -150,9 +146,26 @@ class Table(Schema):
 def read_column(split: Dataset, name: str, where: str) -> np.ndarray:
     """A column of plain values."""
     values = np.asarray(split.with_format("numpy")[name][:])
+    _refuse_missing(values, name, where)
+    return values
+
+
+def _refuse_missing(values: np.ndarray, name: str, where: str) -> None:
     if values.dtype == object and any(value is None for value in values):
         raise DataError(f"{where}, column {name!r}: a value is missing")
-    return values
+
+
+def read_numbers(split: Dataset, name: str, where: str) -> np.ndarray:
+    """A column of finite numbers, float64."""
+    values = np.asarray(split[name][:])  # in a format of arrays, `datasets` makes float32 of every number
+    _refuse_missing(values, name, where)
+    if values.dtype.kind not in "biuf":
+        raise DataError(f"{where}, column {name!r}: needs numbers, holds {split.features[name]}")
+    numbers = values.astype(np.float64)
+    if not np.isfinite(numbers).all():
+        row = int(np.argwhere(~np.isfinite(numbers))[0][0])
+        raise DataError(f"{where}, column {name!r}: the value in row {row} is not a finite number")
+    return numbers
 
 
 def read_target(split: Dataset, task: Task, column: str, where: str) -> Tensor:

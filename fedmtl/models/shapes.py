@@ -49,6 +49,10 @@ def image_shape(input_shape: Sequence[int], model: str, smallest: int) -> tuple[
         raise ConfigError(
             f"model.name = {model!r} reads images of shape (channels, height, width), but the examples have shape "
             f"{tuple(input_shape)}; use 'linear' or 'mlp' for plain features, 'lstm' for text"
+            + (
+                "; grey images need an axis for their one channel (data.channels = 'none' adds it)"
+                * (len(input_shape) == 2)
+            )
         )
     channels, height, width = input_shape
     if min(height, width) < smallest:

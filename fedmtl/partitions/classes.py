@@ -9,7 +9,7 @@ import numpy as np
 from fedmtl.components import Param
 from fedmtl.data.pool import Pool
 from fedmtl.errors import DataError
-from fedmtl.partitions.cutting import at_least, check_enough, cut_by_shares, labels_of, parts_of
+from fedmtl.partitions.cutting import at_least, check_enough, counted, cut_by_shares, labels_of, parts_of
 from fedmtl.randomness import numpy_generator
 
 # Least and largest number of classes by number of clients, for ten classes (authors' code).
@@ -63,7 +63,7 @@ def _bounds(clients: int, classes: int, least: int | None, most: int | None) -> 
     if low > high:
         raise DataError(f"data.min_classes = {low} is larger than data.max_classes = {high}")
     if high > classes:
-        raise DataError(f"data.max_classes = {high}: the data have {classes} classes only")
+        raise DataError(f"data.max_classes = {high}: the data have {counted(classes)} only")
     return low, high
 
 

@@ -12,7 +12,7 @@ UNUSED = -1
 
 
 def labels_of(pool: Pool, by: str) -> tuple[np.ndarray, int]:
-    """The labels to partition by, and the number of classes.
+    """The labels to partition by, and the number of classes that occur: a label may stand for no example.
 
     Parameters
     ----------
@@ -33,7 +33,12 @@ def labels_of(pool: Pool, by: str) -> tuple[np.ndarray, int]:
         known = ", ".join(pool.labels)
         raise ConfigError(f"data.by = {by!r} is not a task with labels{did_you_mean(by, pool.labels)}; known: {known}")
     labels = pool.labels[name]
-    return labels, int(labels.max()) + 1
+    return labels, len(np.unique(labels))
+
+
+def counted(classes: int) -> str:
+    """So many classes, in words."""
+    return f"{classes} class{'es' * (classes != 1)}"
 
 
 def check_enough(examples: int, clients: int, minimum: int = 1) -> None:

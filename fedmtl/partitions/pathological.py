@@ -10,7 +10,7 @@ import numpy as np
 from fedmtl.components import Param
 from fedmtl.data.pool import Pool
 from fedmtl.errors import DataError
-from fedmtl.partitions.cutting import check_enough, labels_of
+from fedmtl.partitions.cutting import check_enough, counted, labels_of
 from fedmtl.randomness import derive_seed
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def pathological(
     labels, classes = labels_of(pool, by)
     check_enough(len(labels), clients)
     if classes_per_client > classes:
-        raise DataError(f"data.classes_per_client = {classes_per_client}: the data have {classes} classes only")
+        raise DataError(f"data.classes_per_client = {classes_per_client}: the data have {counted(classes)} only")
     partitioner = PathologicalPartitioner(
         clients, "label", classes_per_client, assignment, shuffle=False, seed=derive_seed(seed, "pathological")
     )

@@ -21,7 +21,9 @@ _COLUMNS: dict[str, Per] = {"seconds_per_order": "order", "seconds_per_step": "s
 def trace(
     world: World,
     *,
-    file: Annotated[str, Param("CSV file with the columns client,seconds_per_order or client,seconds_per_step")],
+    file: Annotated[
+        str, Param("CSV file with the columns client,seconds_per_order or client,seconds_per_step", path=True)
+    ],
 ) -> Speeds:
     """Speeds read from a CSV file: a row for each client 0, 1, 2, ..., in any order.
 

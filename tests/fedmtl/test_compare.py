@@ -10,6 +10,7 @@ import pytest
 from fedmtl.compare import Comparison, RankBy, compare, mean_rank
 from fedmtl.errors import RunDirectoryError
 from fedmtl.evaluation import EvaluationRow
+from fedmtl.inputs import read_input, write_inputs
 from fedmtl.records import Recorder, read_summary, summarise, write_summary
 from fedmtl.records.single_task import SINGLE_TASK, against_single_task
 from fedmtl.tasks import Task
@@ -57,6 +58,26 @@ def test_settings_in_which_runs_differ_are_named(make_run: MakeRun, tmp_path: Pa
     found = compare(runs, tmp_path)
     assert row(found, "strategy.buffer_size") == ("9", "3")
     assert row(found, "data.clients") == ("-", "5")
+
+
+def test_files_differ_by_their_contents(make_run: MakeRun, tmp_path: Path) -> None:
+    runs = [make_run(name, versions=12) for name in ("here", "there")]
+    contents = [b"some", b"some"]
+
+    def differing() -> list[tuple[str, ...]]:
+        for run, content in zip(runs, contents, strict=True):
+            table = run / "table.npz"
+            table.write_bytes(content)
+            (run / "experiment.toml").write_text(f'[data]\nsource = "files"\npath = "{table}"\n')
+            write_inputs(run, {"data.path": read_input("data.path", str(table))})
+        return [cells for cells in compare(runs, tmp_path).rows if cells[0].startswith("data.")]
+
+    assert differing() == []
+    contents[1] = b"others"
+    ((key, *cells),) = differing()
+    assert key == "data.path"
+    assert [cell.partition(" ")[0] for cell in cells] == ["table.npz", "table.npz"]
+    assert cells[0] != cells[1]
 
 
 def test_the_faster_learner_is_better_sooner_and_ranks_first(comparison: Comparison) -> None:

@@ -224,3 +224,30 @@ def test_without_the_network_the_message_says_what_to_do(monkeypatch):
 def test_only_images_have_a_size():
     with pytest.raises(ConfigError, match=r"data.image_size = 24: 'adult' holds no images"):
         hub(0, 4, dataset="adult", image_size=24)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        ("age", ["old"] * 20, r"column 'age': needs numbers, holds Value\('string'\)"),
+        ("capital.gain", [1.0] * 19 + [float("nan")], r"column 'capital.gain': the value in row \d+ is not a finite"),
+    ],
+)
+def test_a_number_of_a_table_that_is_none_is_named(tmp_path, column, values, message):
+    split = adult(20).remove_columns(column).add_column(column, values)
+    with pytest.raises(DataError, match=message):
+        hub(0, 2, dataset="adult", path=save(tmp_path / "adult", split))
+
+
+def test_a_table_is_scaled_in_float64_and_a_constant_becomes_zero(tmp_path):
+    rows = 50
+    plain = adult(rows).remove_columns(["age", "capital.gain"])
+    seconds = np.random.default_rng(0).integers(0, 60, rows)
+    names = ("small", "large")
+    for name, offset in zip(names, (0.0, 1.7e9), strict=True):
+        split = plain.add_column("age", (offset + seconds).tolist()).add_column("capital.gain", [0.7] * rows)
+        save(tmp_path / name, split)
+    small, large = (hub(0, 2, dataset="adult", path=str(tmp_path / name)).train.features for name in names)
+    # float64 keeps seconds since 1970 to 2e-7; the deviation is about 17.
+    assert torch.allclose(small, large, atol=1e-6, rtol=0)
+    assert not small[:, SCHEMAS["adult"].numbers.index("capital.gain")].any()
