@@ -2,6 +2,7 @@
 
 The sections `data`, `model`, `devices`, `strategy` and `balancing` name a component and may hold that component's own
 options beside the keys given here; :mod:`fedmtl.components` checks those against the component's signature.
+Long because all sections stand in one place.
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ class StrategySection(_ComponentSection):
     """The section `strategy`: what the server does."""
 
     name: str = "fedqs"
+    guard: Annotated[float, Field(ge=0)] | None = None  # unset: 50 for real clients, 0 (off) in a simulation
 
 
 class BalancingSection(_ComponentSection):

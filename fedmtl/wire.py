@@ -20,13 +20,14 @@ from torch import Tensor
 from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import TrainOrder, Update
 from fedmtl.state import join, order_from_state, order_state, split, update_from_state, update_state
+from fedmtl.text import shown
+from fedmtl.update_contract import SERVER_SIDE, Expected, fault, form_fault
 
 STATE, JSON, TENSORS = "state", "json", "tensors"
 """Names inside a message: the record of the text, its key, and the record of the arrays."""
 
-_SERVER_SIDE = ("dispatched_at", "arrived_at", "bytes_up", "bytes_down")
+_LISTS = ("tasks", "task_losses", "mean_task_weights", "task_traces")
 _DTYPES = (np.dtype("float32"), np.dtype("float64"), np.dtype("int64"), np.dtype("bool"))
-_LONGEST_TEXT = 500
 _LONGEST_JSON = 1 << 24  # parsed, a text can take twenty times its memory
 
 
@@ -123,14 +124,16 @@ def read_order(
 
 def pack_update(update: Update) -> Packet:
     """An update; times and traffic are left out, the receiver knows them better."""
-    return pack({name: value for name, value in update_state(update).items() if name not in _SERVER_SIDE})
+    return pack({name: value for name, value in update_state(update).items() if name not in SERVER_SIDE})
 
 
 def read_update(content: Mapping[str, Any], order: TrainOrder) -> Update:
     """The update in a client's answer to an order.
 
-    Everything that a part of a strategy may rely on is checked: types, lengths, task indices, shapes, and that numbers
-    are finite. Whether the delta fits the model is the strategy's own check.
+    What can be seen without the strategy is held against :data:`fedmtl.update_contract.CONTRACT`: the type of every
+    field, counts, shapes, and that numbers are finite and within their ranges (of an update that says that it failed,
+    the types alone). Whether the delta fits the model, and whether the terms and vectors were asked for, is the
+    strategy's own check.
 
     Raises
     ------
@@ -138,80 +141,23 @@ def read_update(content: Mapping[str, Any], order: TrainOrder) -> Update:
         If the content is no update, or answers another order.
     """
     state = unpack(content)
-    expected = [name for name in Update.__slots__ if name not in _SERVER_SIDE]
+    expected = [name for name in Update.__slots__ if name not in SERVER_SIDE]
     if not isinstance(state, dict) or sorted(state) != sorted(expected):
         raise WireError("the content is no update: its fields differ")
-    _check_fields(state)
-    if (state["client"], state["job"]) != order.key:
-        raise WireError(f"answers job {state['job']} of client {state['client']}, expected {tuple(order.key)}")
-    _check_tasks(state, len(order.base.layout.heads))
-    if state["failure"] is None:
-        _check_finite(state)
-    for name, vector in state["vectors"].items():
-        _check_vector(f"vector {name!r}", vector, order.base.layout.size)
-    return update_from_state(state)
-
-
-def _check_fields(state: dict[str, Any]) -> None:
-    for name in ("client", "job", "base_version", "examples", "steps"):
-        if type(state[name]) is not int or not 0 <= state[name] < 2**53:
-            raise WireError(f"{name} is {_shown(state[name])}, expected an integer")
-    for name in ("learning_rate", "momentum"):
-        if not _is_number(state[name]):
-            raise WireError(f"{name} is {_shown(state[name])}, expected a number")
-    failure = state["failure"]
-    if failure is not None and not (isinstance(failure, str) and len(failure) <= _LONGEST_TEXT):
-        raise WireError(f"failure is {_shown(failure)}, expected a text of at most {_LONGEST_TEXT} characters")
-    if not isinstance(state["delta"], Tensor):
-        raise WireError(f"delta is {_shown(state['delta'])}, expected a vector")
-    for name in ("terms", "vectors"):
-        if not isinstance(state[name], dict):
-            raise WireError(f"{name} is {_shown(state[name])}, expected a table")
-    if not all(map(_is_number, state["terms"].values())):
-        raise WireError("terms holds something else than numbers")
-
-
-def _check_tasks(state: dict[str, Any], tasks: int) -> None:
-    owned = state["tasks"]
-    if not isinstance(owned, list) or not all(type(task) is int and 0 <= task < tasks for task in owned):
-        raise WireError(f"tasks is {_shown(owned)}, expected indices below {tasks}")
-    if not owned or len(set(owned)) != len(owned):
-        raise WireError(f"tasks is {_shown(owned)}, expected at least one, each once")
-    for name in ("task_losses", "mean_task_weights", "task_traces"):
-        values = state[name]
-        if not isinstance(values, list) or len(values) not in (0, len(owned)) or not all(map(_is_number, values)):
-            raise WireError(f"{name} is {_shown(values)}, expected {len(owned)} numbers or none")
-    sketches = state["task_sketches"]
-    if sketches is not None and not (
-        isinstance(sketches, Tensor) and sketches.dtype == torch.float32 and sketches.shape[:-1] == (len(owned),)
-    ):
-        raise WireError(f"task_sketches is {_shown(sketches)}, expected {len(owned)} rows of float32 or none")
-
-
-def _check_finite(state: dict[str, Any]) -> None:
-    for name in ("task_losses", "mean_task_weights", "task_traces"):
-        if not all(map(math.isfinite, state[name])):
-            raise WireError(f"{name} is not finite")
-    for name in ("learning_rate", "momentum"):
-        if not math.isfinite(state[name]):
-            raise WireError(f"{name} is not finite")
-    if isinstance(state["task_sketches"], Tensor) and not torch.isfinite(state["task_sketches"]).all():
-        raise WireError("task_sketches is not finite")
-    for name, vector in state["vectors"].items():
-        if isinstance(vector, Tensor) and not torch.isfinite(vector).all():
-            raise WireError(f"vector {name!r} is not finite")
+    if wrong := [name for name in _LISTS if not isinstance(state[name], list)]:
+        raise WireError(f"{wrong[0]} is {shown(state[wrong[0]])}, expected a list")
+    update = update_from_state(state)
+    if (found := form_fault(update)) is not None:
+        raise WireError(found)
+    if update.key != order.key:
+        raise WireError(f"answers job {update.job} of client {update.client}, expected {tuple(order.key)}")
+    layout = order.base.layout
+    if update.failure is None and (found := fault(update, Expected(layout.size, len(layout.heads), restored=False))):
+        raise WireError(found)
+    return update
 
 
 def _check_vector(name: str, vector: Any, entries: int) -> None:
     if not isinstance(vector, Tensor) or vector.dtype != torch.float32 or vector.shape != (entries,):
-        found = f"{vector.dtype} of shape {tuple(vector.shape)}" if isinstance(vector, Tensor) else _shown(vector)
+        found = f"{vector.dtype} of shape {tuple(vector.shape)}" if isinstance(vector, Tensor) else shown(vector)
         raise WireError(f"{name} is {found}, expected float32 of shape ({entries},)")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, float) or (type(value) is int and abs(value) < 2**53)
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -197,6 +197,7 @@ class Experiment:
         strategy = build_strategy(self.config.strategy.name, self._options["strategy"], task_weights)
         strategy.expect(self.config.data.clients)
         strategy.train_with(self.settings)
+        strategy.guard_by(self.config.strategy.guard)
         compressor = build_compressor(self.config.compression.name, self._options["compression"])
         if compressor is not None:
             strategy.compress(compressor)

@@ -18,6 +18,7 @@ from fedmtl.data.federated import FederatedData
 from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import Arrival, Deadline, Event, JobKey, Joined, Lost, TrainOrder, Update
 from fedmtl.state import order_from_state, order_state
+from fedmtl.update_contract import Claim
 from simulations.devices.profile import Devices
 from simulations.workers.at_once import AtOnce
 from simulations.workers.base import Job, Workers
@@ -63,6 +64,10 @@ class SimulatedFleet(Fleet):
     def clients(self) -> Sequence[int]:
         """Every client that has a task to train; all are there at the start."""
         return self._data.active
+
+    def claim(self, client: int) -> Claim:
+        """The size of the client's shard, and its tasks."""
+        return Claim(self._data.shards.size(client), self._data.tasks_of(client))
 
     def now(self) -> float:
         """Virtual seconds since the start."""

@@ -18,6 +18,7 @@ from fedmtl.records.summary import summarise
 from simulations.directory import RunDirectory
 from simulations.experiment import Experiment
 from simulations.observers import Evaluation, KernelLog, Recording
+from strategies.core.guard import Guard
 from strategies.core.loop import Loop, Observer
 
 
@@ -65,6 +66,8 @@ class Watch:
             target=None if target is None else (target.task, target.value),
             refused=_refused(loop),
         )
+        if (guard := loop.strategy.guard).factor:
+            summary["guard"] = guard_summary(guard, [task.name for task in self.recorder.tasks])
         if self.kernels is not None:
             summary["ntk_seconds"] = self.kernels.wall_seconds
         if single_task:
@@ -75,6 +78,25 @@ class Watch:
 def _refused(loop: Loop) -> Divergence | None:
     """The server step that ended the run since it could not be taken, if one did."""
     return None if loop.diverged is None else Divergence(loop.diverged.version, None, str(loop.diverged))
+
+
+def guard_summary(guard: Guard, tasks: Sequence[str]) -> dict[str, Any]:
+    """What the guard saw, as JSON-compatible values.
+
+    Its `factor`; how many updates it `rejected`; and of the accepted ones the largest ratio of a length and the
+    running median of its kind: of the whole update (`model`), of each task's head (`heads`), and of each further vector
+    (`vectors`). None where there were too few to take a median.
+    """
+    ratios = dict(guard.largest_ratio)
+    return {
+        "factor": guard.factor,
+        "rejected": guard.rejected,
+        "largest_ratio": {
+            "model": ratios.pop("model", None),
+            "heads": {name: ratios.pop(f"head {task}", None) for task, name in enumerate(tasks)},
+            "vectors": ratios,
+        },
+    }
 
 
 def _kernel_log(experiment: Experiment, recorder: Recorder) -> KernelLog | None:

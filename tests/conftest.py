@@ -86,7 +86,18 @@ def _images_are_read_once() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def flower_grid() -> ModuleType:
     """The module `flower_grid`, loaded only for tests that need Flower."""
-    spec = importlib.util.spec_from_file_location("flower_grid", Path(__file__).with_name("flower_grid.py"))
+    return _beside("flower_grid")
+
+
+@pytest.fixture(scope="session")
+def malformed() -> ModuleType:
+    """The module `malformed_updates`."""
+    return _beside("malformed_updates")
+
+
+def _beside(name: str) -> ModuleType:
+    """A module of this folder, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

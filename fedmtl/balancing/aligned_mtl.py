@@ -36,6 +36,8 @@ class AlignedMTL(GramWeighting):
     (tensor([0.0500, 0.5000]), tensor([0.5000, 0.5000]))
     """
 
+    signed = True
+
     def __init__(
         self,
         *,

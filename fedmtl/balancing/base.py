@@ -59,6 +59,8 @@ class Balancer(ABC):
     ----------
     reports
         Whether the server needs the kernel sizes, so that sending them up is part of the traffic.
+    signed
+        Whether a task's weight may be negative.
     least_batch
         Examples that a batch must have for the method to be what it claims to be; only an epoch's last may have fewer.
 
@@ -78,6 +80,7 @@ class Balancer(ABC):
     """
 
     reports: bool = False
+    signed: bool = False
     least_batch: int = 1
 
     def start_job(self, generator: torch.Generator) -> None:

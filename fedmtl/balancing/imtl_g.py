@@ -37,6 +37,8 @@ class IMTLG(GramWeighting):
     tensor([1.3333, 1.3333])
     """
 
+    signed = True
+
     def __init__(self, *, head_weight: OwnHeads = "unweighted", clip: Clip = 0.0) -> None:
         super().__init__(head_weight, clip)
         self._solve = torchjd.imtl_g()

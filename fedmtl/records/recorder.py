@@ -25,6 +25,7 @@ from fedmtl.protocol import Aggregation, Joined, Lost, Rejection, Update
 from fedmtl.records.log import Row, TableLog
 from fedmtl.records.schemas import AGGREGATIONS, CONNECTIONS, EVALUATIONS, NTK, SCHEMAS, UPDATES, read_table
 from fedmtl.tasks import Task
+from fedmtl.text import printable
 
 if TYPE_CHECKING:
     from fedmtl.ntk.measure import KernelRow
@@ -90,7 +91,7 @@ class Recorder:
     def add_rejection(self, rejection: Rejection) -> None:
         """Record an upload that was turned down."""
         self._check_open()
-        self._updates.extend([(_said(rejection.update), (*_NEITHER[:-1], rejection.reason))])
+        self._updates.extend([(_said(rejection.update), (*_NEITHER[:-1], printable(rejection.reason)))])
 
     def add_evaluation(self, rows: Sequence[EvaluationRow], *, last: bool = False) -> None:
         """Record an evaluation; `last` marks one that was made only because the run ended."""
@@ -111,7 +112,8 @@ class Recorder:
     def add_connection(self, event: Lost | Joined) -> None:
         """Record that a client was lost or joined, if there is a table for it."""
         self._check_open()
-        self._connections.extend([(event.time, event.client, event.reason if isinstance(event, Lost) else None)])
+        lost = printable(event.reason) if isinstance(event, Lost) else None
+        self._connections.extend([(event.time, event.client, lost)])
 
     def add_unsettled(self, updates: Iterable[Update]) -> None:
         """Record the uploads that were neither applied nor rejected when the run ended."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from fedmtl.errors import ConfigError
 from fedmtl.protocol import Arrival, Deadline, Event, TrainOrder, Update
 from fedmtl.toy import toy_update
+from fedmtl.update_contract import Claim
 
 
 class Interrupted(Exception):  # noqa: N818 (no error)
@@ -47,6 +48,10 @@ class Fleet(ABC):
 
         An update that arrives at the very instant of the deadline comes before it.
         """
+
+    def claim(self, client: int) -> Claim | None:
+        """The client's examples and tasks, where they are known; None of real clients."""
+        return None
 
     def interrupt(self) -> None:
         """The run is to end after the event at hand; called by a signal's handler, in the thread that runs the loop.

@@ -65,11 +65,27 @@ class Jobs:
         """Whether the client has an order."""
         return client in self._out
 
-    def give(self, client: int, model: GlobalModel, steps: int | None, settings: TrainSettings) -> int:
-        """The client, which is not busy, is given an order; returns the job's number."""
+    @property
+    def out(self) -> Collection[int]:
+        """The clients that have an order."""
+        return self._out.keys()
+
+    def give(
+        self,
+        client: int,
+        model: GlobalModel,
+        steps: int | None,
+        settings: TrainSettings,
+        limits: tuple[float, float] | None = None,
+    ) -> int:
+        """The client, which is not busy, is given an order; returns the job's number.
+
+        `limits` are the largest learning rate and momentum that it may train with; those of the settings, if not given.
+        """
         job = self._next.get(client, 0)
         self._next[client] = job + 1
-        self._out[client] = Asked(job, model.version, steps, settings.epochs, settings.batch_size)
+        limits = limits or (settings.learning_rate, settings.momentum)
+        self._out[client] = Asked(job, model.version, steps, settings.epochs, settings.batch_size, *limits)
         self._bases.hold(model.version, model.vector)
         return job
 

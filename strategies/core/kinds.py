@@ -18,6 +18,7 @@ from torch import Tensor
 
 from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import NOTHING, Balancing, Decision, GlobalModel, JobKey, Rejection, TrainSettings, Update
+from fedmtl.update_contract import Range, Reportable
 from strategies.core.ledger import Ledger
 from strategies.core.part import Part
 
@@ -367,6 +368,9 @@ class ClientPolicy(Part, ABC):
         What that half needs and every order of the run has alike.
     reported
         The vectors, of shape [P], that it sends up; an update without them is rejected.
+    measured
+        The terms that it may send up, each with its range. An update with others is rejected, as is one with vectors
+        that are not in `reports`.
 
     Examples
     --------
@@ -389,6 +393,7 @@ class ClientPolicy(Part, ABC):
     name: str = "plain"
     constants: Mapping[str, Any] = MappingProxyType({})
     reported: tuple[str, ...] = ()
+    measured: Mapping[str, Range] = MappingProxyType({})
 
     def initial(self, model: GlobalModel, seed: int) -> GlobalModel:
         """The model that a run starts from, given the one that was drawn for it."""
@@ -397,6 +402,14 @@ class ClientPolicy(Part, ABC):
     @abstractmethod
     def instruct(self, client: int, settings: TrainSettings, model: GlobalModel, ledger: Ledger) -> Instruction:
         """What the client's next order says."""
+
+    def reports(self, tasks: tuple[int, ...]) -> Reportable:
+        """What a client with these tasks may send up; a vector enters the model, unless this says otherwise."""
+        return Reportable(dict.fromkeys(self.reported, True), self.measured)
+
+    def most(self, settings: TrainSettings) -> tuple[float, float]:
+        """The largest learning rate and momentum that a client which is sent these settings may train with."""
+        return settings.learning_rate, settings.momentum
 
     def fault(self, update: Update) -> str | None:
         """Why what a client says cannot be true, so that its update must not be applied, or None."""

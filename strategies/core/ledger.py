@@ -22,7 +22,8 @@ class Reports:
         By client.
     left_out
         How many values were not finite or out of range, and were left out: a sum that is kept up to date would never be
-        rid of what a huge one did to it.
+        rid of what a huge one did to it. An update with such a value is rejected when it arrives; only parts that are
+        shown updates before (:mod:`strategies.core.outcomes`) come upon them.
     sum
         Of the latest values, kept up to date.
 
@@ -135,15 +136,6 @@ class Ledger:
         for term, reports in self._reports.items():
             if (value := update.terms.get(term)) is not None:
                 reports.add(update.client, value)
-
-    def credible(self, terms: Mapping[str, float]) -> Mapping[str, float]:
-        """An update's terms without the values that were left out, which no part should come upon."""
-        wrong = {
-            term
-            for term, reports in self._reports.items()
-            if term in terms and not 0.0 <= terms[term] <= reports.largest
-        }
-        return {term: value for term, value in terms.items() if term not in wrong} if wrong else terms
 
     def applied(self, updates: Sequence[Update]) -> None:
         """Count updates that are being aggregated."""

@@ -102,6 +102,8 @@ class Loop:
         self.begun = False
         self._interrupted = False
         self._rejected_in_a_row = 0
+        self._failing: set[int] = set()  # who sent these
+        strategy.face(simulated=fleet.simulated, known=fleet.claim)
         if (listener := outcome_listener(strategy)) is not None:
             fleet.train_at_once(listener)
 
@@ -149,7 +151,11 @@ class Loop:
             if event is None:
                 return "no client will ever answer again"
             self.arrivals += isinstance(event, Arrival)
-            self._act(self.strategy.on_event(event))
+            rejected = self.rejected
+            for reaction in self.strategy.reactions(event):
+                self._act(reaction)
+            if isinstance(event, Arrival) and rejected == self.rejected:
+                self._progressed()
             for observer in self.observers:
                 observer.after_event(self, event)
         return reason
@@ -187,22 +193,31 @@ class Loop:
         for rejection in reaction.rejections:
             self._on_rejection(rejection, useless=rejection.update.key not in turned_down)
         if decision.aggregate:
-            self._rejected_in_a_row = 0
+            self._progressed()
             aggregation = self.strategy.aggregate(decision, now)
             for observer in self.observers:
                 observer.on_aggregation(self, aggregation)
         if decision.assignments:
             self.fleet.send(self.strategy.orders(decision.assignments))
 
+    def _progressed(self) -> None:
+        self._rejected_in_a_row = 0
+        self._failing.clear()
+
     def _on_rejection(self, rejection: Rejection, *, useless: bool) -> None:
-        """Tell of it, and give up when all updates are useless; what a scheduler has no room for says nothing."""
+        """Tell of it, and give up when all updates are useless; what a scheduler has no room for says nothing.
+
+        One client that fails at once, again and again, cannot end a run while another is at work that has not failed.
+        """
         self.rejected += 1
-        self._rejected_in_a_row += useless
+        if useless:
+            self._rejected_in_a_row += 1
+            self._failing.add(rejection.update.client)
         for observer in self.observers:
             observer.on_rejection(self, rejection)
-        if self._rejected_in_a_row >= 1000:
+        if self._rejected_in_a_row >= 1000 and self._failing.issuperset(self.strategy.busy):
             raise UserError(
-                f"{self._rejected_in_a_row} updates were of no use since the last server step "
+                f"{self._rejected_in_a_row} updates were of no use since the last that was taken "
                 f"(most recently client {rejection.update.client}: {rejection.reason}); "
                 "lower training.learning_rate or check the data"
             )
@@ -215,6 +230,7 @@ class Loop:
             "arrivals": self.arrivals,
             "rejected": self.rejected,
             "rejected_in_a_row": self._rejected_in_a_row,
+            "failing": sorted(self._failing),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -224,4 +240,5 @@ class Loop:
         self.arrivals = int(state["arrivals"])
         self.rejected = int(state["rejected"])
         self._rejected_in_a_row = int(state["rejected_in_a_row"])
+        self._failing = set(state["failing"])
         self.begun = True

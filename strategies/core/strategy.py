@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -25,6 +25,7 @@ from fedmtl.protocol import (
     Decision,
     Event,
     GlobalModel,
+    JobKey,
     Joined,
     Lost,
     Rejection,
@@ -33,7 +34,11 @@ from fedmtl.protocol import (
     Update,
 )
 from fedmtl.randomness import derive_seed
+from fedmtl.text import printable
+from fedmtl.update_contract import Lengths, form_fault, recordable
+from strategies.core.claims import Claims, KnownClaim
 from strategies.core.compatibility import refuse_misfits, refuse_rules
+from strategies.core.guard import GUARD, Guard
 from strategies.core.jobs import Jobs
 from strategies.core.kinds import (
     Aggregator,
@@ -115,6 +120,9 @@ class Strategy:
         self.seed = 0
         self._model: GlobalModel | None = None
         self._jobs = Jobs(any(part.needs_bases for part in self.every_part))
+        self.guard = Guard()
+        self._guard_factor: float | None = None
+        self._claims: Claims | None = None
 
     def initialise(self, model: GlobalModel, settings: TrainSettings | None = None, seed: int = 0) -> None:
         """Give the strategy the model to start from, and what every order has in common.
@@ -217,6 +225,27 @@ class Strategy:
         refuse_misfits(self._parts.values(), given=USUAL - {"exact-updates"})
         self.compressor = compressor
 
+    def guard_by(self, factor: float | None) -> None:
+        """Turn down updates that are more than so many times as long as the median (:mod:`strategies.core.guard`).
+
+        With 0 none; None: 50 where clients are real, none where they are simulated.
+
+        Raises
+        ------
+        ConfigError
+            If updates of the median length would be too long.
+        """
+        if factor and factor < 1.0:
+            raise ConfigError(f"strategy.guard = {factor:g}: 0 for no guard, or a factor from 1 on")
+        self._guard_factor = factor
+
+    def face(self, *, simulated: bool, known: KnownClaim | None = None) -> None:
+        """Learn, before the first event, whether clients are simulated, and what is known of their data."""
+        usual = 0.0 if simulated else GUARD
+        factor = usual if self._guard_factor is None else self._guard_factor
+        self.guard.start(factor, by_step=any("assigned-steps" in part.provides for part in self.every_part))
+        self._claims = Claims(known)
+
     def _compression(self, version: int, client: int | None = None) -> Compression | None:
         """How updates that start from a version are compressed, all with the same random numbers; a client's, or any.
 
@@ -254,13 +283,19 @@ class Strategy:
         """How many updates were received and neither applied nor rejected so far."""
         return len(self._jobs.waiting)
 
+    @property
+    def busy(self) -> Collection[int]:
+        """The clients that have an order."""
+        return self._jobs.out
+
     def unsettled(self) -> tuple[Update, ...]:
         """The updates that were received and neither applied nor rejected so far."""
         return tuple(self._jobs.waiting)
 
     def next_deadline(self) -> float | None:
-        """When the scheduler wants to be woken, if it does."""
-        return self.scheduler.next_deadline()
+        """When the scheduler or the guard wants to be woken, if one does."""
+        due = (self.scheduler.next_deadline(), self.guard.deadline)
+        return min((time for time in due if time is not None), default=None)
 
     def begin(self, clients: Sequence[int], now: float) -> Reaction:
         """The decision that starts a run."""
@@ -278,10 +313,27 @@ class Strategy:
                 self._jobs.lose(client)
                 return self._settle(self.scheduler.on_lost(client, now), now)
             case Joined(time=now, client=client):
-                if self._jobs.busy(client):
+                if self._jobs.busy(client) or self.guard.holds(client):
                     return Reaction(NOTHING)
                 self.ledger.met((client,))
                 return self._settle(self.scheduler.on_idle(client, now), now)
+
+    def reactions(self, event: Event) -> Iterator[Reaction]:
+        """The answers to an event, each to be carried out before the next is asked for.
+
+        There is one, as a rule. Updates that the guard held back are handed to the scheduler as soon as there are
+        enough to judge them by, and before it hears of anything that may depend on them.
+        """
+        woken = isinstance(event, Deadline)
+        if (woken and not self.guard.can_wait(event.time)) or (
+            isinstance(event, Lost) and self.guard.holds(event.client)
+        ):
+            yield from self._judged(event.time)
+        due = self.scheduler.next_deadline()
+        if not woken or (due is not None and due <= event.time):  # else only the guard was to be woken
+            yield self.on_event(event)
+        if self.guard.is_due(len(self._jobs.out)):
+            yield from self._judged(event.time)
 
     def finish(self, now: float) -> Reaction:
         """The decision that ends a run."""
@@ -333,7 +385,8 @@ class Strategy:
         if self._jobs.busy(client):
             raise RuntimeError(f"{type(self.scheduler).__name__} assigned client {client}, which is still training")
         instruction = self.policy.instruct(client, self.settings, model, self.ledger)
-        job = self._jobs.give(client, model, assignment.steps, instruction.settings)
+        limits = self.policy.most(instruction.settings)
+        job = self._jobs.give(client, model, assignment.steps, instruction.settings, limits)
         return TrainOrder(
             client=client,
             job=job,
@@ -352,20 +405,48 @@ class Strategy:
         )
 
     def _on_arrival(self, update: Update, now: float) -> Reaction:
-        asked = self._jobs.asked(update)
+        wrong = form_fault(update)
+        asked = self._jobs.asked(update) if type(update.client) is int else None
         if asked is None:
-            return Reaction(NOTHING, (Rejection(now, update, self._jobs.stray(update)),))
-        if (fault := self._fault(update, asked)) is not None:
+            return Reaction(NOTHING, (Rejection(now, recordable(update), wrong or self._jobs.stray(update)),))
+        lengths = self.guard.lengths(self.model.layout.heads)
+        if (fault := wrong or self._fault(update, asked, lengths)) is not None:
             self._jobs.lose(update.client)
-            reaction = self._settle(self.scheduler.on_idle(update.client, now), now)
-            return Reaction(reaction.decision, (Rejection(now, update, fault), *reaction.rejections))
+            return self._rejected(update, fault, now)
+        measured = self.guard.measured(update, lengths, self.policy.reports(update.tasks).vectors)
         self._jobs.keep(update)
         update.arrived_version = self.model.version
+        if self.guard.opening:
+            self.guard.hold(update, measured, now)
+            return Reaction(NOTHING)
+        fault = self._excess(update) or (self.guard.fault(measured) if self.guard.factor else None)
+        return self._accepted(update, now) if fault is None else self._turned_down(update.key, fault, now)
+
+    def _judged(self, now: float) -> Iterator[Reaction]:
+        """The answers to the updates that the guard held, in the order in which they came."""
+        held = {update.key: update for update in self._jobs.waiting}
+        for key, fault in self.guard.judge(lambda key: self._excess(held[key])):
+            yield self._accepted(held[key], now) if fault is None else self._turned_down(key, fault, now)
+
+    def _excess(self, update: Update) -> str | None:
+        return None if self._claims is None else self._claims.excess(update)
+
+    def _accepted(self, update: Update, now: float) -> Reaction:
         self.ledger.received(update)
-        update.terms = self.ledger.credible(update.terms)
         return self._settle(self.scheduler.on_update(update, now), now)
 
-    def _fault(self, update: Update, asked: Asked) -> str | None:
+    def _turned_down(self, key: JobKey, fault: str, now: float) -> Reaction:
+        (update,) = updates = self._jobs.take([key])
+        self._jobs.settle(updates)
+        return self._rejected(update, fault, now)
+
+    def _rejected(self, update: Update, fault: str, now: float) -> Reaction:
+        """The client goes on as if it had not answered."""
+        reaction = self._settle(self.scheduler.on_idle(update.client, now), now)
+        rejection = Rejection(now, recordable(update), printable(fault))
+        return Reaction(reaction.decision, (rejection, *reaction.rejections))
+
+    def _fault(self, update: Update, asked: Asked, lengths: Lengths) -> str | None:
         """Why an update must not be applied, or None. Updates come from outside and are not trusted."""
         if update.base_version != asked.version:
             return f"claims version {update.base_version}, was sent {asked.version}"
@@ -376,10 +457,10 @@ class Strategy:
                 update.delta = self.compressor.restore(update.delta, self.model.layout, compression.seed)
             except CompressionError as error:
                 return str(error)
-        least_steps = 0 if self.settings.tiny_clients == "ref_drop_last" else 1
-        fault = content_fault(update, self.model, self.policy.reported, self.ledger.followed, least_steps)
-        fault = fault or asked.fault(update) or self.policy.fault(update)
-        return fault or self.task_weights.fault(update, self.model.layout)
+        least = 0 if self.settings.tiny_clients == "ref_drop_last" else 1
+        parts = (self.policy, self.task_weights, self.ledger)
+        found = content_fault(update, asked, self.model, *parts, least_steps=least, lengths=lengths)
+        return found if found is not None or self._claims is None else self._claims.differs(update)
 
     def _settle(self, decision: Decision, now: float) -> Reaction:
         turned_down = self._jobs.take(key for key, _ in decision.rejected)
@@ -393,6 +474,8 @@ class Strategy:
             "model": {"version": self.model.version, "vector": self.model.vector},
             **self._jobs.state_dict(),
             "ledger": self.ledger.state_dict(),
+            "guard": self.guard.state_dict() if self.guard.factor else None,
+            "claims": None if self._claims is None else self._claims.state_dict(),
             "parts": states_of(self._parts),
         }
 
@@ -401,4 +484,8 @@ class Strategy:
         self._model = GlobalModel(int(state["model"]["version"]), state["model"]["vector"], self.model.layout)
         self._jobs.load_state_dict(state)
         self.ledger.load_state_dict(state["ledger"])
+        if self.guard.factor and state["guard"] is not None:
+            self.guard.load_state_dict(state["guard"])
+        if self._claims is not None and state["claims"] is not None:
+            self._claims.load_state_dict(state["claims"])
         restore(self._parts, state["parts"])

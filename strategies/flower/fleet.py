@@ -17,6 +17,7 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from fedmtl.protocol import Arrival, Deadline, Event, Joined, Lost, TrainOrder
+from fedmtl.text import printable, shown
 from fedmtl.wire import WireError, size
 from strategies.core.fleet import Fleet, Interrupted
 from strategies.flower.dispatched import Dispatched
@@ -275,7 +276,7 @@ class GridFleet(Fleet):
 
     def _receive(self, reply: Reply, call: _Call) -> None:
         message = reply.content
-        fault = f"unreadable reply: {message!r}"[:300] if isinstance(message, Exception) else error_of(message)
+        fault = f"unreadable reply: {shown(message, 300)}" if isinstance(message, Exception) else error_of(message)
         if fault is not None:
             self._fail(call.node, fault)
             return
@@ -294,7 +295,7 @@ class GridFleet(Fleet):
         try:
             client = client_of(reply)
         except WireError as error:
-            self._fail(id, str(error))
+            self._fail(id, printable(str(error)))
             return
         if self._population is not None and client >= self._population:
             self._fail(id, f"it says that it is client {client} of {self._population}")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import GlobalModel, TrainOrder, Update
+from fedmtl.text import printable, shown
 from fedmtl.wire import JSON, STATE, TENSORS, Packet, WireError, pack, pack_order, read_update, size, unpack
 
 ACTOR_DIED = "ActorDiedError"
@@ -54,7 +55,7 @@ def error_of(reply: Message) -> str | None:
     error = reply.error
     if error.reason and ACTOR_DIED in error.reason:
         raise RuntimeError(f"a Ray actor of the simulation engine died, the run cannot go on: {error.reason}")
-    return f"error {error.code}: {(error.reason or 'no reason given').strip()[:300]}"
+    return f"error {error.code}: {printable((error.reason or 'no reason given').strip(), 300)}"
 
 
 def client_of(reply: Message) -> int:
@@ -68,7 +69,7 @@ def client_of(reply: Message) -> int:
     state = unpack(reply.content)
     client = state.get("client") if isinstance(state, dict) else None
     if type(client) is not int or not 0 <= client < 2**31:
-        raise WireError(f"partition-id is {client!r}, expected a number from 0 on")
+        raise WireError(f"partition-id is {shown(client)}, expected a number from 0 on")
     return client
 
 
@@ -78,8 +79,8 @@ def update_of(reply: Message, order: TrainOrder) -> Update:
         update = read_update(reply.content, order)
         update.bytes_up = size(reply.content)
     except WireError as error:
-        nothing = torch.empty(0)
-        return Update(order.client, order.job, order.base.version, nothing, 0, 0, failure=f"malformed reply: {error}")
+        reason = printable(f"malformed reply: {error}")
+        return Update(order.client, order.job, order.base.version, torch.empty(0), 0, 0, failure=reason)
     return update
 
 

@@ -102,6 +102,7 @@ class FedQSPolicy(ClientPolicy):
     name = "fedqs"
     provides = frozenset({"feedback"})
     follows = MappingProxyType({"similarity": LARGEST})
+    measured = MappingProxyType({"similarity": (0.0, LARGEST), "client_type": (1.0, 5.0), "feedback": (0.0, 1.0)})
 
     def __init__(
         self,
@@ -154,6 +155,12 @@ class FedQSPolicy(ClientPolicy):
             terms["similarity_mean"] = self._similarity_mean
         vectors = {} if self._global_step is None else {"global_step": self._global_step}
         return Instruction(settings, terms, vectors)
+
+    def most(self, settings: TrainSettings) -> tuple[float, float]:
+        """As far as clients adapt."""
+        rate = max(settings.learning_rate, self.constants["rate_max"])
+        largest = self.constants["m0"] + self.constants["momentum_cap"] if self.constants["adapt_momentum"] else 0.0
+        return rate, max(settings.momentum, largest)
 
     def fault(self, update: Update) -> str | None:
         """Whether the type is none, or the bit is no bit."""

@@ -12,6 +12,7 @@ from typing import Annotated
 
 from fedmtl.components import Param
 from fedmtl.protocol import GlobalModel, TrainSettings
+from fedmtl.update_contract import LARGEST
 from strategies.core.kinds import ClientPolicy, Instruction
 from strategies.core.ledger import Ledger
 
@@ -33,6 +34,7 @@ class LossReports(ClientPolicy):
     """
 
     name = "loss-reports"
+    measured = MappingProxyType({"loss_mean": (0.0, LARGEST), "loss_rms": (0.0, LARGEST)})
     needs = MappingProxyType({"local-steps": "a client that trains no step has no first losses"})
 
     def __init__(

@@ -6,6 +6,7 @@ Down: nothing beside the settings. Up: a vector ``task i`` for every owned task 
 
 from __future__ import annotations
 
+from fedmtl.update_contract import Reportable
 from strategies.policies.local import LocalPolicy
 
 
@@ -31,3 +32,7 @@ class TasksApart(LocalPolicy):
 
     name = "tasks-apart"
     provides = frozenset({"task-changes"})
+
+    def reports(self, tasks: tuple[int, ...]) -> Reportable:
+        """A change for each owned task but the first, whose change is the update itself."""
+        return Reportable({f"task {task}": True for task in tasks[1:]})

@@ -88,6 +88,8 @@ class ToyFleet(Fleet):
     Usual work is two steps; an order of so many steps takes proportionally longer.
     """
 
+    simulated = True
+
     def __init__(self, count: int, duration: Callable[[int, int], float], quirks: Quirks | None = None) -> None:
         self.count = count
         self.duration = duration

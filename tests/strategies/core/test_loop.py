@@ -98,3 +98,11 @@ def test_an_interrupted_run_is_not_over_and_goes_on_from_its_state(toys) -> None
     resumed.run(nine)
     assert resumed.strategy.model.vector.equal(whole.strategy.model.vector)
     assert (resumed.arrivals, resumed.ended) == (whole.arrivals, "nine")
+
+
+def test_one_client_that_fails_at_once_again_and_again_does_not_end_a_run(toys) -> None:
+    quirks = toys.Quirks(fault=lambda client, job: "nan" if client == 0 else "")
+    fleet = toys.Fleet(4, lambda client, job: 0.009 if client == 0 else 10.0, quirks)
+    loop, trace = toys.run(build_strategy("fedbuff", {"buffer_size": 3}), fleet, versions=1)
+    assert loop.ended == "versions"
+    assert len(trace.rejections) > 1000

@@ -60,14 +60,16 @@ def fleet_on(grid: Any, **options: Any) -> GridFleet:
     return GridFleet(grid, clock=lambda: FAST * time.monotonic(), **{**defaults, **options})
 
 
-def run(strategy: Strategy, grid: Any, stop: Callable[[Watcher, Loop], bool], **options: Any) -> tuple[Loop, Watcher]:
+def run(
+    strategy: Strategy, grid: Any, stop: Callable[[Watcher, Loop], bool], seconds: float = 60, **options: Any
+) -> tuple[Loop, Watcher]:
     watcher, fleet = Watcher(), fleet_on(grid, **options)
     loop = Loop(strategy, fleet, [watcher])
     calls = itertools.count()
-    end = time.monotonic() + 60
+    end = time.monotonic() + seconds
 
     def done(loop: Loop) -> str | None:
-        assert next(calls) < 10_000, "the run spins"
+        assert next(calls) < 100_000, "the run spins"
         assert time.monotonic() < end, "the run hangs"
         return "done" if stop(watcher, loop) else None
 
@@ -218,7 +220,7 @@ MALFORMED: dict[str, tuple[Callable[[RecordDict], RecordDict], str]] = {
     "no update": (lambda good: content('{"client": 0}', {}), "fields differ"),
     "other job": (altered(job=7), "answers job 7 of client 1"),
     "other client": (altered(client=0), "answers job 0 of client 0"),
-    "unknown task": (altered(tasks=[0, 1, 2, 99]), "expected indices below 4"),
+    "unknown task": (altered(tasks=[0, 1, 2, 99]), "claims the tasks (0, 1, 2, 99) of 4"),
     "infinite trace": (altered(task_traces=[float("inf")] * 4), "task_traces is not finite"),
     "text for a number": (altered(steps="many"), "steps is 'many'"),
     "huge number": (altered(examples=10**400), "examples is"),
@@ -252,6 +254,75 @@ def test_a_malformed_reply_is_rejected_with_the_reason(kind: str, grid: Any, ini
     (rejection,) = watcher.rejections
     assert rejection.update.key == (1, 0)
     assert reason in rejection.reason
+
+
+def npy_array(data: bytes) -> Array:
+    return Array(dtype="float32", shape=(1,), stype="numpy.ndarray", data=data)
+
+
+@pytest.mark.slow
+def test_nothing_malformed_is_applied_on_real_messages(
+    grid: Any, initialised: Initialise, malformed: ModuleType
+) -> None:
+    """``FEDMTL_MALFORMED_GRID=1000`` in the environment tries so many."""
+    count, kinds = malformed.count_of("MALFORMED_GRID", 30), []
+
+    def lie(message: Message, context: Context) -> Message | None:
+        reply = grid.work(message, context)
+        if message.metadata.message_type != "train":
+            return reply
+        arrays = {name: array.numpy() for name, array in reply.content["tensors"].items()}
+        number = len(kinds) if count > 100 else 7 * len(kinds)
+        spoilt = malformed.malform(number, reply.content["state"]["json"], arrays)
+        kinds.append(spoilt.kind)
+        tensors = ArrayRecord({name: npy_array(data) for name, data in spoilt.arrays.items()})
+        return Message(RecordDict({"state": ConfigRecord({"json": spoilt.text}), "tensors": tensors}), reply_to=message)
+
+    grid.behaviour[101] = lie
+
+    def enough(watcher: Watcher, loop: Loop) -> bool:
+        return len(watcher.rejections) >= count
+
+    loop, watcher = run(initialised(fedasync()), grid, enough, seconds=60 + count)
+    assert {rejection.update.client for rejection in watcher.rejections} == {1}
+    updates = [update for step in watcher.steps for update in step.updates]
+    assert {update.client for update in updates} == {0, 2}
+    assert loop.strategy.model.vector.abs().max() < 10.0
+    assert all(rejection.reason.isprintable() for rejection in watcher.rejections)
+    assert len(set(kinds)) >= min(count, 40) // 2
+
+
+def test_real_clients_are_guarded(grid: Any, initialised: Initialise) -> None:
+    """A client that sends 1e3 in every entry ruined asynchronous strategies at its first update."""
+
+    def ruin(message: Message, context: Context) -> Message | None:
+        reply = grid.work(message, context)
+        if message.metadata.message_type == "train":
+            (name,) = reply.content["tensors"]
+            delta = reply.content["tensors"][name].numpy()
+            tensors = ArrayRecord({name: Array(np.full_like(delta, 1e3))})
+            return Message(RecordDict({"state": reply.content["state"], "tensors": tensors}), reply_to=message)
+        return reply
+
+    grid.behaviour[100] = ruin
+    loop, watcher = run(initialised(fedasync()), grid, versions(6))
+    assert {update.client for step in watcher.steps for update in step.updates} == {1, 2}
+    assert all("times the median" in rejection.reason for rejection in watcher.rejections)
+    assert watcher.rejections
+    assert loop.strategy.guard.factor == 50.0
+
+
+def test_a_reason_that_a_node_gives_is_recorded_printable(grid: Any, initialised: Initialise) -> None:
+    grid.behaviour[101] = lambda message, context: (
+        grid.error(message, 2, "\x1b[2J\x00gone\n" + "x" * 1000)
+        if message.metadata.message_type == "train"
+        else grid.work(message, context)
+    )
+    _, watcher = run(initialised(fedasync()), grid, lambda watcher, loop: bool(watcher.of(Lost)))
+    assert watcher.of(Lost)[0].reason.startswith(
+        "error 2: \N{REPLACEMENT CHARACTER}[2J\N{REPLACEMENT CHARACTER}gone xx"
+    )
+    assert len(watcher.of(Lost)[0].reason) <= 309
 
 
 def test_a_reply_that_flower_cannot_read_loses_the_client(grid: Any, initialised: Initialise) -> None:

@@ -90,15 +90,16 @@ def test_plain_and_proximal_settings(toys) -> None:
     ("terms", "fault"),
     [
         ({}, None),
-        ({"client_type": 5.0, "feedback": 1.0, "similarity": 500.0}, None),  # the ledger leaves such a measure out
+        ({"client_type": 5.0, "feedback": 1.0, "similarity": 180.0}, None),
+        ({"similarity": 500.0}, "claims similarity = 500, expected 0 to 180"),
         ({"feedback": 0.0}, None),
         ({"feedback": 0.5}, "claims the feedback bit 0.5"),
-        ({"client_type": 6.0}, "claims the client type 6, which there is not"),
-        ({"client_type": 0.5}, "claims the client type 0.5, which there is not"),
+        ({"client_type": 6.0}, "claims client_type = 6, expected 1 to 5"),
+        ({"client_type": 0.5}, "claims client_type = 0.5, expected 1 to 5"),
+        ({"client_type": 1.5}, "claims the client type 1.5, which there is not"),
     ],
 )
 def test_types_and_bits_that_there_are_not_are_turned_down(toys, terms: dict[str, float], fault: str | None) -> None:
-    assert FedQSPolicy().fault(toys.make_update(terms=terms)) == fault
     strategy = toys.ready(Strategy(Buffered(buffer_size=1), GradientAggregator(Uniform()), FedQSPolicy()))
     strategy.orders(strategy.begin(range(1), 0.0).decision.assignments)
     reaction = strategy.on_event(Arrival(1.0, toys.make_update(terms=terms)))

@@ -177,11 +177,11 @@ def test_a_run_cut_after_any_event_goes_on_to_the_same_bits(toys, options: dict,
 
 
 def test_rubbish_reports_leave_weights_and_means_finite(toys) -> None:
-    """Similarities that are no numbers are left out of the mean and counted."""
+    """Updates with similarities that are no numbers are rejected."""
     strategy = build_strategy("fedqs", {"buffer_size": 5})
     world = fleet(toys, fault=lambda client, job: "similarity" if (client + job) % 4 == 0 else "")
     _, trace = toys.run(strategy, world, versions=60)
-    assert strategy.ledger.reports("similarity").left_out > 0
+    assert {rejection.reason for rejection in trace.rejections} == {"claims similarity = nan, expected 0 to 180"}
     assert math.isfinite(strategy.ledger.mean("similarity"))
     for aggregation in trace.aggregations:
         assert all(math.isfinite(weight) for weight in aggregation.weights)

@@ -177,11 +177,12 @@ def test_other_misfits_are_refused() -> None:
         ({"vectors": {}}, "lacks the change of task 1"),
         ({"vectors": {"task 1": torch.zeros(4)}}, r"task 1 is torch.float32 of shape (4,)"),
         ({"vectors": {"task 1": torch.full((9,), math.nan)}}, "task 1 is not finite"),
-        ({"mean_task_weights": (1.0,)}, "carries 1 weights of 2 tasks"),
+        ({"mean_task_weights": (1.0,)}, "mean_task_weights has 1 numbers, expected 2 or none"),
         ({"mean_task_weights": (0.0, 1.0)}, "claims to have weighted"),
         ({"mean_task_weights": (1e-300, 1.0)}, "claims to have weighted"),
         ({"mean_task_weights": (1.0, 51.0)}, "claims to have weighted"),
-        ({"mean_task_weights": (1.0, math.nan)}, "claims to have weighted"),
+        ({"mean_task_weights": ()}, "carries 0 weights of 2 tasks"),
+        ({"mean_task_weights": (1.0, math.nan)}, "mean_task_weights is not finite"),
     ],
 )
 def test_an_update_that_lacks_what_was_asked_for_is_turned_down(toys, fields: dict, message: str) -> None:
