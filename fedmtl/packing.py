@@ -1,9 +1,9 @@
 """States as a few flat arrays, which are written and read at the speed of arrays.
 
-A state (:mod:`fedmtl.state`) of 100,000 clients is millions of Python objects, nearly all of them in long lists of equal
-form: clients and numbers, or orders with the same fields. `pack` turns such lists into columns. What is left, the
-skeleton, is JSON of some kilobytes. Every number comes back with its type and bits (but for the bits of a NaN outside
-of columns), every text and key as it was; tuples come back as lists, as they do from JSON.
+A state (:mod:`fedmtl.state`) of 100,000 clients is millions of Python objects, nearly all of them in long lists of
+equal form: clients and numbers, or orders with the same fields. `pack` turns such lists into columns. What is left,
+the skeleton, is JSON of some kilobytes. Every number comes back with its type and bits (but for the bits of a NaN
+outside of columns), every text and key as it was; tuples come back as lists, as they do from JSON.
 
 The skeleton has a JSON object for a dictionary, a JSON array with a tag for everything else that is no plain value:
 
@@ -87,8 +87,8 @@ def unpack(packed: Mapping[str, Tensor]) -> Any:
     skeleton = json.loads(zlib.decompress(packed[_SKELETON].numpy().tobytes()))
     unpacker = _Unpacker(packed)
     groups = unpacker.node(skeleton["groups"])
-    # Clones, because a file's tensors begin anywhere: sums are taken in another order where memory is aligned otherwise,
-    # and a resumed run shall have the same bits.
+    # Clones, because a file's tensors begin anywhere: sums are taken in another order where memory is aligned
+    # otherwise, and a resumed run shall have the same bits.
     rows = [iter(packed[f"{_TENSORS}.{number}"].unbind()) for number in range(skeleton["stacks"])]
     unpacker.tensors = [next(rows[group]).clone() for group in groups]
     return unpacker.node(skeleton["root"])

@@ -17,7 +17,7 @@ from fedmtl.compression import compressor_of, forget_compressors
 from fedmtl.data.federated import FederatedData
 from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import Arrival, Deadline, Event, JobKey, Joined, Lost, TrainOrder, Update
-from fedmtl.state import order_from_state, order_state
+from fedmtl.state import check_types, order_from_state, order_state
 from simulations.devices.profile import Devices
 from simulations.workers.at_once import AtOnce
 from simulations.workers.base import Job, Workers
@@ -184,6 +184,17 @@ class SimulatedFleet(Fleet):
         forget_compressors()
 
 
+_NUMBER = (int, float)
+_SENT: Mapping[str, tuple[type, ...]] = {
+    "order": (Mapping,),
+    "observed": (Mapping,),
+    "arrival": _NUMBER,
+    "at": _NUMBER,
+    "down": (int,),
+    "up": (int,),
+}
+
+
 class _Sent:
     """An order in flight: its job (None if it will not be answered), when it was sent, and its bytes."""
 
@@ -209,5 +220,9 @@ class _Sent:
 
     @classmethod
     def restore(cls, state: Mapping[str, Any], layout: ParameterLayout) -> _Sent:
-        job = Job(order_from_state(state["order"], layout), state["observed"], float(state["arrival"]))
+        check_types(state, _SENT)
+        order = order_from_state(state["order"], layout)
+        if order.base.vector.shape != (layout.size,):
+            raise ValueError(f"'base': {order.base.vector.numel()} entries where the model has {layout.size}")
+        job = Job(order, state["observed"], float(state["arrival"]))
         return cls(job, float(state["at"]), int(state["down"]), int(state["up"]))

@@ -117,10 +117,14 @@ class Jobs:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state that `state_dict` returned."""
         self._next = {int(client): int(job) for client, job in state["next_job"]}
-        self._out = {int(client): Asked(*asked) for client, *asked in state["in_flight"]}
+        self._out = {int(client): _asked(*asked) for client, *asked in state["in_flight"]}
         received = [update_from_state(entry) for entry in state["received"]]
         self._waiting = {update.key: update for update in received}
         self._bases.load_state_dict(state["bases"])
+
+
+def _asked(job: int, version: int, steps: int | None, epochs: int, batch_size: int) -> Asked:
+    return Asked(int(job), int(version), None if steps is None else int(steps), int(epochs), int(batch_size))
 
 
 class Bases:

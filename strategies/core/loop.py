@@ -7,6 +7,7 @@ from typing import Any
 
 from fedmtl.errors import DivergedError, UserError
 from fedmtl.protocol import Aggregation, Arrival, Event, Rejection
+from fedmtl.restoring import refuse_difference, restore_whole, within
 from strategies.core.fleet import Fleet, Interrupted
 from strategies.core.kinds import Reaction
 from strategies.core.outcomes import outcome_listener
@@ -209,18 +210,29 @@ class Loop:
 
     def state_dict(self) -> dict[str, Any]:
         """Strategy, fleet and counters."""
+        return {"strategy": self.strategy.state_dict(), "fleet": self.fleet.state_dict(), **self._counts()}
+
+    def _counts(self) -> dict[str, int]:
         return {
-            "strategy": self.strategy.state_dict(),
-            "fleet": self.fleet.state_dict(),
             "arrivals": self.arrivals,
             "rejected": self.rejected,
             "rejected_in_a_row": self._rejected_in_a_row,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore a state that `state_dict` returned; `run` then goes on instead of beginning."""
-        self.strategy.load_state_dict(state["strategy"])
-        self.fleet.load_state_dict(state["fleet"])
+        """Restore a state that `state_dict` returned; `run` then goes on instead of beginning.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            If an entry is absent, unknown, or of another type or shape than what is restored has; the message names it.
+        """
+        things: dict[str, Strategy | Fleet] = {"strategy": self.strategy, "fleet": self.fleet}
+        refuse_difference({name: entry for name, entry in state.items() if name not in things}, self._counts())
+        for name, thing in things.items():
+            saved = state[name]
+            with within(name):
+                restore_whole(thing, saved)
         self.arrivals = int(state["arrivals"])
         self.rejected = int(state["rejected"])
         self._rejected_in_a_row = int(state["rejected_in_a_row"])

@@ -8,6 +8,7 @@ from typing import Any
 
 from fedmtl.errors import ConfigError
 from fedmtl.protocol import NOTHING, Decision, GlobalModel, JobKey, Update
+from fedmtl.restoring import number_or_none
 from strategies.core.kinds import Scheduler
 from strategies.schedulers.coverage import TaskCoverage
 from strategies.schedulers.options import (
@@ -251,11 +252,11 @@ class Buffered(Scheduler):
         """Restore a state that `state_dict` returned."""
         self._roster.load_state_dict(state["roster"])
         self._buffer = [JobKey(int(client), int(job)) for client, job in state["buffer"]]
-        self._since = [float(time) for time in state.get("since", ())]  # older states have none
+        self._since = [float(time) for time in state["since"]]
         self._version = int(state["version"])
-        self._due = state["due"]
-        self._stepped_at = state["stepped_at"]
-        self._instant, self._instant_begins = state["instant"], int(state["instant_begins"])
+        self._due = number_or_none(state["due"])
+        self._stepped_at = number_or_none(state["stepped_at"])
+        self._instant, self._instant_begins = number_or_none(state["instant"]), int(state["instant_begins"])
         if self._coverage is not None:
             self._coverage.load_state_dict(state["coverage"])
 

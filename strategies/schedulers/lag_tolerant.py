@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fedmtl.components import Param
 from fedmtl.errors import ConfigError
 from fedmtl.protocol import NOTHING, Assignment, Decision, GlobalModel, JobKey, Update
+from fedmtl.restoring import number_or_none
 from strategies.core.kinds import Scheduler
 from strategies.schedulers.options import BufferSize, Deprecated, RoundLimit
 
@@ -199,13 +200,13 @@ class LagTolerant(Scheduler):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state that `state_dict` returned."""
-        self.deprecated, self._falling = tuple(state["deprecated"]), tuple(state["falling"])
-        self._version, self._due = int(state["version"]), state["due"]
-        self._free = dict.fromkeys(state["free"])
-        self._cohorts = {int(version): dict.fromkeys(clients) for version, clients in state["cohorts"]}
+        self.deprecated, self._falling = tuple(map(int, state["deprecated"])), tuple(map(int, state["falling"]))
+        self._version, self._due = int(state["version"]), number_or_none(state["due"])
+        self._free = dict.fromkeys(map(int, state["free"]))
+        self._cohorts = {int(version): dict.fromkeys(map(int, clients)) for version, clients in state["cohorts"]}
         self._sent = {client: version for version, clients in self._cohorts.items() for client in clients}
         self._heard = {int(client): int(version) for client, version in state["heard"]}
-        self._void = set(state["void"])
+        self._void = set(map(int, state["void"]))
         self._picked = [JobKey(int(client), int(job)) for client, job in state["picked"]]
         self._undrafted = [JobKey(int(client), int(job)) for client, job in state["undrafted"]]
-        self._before = set(state["before"])
+        self._before = set(map(int, state["before"]))

@@ -7,6 +7,7 @@ from typing import Any
 
 from fedmtl.errors import ConfigError
 from fedmtl.protocol import NOTHING, Assignment, Decision, JobKey, Update
+from fedmtl.restoring import number_or_none
 from strategies.core.kinds import Scheduler
 from strategies.schedulers.options import (
     FirstJob,
@@ -184,4 +185,4 @@ class Queued(Scheduler):
         self._admitted, self._late, self._carried = (
             [JobKey(int(client), int(job)) for client, job in state[name]] for name in ("admitted", "late", "carried")
         )
-        self._due = state["due"]
+        self._due = number_or_none(state["due"])

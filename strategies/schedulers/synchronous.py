@@ -8,6 +8,7 @@ from typing import Any
 
 from fedmtl.errors import ConfigError
 from fedmtl.protocol import NOTHING, Assignment, Decision, GlobalModel, JobKey, Update
+from fedmtl.restoring import number_or_none
 from strategies.core.kinds import Scheduler
 from strategies.schedulers.options import ClientsPerRound, Late, OverCommit, StepBudget, Timeout
 from strategies.schedulers.partial_work import PartialWork
@@ -217,7 +218,7 @@ class Synchronous(Scheduler):
         self._answers = {int(client): int(job) for client, job in state["answers"]}
         self._late = set(map(int, state["late"]))
         self._kept = [JobKey(int(client), int(job)) for client, job in state["kept"]]
-        self._ends, self._overtime = state["ends"], bool(state["overtime"])
+        self._ends, self._overtime = number_or_none(state["ends"]), bool(state["overtime"])
         if self._budget is not None:
             self._budget.load_state_dict(state["budget"])
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fedmtl.protocol import GlobalModel, Update
 from fedmtl.randomness import numpy_generator
+from fedmtl.restoring import checked_tensor
 from strategies.core.part import Part
 
 Floats = NDArray[np.float64]
@@ -112,7 +113,11 @@ class Candidates:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state that `state_dict` returned."""
-        arrays = {name: tensor.numpy().copy() for name, tensor in state.items()}
+        names = ("clients", "idle", *self._unknown)
+        arrays = {name: checked_tensor(state[name]).numpy().copy() for name in names}
+        if wrong := [name for name in names if arrays[name].shape != (arrays["idle"].size,)]:
+            shape = arrays["idle"].shape
+            raise ValueError(f"{wrong[0]!r} has the shape {arrays[wrong[0]].shape}, 'idle' has {shape}")
         self._clients, self._idle = arrays["clients"], bytearray(arrays["idle"].tobytes())
         self.idle_count = sum(self._idle)
         self._columns = {name: arrays[name] for name in self._unknown}

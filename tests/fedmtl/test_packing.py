@@ -99,7 +99,7 @@ def test_every_state_comes_back_with_its_types_and_bits(state: Any) -> None:
         [{}] * 20,
         [[0] * 40] * 20,
         [{"a": 1, "b": 2}, {"b": 2, "a": 1}] * 10,
-        list(range(100)) + [None],
+        [*range(100), None],
     ],
     ids=lambda values: f"{type(values[0]).__name__}-{len(values)}",
 )
@@ -139,7 +139,7 @@ def test_subclasses_come_back_as_what_they_are_made_of() -> None:
     class Colour(enum.IntEnum):
         RED = 3
 
-    class Word(str, enum.Enum):
+    class Word(enum.StrEnum):
         YES = "yes"
 
     back = unpack(pack([JobKey(1, 2), np.float64(0.5), Colour.RED, Word.YES]))
