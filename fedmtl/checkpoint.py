@@ -171,12 +171,12 @@ def _load(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 def _checksum(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
     """Of names, types, shapes, every bit of the tensors and all metadata but itself."""
     said = {key: value for key, value in metadata.items() if key != _CHECKSUM}
-    entries = [[name, str(tensor.dtype), list(tensor.shape)] for name, tensor in sorted(tensors.items())]
+    entries = [(name, str(tensor.dtype), tuple(tensor.shape)) for name, tensor in sorted(tensors.items())]
     found = hashlib.sha256(json.dumps([said, entries], sort_keys=True).encode())
     for name, _, _ in entries:
         flat = tensors[name].detach().cpu().reshape(-1)
         if flat.numel():
-            found.update(flat.view(torch.uint8).numpy())
+            found.update(flat.view(torch.uint8).numpy().data)
     return found.hexdigest()
 
 

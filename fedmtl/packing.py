@@ -27,6 +27,8 @@ and for a column
 ``["g", column, n, node]``  other lists: their lengths, and the column of all n entries
 ``["m", start, [...]]``     of several kinds, which are bytes; for each its count and column
 ==========================  ==========================================================================================
+
+Long because both directions of one format stand side by side.
 """
 
 from __future__ import annotations
@@ -279,13 +281,13 @@ class _Unpacker:
             case ["=", value]:
                 return [value] * count
             case ["i", start]:
-                return self._slice(_INTEGERS, start, count).tolist()
+                return _values(self._slice(_INTEGERS, start, count))
             case ["u", start]:
-                return self._slice(_INTEGERS, start, count).view(np.uint64).tolist()
+                return _values(self._slice(_INTEGERS, start, count).view(np.uint64))
             case ["f", start]:
-                return self._slice(_FLOATS, start, count).tolist()
+                return _values(self._slice(_FLOATS, start, count))
             case ["b", start]:
-                return self._slice(_BYTES, start, count).astype(bool).tolist()
+                return _values(self._slice(_BYTES, start, count).astype(bool))
             case ["s", texts, start]:
                 return [texts[place] for place in self._slice(_BYTES, start, count)]
             case ["v", nodes]:
@@ -311,3 +313,9 @@ class _Unpacker:
 
     def _slice(self, name: str, start: int, count: int) -> NDArray[Any]:
         return self._arrays[name][start : start + count]
+
+
+def _values(array: NDArray[Any]) -> list[Any]:
+    """An array's entries as Python has them."""
+    values: list[Any] = array.tolist()
+    return values

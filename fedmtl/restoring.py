@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fedmtl.errors import CheckpointError
@@ -213,3 +214,18 @@ def tensor_or_none(value: Any) -> Tensor | None:
         If it is anything else.
     """
     return None if value is None else checked_tensor(value)
+
+
+def table_columns(state: Mapping[str, Any], names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Copies of a table's columns, all of one length.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        If one is absent, no tensor, or of another length than the first; the message names it.
+    """
+    arrays = {name: checked_tensor(state[name]).numpy().copy() for name in names}
+    shape = (arrays[names[0]].size,)
+    if wrong := [name for name in names if arrays[name].shape != shape]:
+        raise ValueError(f"{wrong[0]!r} has the shape {arrays[wrong[0]].shape}, {names[0]!r} has {shape[0]} entries")
+    return arrays

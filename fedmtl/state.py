@@ -73,7 +73,7 @@ _SETTINGS: Mapping[str, tuple[type, ...]] = {
     name: _NUMBER if isinstance(usual, float) else (type(usual),) for name, usual in vars(TrainSettings()).items()
 }
 _BALANCING: Mapping[str, tuple[type, ...]] = {"name": (str,), "options": (Mapping,)}
-_COMPRESSION = _BALANCING | {"seed": (int,)}
+_COMPRESSION: Mapping[str, tuple[type, ...]] = {**_BALANCING, "seed": (int,)}
 
 _UPDATE: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("client", "job", "base_version", "examples", "steps"), (int,)),
@@ -86,6 +86,11 @@ _UPDATE: Mapping[str, tuple[type, ...]] = {
     "vectors": (Mapping,),
 }
 """The types of an update's entries; what the server adds to it is not there on the way from its client."""
+
+_ADDED: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("dispatched_at", "arrived_at"), _NUMBER),
+    **dict.fromkeys(("bytes_up", "bytes_down", "arrived_version"), (int,)),
+}
 
 
 def check_types(state: Mapping[str, Any], types: Mapping[str, tuple[type, ...]]) -> None:
@@ -173,3 +178,15 @@ def update_from_state(state: Mapping[str, Any]) -> Update:
     for name in ("tasks", "task_losses", "mean_task_weights", "task_traces"):
         values[name] = tuple(values[name])
     return Update(**values)
+
+
+def kept_update(state: Mapping[str, Any]) -> Update:
+    """The update that `update_state` described, of one that has arrived.
+
+    Raises
+    ------
+    KeyError, TypeError
+        If an entry is absent, or of another type; the message names it.
+    """
+    check_types(state, _ADDED)
+    return update_from_state(state)

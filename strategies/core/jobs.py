@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from fedmtl.protocol import GlobalModel, JobKey, TrainSettings, Update
-from fedmtl.state import update_from_state, update_state
+from fedmtl.state import kept_update, update_state
 from strategies.core.update_checks import Asked
 
 
@@ -118,7 +118,7 @@ class Jobs:
         """Restore a state that `state_dict` returned."""
         self._next = {int(client): int(job) for client, job in state["next_job"]}
         self._out = {int(client): _asked(*asked) for client, *asked in state["in_flight"]}
-        received = [update_from_state(entry) for entry in state["received"]]
+        received = [kept_update(entry) for entry in state["received"]]
         self._waiting = {update.key: update for update in received}
         self._bases.load_state_dict(state["bases"])
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fedmtl.protocol import GlobalModel, Update
 from fedmtl.randomness import numpy_generator
-from fedmtl.restoring import checked_tensor
+from fedmtl.restoring import table_columns
 from strategies.core.part import Part
 
 Floats = NDArray[np.float64]
@@ -107,17 +107,12 @@ class Candidates:
 
     def state_dict(self) -> dict[str, Any]:
         """The table, a tensor for each column."""
-        arrays = {"clients": self.clients, "idle": np.frombuffer(self._idle, dtype=np.bool_)[: len(self)]}
-        arrays |= {name: self[name] for name in self._columns}
-        return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+        arrays = {"clients": self._clients, "idle": np.frombuffer(self._idle, dtype=np.bool_), **self._columns}
+        return {name: torch.from_numpy(array[: len(self)].copy()) for name, array in arrays.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state that `state_dict` returned."""
-        names = ("clients", "idle", *self._unknown)
-        arrays = {name: checked_tensor(state[name]).numpy().copy() for name in names}
-        if wrong := [name for name in names if arrays[name].shape != (arrays["idle"].size,)]:
-            shape = arrays["idle"].shape
-            raise ValueError(f"{wrong[0]!r} has the shape {arrays[wrong[0]].shape}, 'idle' has {shape}")
+        arrays = table_columns(state, ("clients", "idle", *self._unknown))
         self._clients, self._idle = arrays["clients"], bytearray(arrays["idle"].tobytes())
         self.idle_count = sum(self._idle)
         self._columns = {name: arrays[name] for name in self._unknown}

@@ -106,7 +106,7 @@ def add(holder: dict[str, Any], key: str) -> None:
 
 
 def mistype(holder: dict[str, Any], key: str) -> None:
-    holder[key] = 17 if isinstance(holder[key], str) else "x"
+    holder[key] = 17 if isinstance(holder[key], str) or key == "failure" else "x"
 
 
 def reshape(holder: dict[str, Any], key: str) -> None:
