@@ -6,12 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fedmtl.errors import DivergedError, UserError
-from fedmtl.protocol import Aggregation, Arrival, Event, Rejection
+from fedmtl.protocol import Aggregation, Arrival, Deadline, Event, Rejection
 from fedmtl.restoring import refuse_difference, restore_whole, within
 from strategies.core.fleet import Fleet, Interrupted
 from strategies.core.kinds import Reaction
 from strategies.core.outcomes import outcome_listener
 from strategies.core.strategy import Strategy
+
+_IDLE_WAKES = 1_000_000
+"""Deadlines in a row with nothing to do, after which no other are waited for."""
 
 
 class Observer:
@@ -103,6 +106,7 @@ class Loop:
         self.begun = False
         self._interrupted = False
         self._rejected_in_a_row = 0
+        self._idle_wakes = 0
         if (listener := outcome_listener(strategy)) is not None:
             fleet.train_at_once(listener)
 
@@ -117,7 +121,8 @@ class Loop:
         Raises
         ------
         UserError
-            If every client fails again and again, so that the run would never end.
+            If every client fails again and again, or the scheduler is woken without end and does nothing, so that the
+            run would never end.
         """
         try:
             self._begin()
@@ -150,10 +155,23 @@ class Loop:
             if event is None:
                 return "no client will ever answer again"
             self.arrivals += isinstance(event, Arrival)
-            self._act(self.strategy.on_event(event))
+            reaction = self.strategy.on_event(event)
+            self._refuse_endless_waking(event, reaction)
+            self._act(reaction)
             for observer in self.observers:
                 observer.after_event(self, event)
         return reason
+
+    def _refuse_endless_waking(self, event: Event, reaction: Reaction) -> None:
+        """Give up when the scheduler is woken again and again and has nothing to do."""
+        idle = isinstance(event, Deadline) and not (reaction.decision.aggregate or reaction.decision.assignments)
+        self._idle_wakes = self._idle_wakes + 1 if idle else 0
+        if self._idle_wakes >= _IDLE_WAKES:
+            raise UserError(
+                f"the server was woken {self._idle_wakes:,} times in a row, now at {self.fleet.now():.17g} s, and had "
+                f"nothing to do: a period of strategy {self.strategy.name!r}, such as a tick or the length of a round, "
+                "is far shorter than what clients take; make it longer"
+            )
 
     def end(self, reason: str) -> None:
         """Take the last server step, if the scheduler asks for one, and call the observers' `on_end`."""

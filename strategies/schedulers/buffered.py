@@ -21,6 +21,7 @@ from strategies.schedulers.options import (
     MaxStaleness,
     Tick,
     TickOrder,
+    limits_nothing,
 )
 from strategies.schedulers.roster import Roster
 from strategies.selectors.base import Selector
@@ -233,6 +234,14 @@ class Buffered(Scheduler):
         del self._buffer[: self._limit]
         del self._since[: self._limit]
         return taken
+
+    def updates_per_version(self, clients: int) -> int:
+        """K, unless the end of a wait takes fewer."""
+        return self._size if self._patience is None else 1
+
+    def remarks(self, clients: int) -> Sequence[str]:
+        """A limit that limits nothing."""
+        return limits_nothing("concurrency", self._roster.limit, clients)
 
     def state_dict(self) -> dict[str, Any]:
         """The roster, the buffer, the version and the ticks."""

@@ -10,7 +10,7 @@ from fedmtl.errors import ConfigError
 from fedmtl.protocol import NOTHING, Assignment, Decision, GlobalModel, JobKey, Update
 from fedmtl.restoring import number_or_none
 from strategies.core.kinds import Scheduler
-from strategies.schedulers.options import BufferSize, Deprecated, RoundLimit
+from strategies.schedulers.options import BufferSize, Deprecated, RoundLimit, limits_nothing
 
 
 class LagTolerant(Scheduler):
@@ -181,6 +181,10 @@ class LagTolerant(Scheduler):
         self._free = {}
         self._due = None if self._limit is None else now + self._limit
         return assignments
+
+    def remarks(self, clients: int) -> Sequence[str]:
+        """A quota that no round meets."""
+        return limits_nothing("buffer_size", self._quota, clients)
 
     def state_dict(self) -> dict[str, Any]:
         """Clients, the round and the version."""

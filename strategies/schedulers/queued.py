@@ -18,6 +18,7 @@ from strategies.schedulers.options import (
     Smoothing,
     Timer,
     Tolerance,
+    many_steps,
 )
 from strategies.schedulers.speeds import NEEDS, Affine
 
@@ -158,6 +159,10 @@ class Queued(Scheduler):
         budget = self._seconds - self._waits[client] - self._safety
         steps = min(budget / self._speeds.cost(client)[1], self._max_steps)
         return max(int(steps), self._min_steps)
+
+    def remarks(self, clients: int) -> Sequence[str]:
+        """Orders of very many steps."""
+        return many_steps("max_steps", self._max_steps)
 
     def state_dict(self) -> dict[str, Any]:
         """Estimates, clients and the round."""
