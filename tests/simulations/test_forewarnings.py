@@ -50,9 +50,9 @@ def test_a_buffer_that_will_not_fill_is_said_with_its_updates_and_memory(name: s
         (["strategy.name=fedasync", "strategy.concurrency=11"], "concurrency = 11: there are only 10"),
         (["strategy.name=fedcompass", "strategy.q_max=1_000_000"], "q_max = 1,000,000: one order may be so many"),
         (["strategy.name=fedqueue", "strategy.max_steps=1_000_000"], "max_steps = 1,000,000: one order may be so many"),
-        (["strategy.name=fedbuff", "strategy.buffer_size=20", "stop.updates=19"], "ends the run before its first version"),
+        (["strategy.name=fedbuff", "strategy.buffer_size=20", "stop.updates=19"], "ends the run before its first"),
     ],
-)  # fmt: skip
+)
 def test_what_an_option_comes_to_with_few_clients_is_said(overrides: list[str], message: str) -> None:
     (warning,) = said(*overrides)
     assert message in warning
