@@ -101,5 +101,5 @@ def test_a_picture_that_cannot_be_drawn_leaves_a_finished_run_and_says_how_to_dr
     assert json.loads((directory / "summary.json").read_text())["versions"] == 4
     assert (directory / "model.safetensors").is_file()
     assert f"ValueError: no ticks fit); all else is there, and fedmtl report {directory} makes it anew" in caplog.text
-    show_report(directory, ["png"])
+    show_report(directory, None)
     assert (directory / "report.html").is_file()
