@@ -1,10 +1,12 @@
-"""Checkpoints: one file that is there whole or not at all."""
+"""Checkpoints: one file that is there whole or not at all, and that is read as it was written or not at all."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +15,18 @@ from torch import Tensor
 
 from fedmtl.errors import CheckpointError, RunDirectoryError
 from fedmtl.files import replacing
+from fedmtl.packing import pack, unpack
 from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import GlobalModel
 from fedmtl.results import RESULTS
-from fedmtl.state import join, split
 
 _FILE = "state.safetensors"
 
-FORMAT = 2
+FORMAT = 3
 """What the state in a checkpoint means. The number goes up when this version cannot go on from what an older one saved;
 checkpoints without a number are of format 1."""
+
+_CHECKSUM = "checksum"
 
 
 def digest(tables: Mapping[str, Any]) -> str:
@@ -33,8 +37,9 @@ def digest(tables: Mapping[str, Any]) -> str:
 def save_checkpoint(directory: Path, state: Mapping[str, Any], configuration: str) -> None:
     """Write a state, in place of the one before.
 
-    The tensors are a safetensors file and the rest is JSON in its header, so that one rename replaces both. A process
-    that is killed at any moment leaves the old checkpoint or the new one.
+    All of it lies in the tensors of one safetensors file (:mod:`fedmtl.packing`), so that one rename replaces it. A
+    process that is killed at any moment leaves the old checkpoint or the new one. The header has a checksum of
+    everything.
 
     Parameters
     ----------
@@ -50,14 +55,14 @@ def save_checkpoint(directory: Path, state: Mapping[str, Any], configuration: st
     RunDirectoryError
         If the file cannot be written, because the disk is full, say; the old checkpoint is then untouched.
     """
-    plain, tensors = split(state)
-    header = {"state": json.dumps(plain), "configuration": configuration, "format": str(FORMAT)}
-    header["results"] = str(RESULTS)
-    _save(directory / _FILE, tensors, header)
+    header = {"configuration": configuration, "format": str(FORMAT), "results": str(RESULTS)}
+    _save(directory / _FILE, pack(state), header)
 
 
 def save_model(path: Path, model: GlobalModel) -> None:
     """Write a model's parameters and buffers by their names in the module, with the version in the header.
+
+    The header has a checksum of everything, too.
 
     Raises
     ------
@@ -65,26 +70,24 @@ def save_model(path: Path, model: GlobalModel) -> None:
         If the file cannot be written.
     """
     views = model.layout.views(model.vector)
-    tensors = {entry.name: view for entry, view in zip(model.layout.entries, views, strict=True)}
+    # Clones: safetensors refuses views that share storage, as the entries of a flat vector do.
+    tensors = {entry.name: view.detach().clone() for entry, view in zip(model.layout.entries, views, strict=True)}
     _save(path, tensors, {"version": str(model.version)})
 
 
 def load_model(path: Path, layout: ParameterLayout) -> GlobalModel:
-    """The model that `save_model` wrote.
+    """The model that `save_model` wrote, or an older version of it, which wrote no checksum.
 
     Raises
     ------
     CheckpointError
         If the file is missing, damaged, or holds a model of another layout.
     """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "pt") as file:
-            version = int((file.metadata() or {})["version"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise CheckpointError(f"cannot read the model in {path}: {error}") from error
+    with _reading(path, f"cannot read the model in {path}: it", "run the experiment again with --overwrite"):
+        metadata, tensors = _load(path)
+        if metadata.keys() != {"version"}:
+            _verify(metadata, tensors)
+        version = int(metadata["version"])
     expected = {entry.name: entry.shape for entry in layout.entries}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if found != expected:
@@ -92,18 +95,6 @@ def load_model(path: Path, layout: ParameterLayout) -> GlobalModel:
         raise CheckpointError(f"{path} holds another model: {wrong[0]} differs from what the experiment describes")
     vector = torch.cat([tensors[entry.name].reshape(-1).float() for entry in layout.entries])
     return GlobalModel(version, vector, layout)
-
-
-def _save(target: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    with replacing(target) as temporary:
-        try:
-            # Clones: safetensors refuses views that share storage, as the entries of a flat vector do.
-            save_file({name: tensor.detach().clone() for name, tensor in tensors.items()}, temporary, metadata)
-        except SafetensorError as error:
-            raise RunDirectoryError(f"cannot write {target}: {error}; free space there") from error
 
 
 def check_format(directory: Path) -> None:
@@ -114,16 +105,100 @@ def check_format(directory: Path) -> None:
     CheckpointError
         If it is damaged, or another version of FedMTL made it.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     path = directory / _FILE
-    if not path.exists():
-        return
-    try:
-        with safe_open(path, "pt") as file:
+    if path.exists():
+        with _reading(path), safe_open(path, "pt") as file:
             _refuse_other_version(path, file.metadata() or {})
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(_damaged(path, error)) from error
+
+
+def load_checkpoint(directory: Path, configuration: str) -> dict[str, Any] | None:
+    """The state that was saved last, or None if none was.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is damaged, another version of FedMTL made it, or it belongs to another configuration.
+    """
+    path = directory / _FILE
+    if not path.exists():
+        return None
+    check_format(directory)
+    with _reading(path):
+        metadata, packed = _load(path)
+        _verify(metadata, packed)
+        if metadata["configuration"] != configuration:
+            raise CheckpointError(
+                f"{path} belongs to another configuration; resume with the experiment.toml it was made with"
+            )
+        state: dict[str, Any] = unpack(packed)
+    return state
+
+
+def _save(target: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    whole = {**metadata, _CHECKSUM: _checksum(metadata, tensors)}
+    with replacing(target) as temporary:
+        try:
+            save_file(dict(tensors), temporary, whole)
+        except SafetensorError as error:
+            raise RunDirectoryError(f"cannot write {target}: {error}; free space there") from error
+        _sort_metadata(temporary)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Give the header's metadata an order: safetensors writes them in one that differs from process to process."""
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        file.seek(8)
+        file.write(text.ljust(length))
+
+
+def _load(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors, which are the file's own memory."""
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+
+
+def _checksum(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+    """Of names, types, shapes, every bit of the tensors and all metadata but itself."""
+    said = {key: value for key, value in metadata.items() if key != _CHECKSUM}
+    entries = [(name, str(tensor.dtype), tuple(tensor.shape)) for name, tensor in sorted(tensors.items())]
+    found = hashlib.sha256(json.dumps([said, entries], sort_keys=True).encode())
+    for name, _, _ in entries:
+        flat = tensors[name].detach().cpu().reshape(-1)
+        if flat.numel():
+            found.update(flat.view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def _verify(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> None:
+    if metadata[_CHECKSUM] != _checksum(metadata, tensors):
+        raise ValueError("its checksum differs: what is there is not what was written")
+
+
+@contextmanager
+def _reading(path: Path, lead: str = "", remedy: str = "start again with --overwrite") -> Iterator[None]:
+    """Whatever is wrong with a file becomes a `CheckpointError` that names it and says what to do."""
+    from safetensors import SafetensorError
+
+    lead = lead or str(path)
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"{lead} cannot be read ({error.strerror or error}); {remedy}") from error
+    except KeyError as error:
+        raise CheckpointError(f"{lead} is damaged ({error} is missing); {remedy}") from error
+    except (SafetensorError, ValueError, TypeError, IndexError, RuntimeError, StopIteration, zlib.error) as error:
+        raise CheckpointError(f"{lead} is damaged ({error}); {remedy}") from error
 
 
 def _refuse_other_version(path: Path, metadata: Mapping[str, str]) -> None:
@@ -138,37 +213,3 @@ def _refuse_other_version(path: Path, metadata: Mapping[str, str]) -> None:
                 f"{path} was made by {age} FedMTL {what}: start the run again, or finish it with the version that "
                 f"began it (the number of its {kind} is {found}, this version's {own})"
             )
-
-
-def _damaged(path: Path, error: Exception) -> str:
-    return f"{path} is damaged ({error}); start again with --overwrite"
-
-
-def load_checkpoint(directory: Path, configuration: str) -> dict[str, Any] | None:
-    """The state that was saved last, or None if none was.
-
-    Raises
-    ------
-    CheckpointError
-        If the file is damaged, another version of FedMTL made it, or it belongs to another configuration.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    path = directory / _FILE
-    if not path.exists():
-        return None
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            _refuse_other_version(path, metadata)
-            # Clones, because the file's tensors begin anywhere: sums are taken in another order where memory is aligned
-            # otherwise, and a resumed run shall have the same bits.
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        if metadata["configuration"] != configuration:
-            raise CheckpointError(
-                f"{path} belongs to another configuration; resume with the experiment.toml it was made with"
-            )
-        state: dict[str, Any] = join(json.loads(metadata["state"]), tensors)
-    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise CheckpointError(_damaged(path, error)) from error
-    return state

@@ -7,7 +7,6 @@ occurs twice is stored once, and is one tensor again afterwards.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,6 +48,65 @@ def join(plain: Any, tensors: Mapping[str, Tensor]) -> Any:
     return plain
 
 
+_LIST, _NUMBER, _NONE = (list, tuple), (int, float), type(None)
+
+_ORDER: Mapping[str, tuple[type, ...]] = {
+    "client": (int,),
+    "job": (int,),
+    "version": (int,),
+    "base": (Tensor,),
+    "steps": (int, _NONE),
+    "settings": (Mapping,),
+    "task_factors": (*_LIST, _NONE),
+    "balancing": (Mapping,),
+    "policy": (str,),
+    "terms": (Mapping,),
+    "vectors": (Mapping,),
+    "seed": (int,),
+    "constants": (Mapping,),
+    "compression": (Mapping, _NONE),
+    "transfers": _LIST,
+}
+"""The types of an order's entries."""
+
+_SETTINGS: Mapping[str, tuple[type, ...]] = {
+    name: _NUMBER if isinstance(usual, float) else (type(usual),) for name, usual in vars(TrainSettings()).items()
+}
+_BALANCING: Mapping[str, tuple[type, ...]] = {"name": (str,), "options": (Mapping,)}
+_COMPRESSION: Mapping[str, tuple[type, ...]] = {**_BALANCING, "seed": (int,)}
+
+_UPDATE: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("client", "job", "base_version", "examples", "steps"), (int,)),
+    **dict.fromkeys(("tasks", "task_losses", "mean_task_weights", "task_traces"), _LIST),
+    **dict.fromkeys(("learning_rate", "momentum"), _NUMBER),
+    "delta": (Tensor,),
+    "task_sketches": (Tensor, _NONE),
+    "failure": (str, _NONE),
+    "terms": (Mapping,),
+    "vectors": (Mapping,),
+}
+"""The types of an update's entries; what the server adds to it is not there on the way from its client."""
+
+_ADDED: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("dispatched_at", "arrived_at"), _NUMBER),
+    **dict.fromkeys(("bytes_up", "bytes_down", "arrived_version"), (int,)),
+}
+
+
+def check_types(state: Mapping[str, Any], types: Mapping[str, tuple[type, ...]]) -> None:
+    """See that entries are there, and of one of these types.
+
+    Raises
+    ------
+    KeyError, TypeError
+        If one is not; the message names it.
+    """
+    for name, expected in types.items():
+        value = state[name]
+        if not isinstance(value, expected) or (isinstance(value, bool) and bool not in expected):
+            raise TypeError(f"{name!r}: {type(value).__name__} where {expected[0].__name__} was expected")
+
+
 def order_state(order: TrainOrder) -> dict[str, Any]:
     """An order as a state."""
     return {
@@ -57,7 +115,7 @@ def order_state(order: TrainOrder) -> dict[str, Any]:
         "version": order.base.version,
         "base": order.base.vector,
         "steps": order.steps,
-        "settings": dataclasses.asdict(order.settings),
+        "settings": dict(vars(order.settings)),
         "task_factors": order.task_factors,
         "balancing": {"name": order.balancing.name, "options": dict(order.balancing.options)},
         "policy": order.policy,
@@ -65,13 +123,24 @@ def order_state(order: TrainOrder) -> dict[str, Any]:
         "vectors": dict(order.vectors),
         "seed": order.seed,
         "constants": dict(order.constants),
-        "compression": None if order.compression is None else dataclasses.asdict(order.compression),
+        "compression": None if order.compression is None else dict(vars(order.compression)),
         "transfers": order.transfers,
     }
 
 
 def order_from_state(state: Mapping[str, Any], layout: ParameterLayout) -> TrainOrder:
-    """The order that `order_state` described."""
+    """The order that `order_state` described.
+
+    Raises
+    ------
+    KeyError, TypeError
+        If an entry is absent, or of another type; the message names it.
+    """
+    check_types(state, _ORDER)
+    check_types(state["settings"], _SETTINGS)
+    check_types(state["balancing"], _BALANCING)
+    if state["compression"] is not None:
+        check_types(state["compression"], _COMPRESSION)
     factors = state["task_factors"]
     return TrainOrder(
         client=state["client"],
@@ -97,8 +166,27 @@ def update_state(update: Update) -> dict[str, Any]:
 
 
 def update_from_state(state: Mapping[str, Any]) -> Update:
-    """The update that `update_state` described."""
+    """The update that `update_state` described.
+
+    Raises
+    ------
+    KeyError, TypeError
+        If an entry is absent, or of another type; the message names it.
+    """
+    check_types(state, _UPDATE)
     values = dict(state)
     for name in ("tasks", "task_losses", "mean_task_weights", "task_traces"):
         values[name] = tuple(values[name])
     return Update(**values)
+
+
+def kept_update(state: Mapping[str, Any]) -> Update:
+    """The update that `update_state` described, of one that has arrived.
+
+    Raises
+    ------
+    KeyError, TypeError
+        If an entry is absent, or of another type; the message names it.
+    """
+    check_types(state, _ADDED)
+    return update_from_state(state)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,9 +18,9 @@ from fedmtl.compression import compressor_of, forget_compressors
 from fedmtl.data.federated import FederatedData
 from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import Arrival, Deadline, Event, JobKey, Joined, Lost, TrainOrder, Update
-from fedmtl.state import order_from_state, order_state
+from fedmtl.state import check_types, order_from_state, order_state
 from fedmtl.update_contract import Claim
-from simulations.devices.profile import Devices
+from simulations.devices.profile import LONGEST, Devices
 from simulations.workers.at_once import AtOnce
 from simulations.workers.base import Job, Workers
 from strategies.core.fleet import Fleet
@@ -46,6 +47,11 @@ class SimulatedFleet(Fleet):
         Where orders are trained.
     layout
         Layout of the model, for counting bytes.
+
+    Raises
+    ------
+    ConfigError
+        If a device would take longer for any order than a clock can count.
     """
 
     simulated = True
@@ -60,6 +66,8 @@ class SimulatedFleet(Fleet):
         self._heap: list[tuple[float, int, int, int, int]] = []  # time, kind, sequence, client, job
         self._pending: dict[JobKey, _Sent] = {}
         self._states: dict[int, ClientState] = {}
+        least = 4 * min(layout.size_for((task,)) for task in range(len(data.tasks)))
+        devices.refuse_endless(data.active, least, least)
 
     def clients(self) -> Sequence[int]:
         """Every client that has a task to train; all are there at the start."""
@@ -78,7 +86,13 @@ class SimulatedFleet(Fleet):
         self._workers = AtOnce(self._workers, on_outcome_known)
 
     def send(self, orders: Sequence[TrainOrder]) -> None:
-        """Schedule the updates of these orders, and hand the orders to the workers."""
+        """Schedule the updates of these orders, and hand the orders to the workers.
+
+        Raises
+        ------
+        ConfigError
+            If an order takes no time that the clock can tell, or longer than it can count; names client and key.
+        """
         jobs = []
         for order in orders:
             sent = self._schedule(order)
@@ -89,6 +103,8 @@ class SimulatedFleet(Fleet):
 
     def next_event(self, until: float | None) -> Event | None:
         """The earliest event, or a `Deadline` if `until` comes strictly before it."""
+        if until is not None and not math.isfinite(until):
+            until = None  # a deadline at the end of all times is none
         if not self._heap or (until is not None and until < self._heap[0][0]):
             if until is None:
                 return None
@@ -111,6 +127,12 @@ class SimulatedFleet(Fleet):
         # A client that drops its only batch is busy all the same: orders that took no time would never let it pass.
         work = times * half.work(order, max(steps, 1), self._data.shards.size(client))
         duration = self._devices.duration(client, job, work, down, up)
+        if not self._now < self._now + duration <= LONGEST:
+            what = f"an order of {duration:.3g} s, given at {self._now:.3g} s,"
+            fault = "ends after 2^53 s, where seconds are not counted any more"
+            if duration < 1.0:
+                fault = "is too short to move the clock"
+            raise self._devices.refuse(client, work, down, up, f"{what} {fault}")
         outage = self._devices.outage(client, job, duration)
         if outage is not None:
             lost = self._now + outage.after
@@ -189,6 +211,17 @@ class SimulatedFleet(Fleet):
         forget_compressors()
 
 
+_NUMBER = (int, float)
+_SENT: Mapping[str, tuple[type, ...]] = {
+    "order": (Mapping,),
+    "observed": (Mapping,),
+    "arrival": _NUMBER,
+    "at": _NUMBER,
+    "down": (int,),
+    "up": (int,),
+}
+
+
 class _Sent:
     """An order in flight: its job (None if it will not be answered), when it was sent, and its bytes."""
 
@@ -214,5 +247,9 @@ class _Sent:
 
     @classmethod
     def restore(cls, state: Mapping[str, Any], layout: ParameterLayout) -> _Sent:
-        job = Job(order_from_state(state["order"], layout), state["observed"], float(state["arrival"]))
+        check_types(state, _SENT)
+        order = order_from_state(state["order"], layout)
+        if order.base.vector.shape != (layout.size,):
+            raise ValueError(f"'base': {order.base.vector.numel()} entries where the model has {layout.size}")
+        job = Job(order, state["observed"], float(state["arrival"]))
         return cls(job, float(state["at"]), int(state["down"]), int(state["up"]))

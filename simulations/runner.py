@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,7 @@ from fedmtl.report import write_report
 from simulations.directory import MODEL, RunDirectory
 from simulations.experiment import Experiment
 from simulations.fleet import SimulatedFleet
+from simulations.forewarnings import forewarnings
 from simulations.observers import Evaluation
 from simulations.signals import interruptible
 from simulations.watch import Watch
@@ -30,6 +33,8 @@ from simulations.workers.inline import InlineWorkers
 from simulations.workers.ray import RayWorkers
 from strategies.core.fleet import Fleet
 from strategies.core.loop import Loop, Observer
+
+_log = logging.getLogger(__name__)
 
 SingleTaskProvider = Callable[[Experiment, Path], dict[str, dict[str, Any]] | None]
 """From an experiment and its run's directory to the single-task `value` of each task and the `directory` of its run;
@@ -117,6 +122,9 @@ def run(
     # Built before the directory is touched: bad data, or a strategy they do not fit, must leave nothing behind.
     _ = experiment.data, experiment.devices
     strategy = experiment.new_strategy()
+    if not resume:
+        for warning in forewarnings(experiment, strategy):
+            _log.warning("%s", warning)
     single_task_values = provide(experiment, directory.path)
     if single_task_values is None:
         return RunResult(directory.path, {}, "", True)
@@ -156,10 +164,22 @@ def _provider(experiment: Experiment, single_task: SingleTaskProvider | None) ->
 
 
 def _leave_behind(path: Path, model: GlobalModel, summary: dict[str, Any], formats: Sequence[Format] | None) -> None:
-    """Write what a finished run leaves beside its tables; without formats no report, either."""
+    """Write what a finished run leaves beside its tables; without formats no report, either.
+
+    That a report cannot be made does not undo the run.
+    """
     save_model(path / MODEL, model)
     if formats is not None:
-        write_report(path, summary, formats)
+        try:
+            write_report(path, summary, formats)
+        except Exception as error:
+            _log.warning(
+                "the report of %s could not be made (%s: %s); all else is there, and fedmtl report %s makes it anew",
+                path,
+                type(error).__name__,
+                error,
+                shlex.quote(str(path)),
+            )
     # Last, for it marks the run as finished.
     write_summary(path, summary)
 
@@ -172,7 +192,11 @@ def default_directory(experiment: Experiment) -> Path:
 def simulated_fleet(experiment: Experiment) -> Fleet:
     """The fleet that the configuration describes: simulated devices, and the workers it names."""
     workers = new_workers(experiment, experiment.config.engine)
-    return SimulatedFleet(experiment.data, experiment.devices, workers, experiment.layout)
+    try:
+        return SimulatedFleet(experiment.data, experiment.devices, workers, experiment.layout)
+    except BaseException:
+        workers.close()
+        raise
 
 
 def new_workers(experiment: Experiment, engine: EngineSection) -> Workers:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from fedmtl.records import Recorder
 from fedmtl.records.divergence import Divergence
 from fedmtl.records.single_task import SINGLE_TASK, against_single_task
 from fedmtl.records.summary import summarise
+from fedmtl.restoring import refuse_difference, restoring, within
 from simulations.directory import RunDirectory
 from simulations.experiment import Experiment
 from simulations.observers import Evaluation, KernelLog, Recording
@@ -143,22 +146,50 @@ class Checkpointer(Observer):
 
     def save(self, loop: Loop) -> None:
         """Save now, if the fleet has a state that can be saved."""
-        state = loop.state_dict()
-        if state["fleet"] is not None:
-            whole = {"loop": state, "records": self._recorder.state_dict(), "wall_seconds": self.wall_seconds}
-            if self._kernels is not None:
-                whole["ntk_seconds"] = self._kernels.wall_seconds
-            save_checkpoint(self._directory, whole, self._digest)
+        with _collector_at_rest():
+            state = loop.state_dict()
+            if state["fleet"] is not None:
+                whole = {"loop": state, "records": self._recorder.state_dict(), "wall_seconds": self.wall_seconds}
+                if self._kernels is not None:
+                    whole["ntk_seconds"] = self._kernels.wall_seconds
+                save_checkpoint(self._directory, whole, self._digest)
 
     def restore(self, loop: Loop) -> None:
-        """Go back to the last checkpoint, or to the start if there is none yet."""
-        state = load_checkpoint(self._directory, self._digest)
-        if state is None:
-            return
-        loop.load_state_dict(state["loop"])
-        self._recorder.load_state_dict(state["records"])
+        """Go back to the last checkpoint, or to the start if there is none yet.
+
+        Raises
+        ------
+        CheckpointError
+            If it is damaged, or holds another state than this version saves.
+        """
+        with _collector_at_rest():
+            state = load_checkpoint(self._directory, self._digest)
+            if state is None:
+                return
+            with restoring(self._directory):
+                self._restore(loop, state)
+        version = loop.strategy.model.version
+        self._saved = version - version % self._every
+
+    def _restore(self, loop: Loop, state: Mapping[str, Any]) -> None:
+        seconds = {"wall_seconds": 0.0} | ({} if self._kernels is None else {"ntk_seconds": 0.0})
+        refuse_difference({name: entry for name, entry in state.items() if name not in ("loop", "records")}, seconds)
+        with within("loop"):
+            loop.load_state_dict(state["loop"])
+        with within("records"):
+            self._recorder.load_state_dict(state["records"])
         self._before = float(state["wall_seconds"])
         if self._kernels is not None:
             self._kernels.wall_seconds = float(state["ntk_seconds"])
-        version = loop.strategy.model.version
-        self._saved = version - version % self._every
+
+
+@contextlib.contextmanager
+def _collector_at_rest() -> Iterator[None]:
+    """No search for garbage meanwhile: it goes over the many lasting objects of a large state again and again."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()

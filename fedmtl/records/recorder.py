@@ -24,6 +24,7 @@ from fedmtl.files import replacing
 from fedmtl.protocol import Aggregation, Joined, Lost, Rejection, Update
 from fedmtl.records.log import Row, TableLog
 from fedmtl.records.schemas import AGGREGATIONS, CONNECTIONS, EVALUATIONS, NTK, SCHEMAS, UPDATES, read_table
+from fedmtl.restoring import refuse_difference, within
 from fedmtl.tasks import Task
 from fedmtl.text import printable
 
@@ -167,6 +168,8 @@ class Recorder:
         ------
         CheckpointError
             If rows that the state counts are neither in the segments nor in finished tables.
+        KeyError, TypeError, ValueError
+            If it is no such state; the message names the entry.
         """
         self._finished = False
         for rows in self._last_rows.values():
@@ -175,7 +178,10 @@ class Recorder:
             for name, log in self._logs.items():
                 log.replace(pa.table(dict(state[name]), schema=SCHEMAS[name]))
             return
+        refuse_difference(state, {name: state.get(name) for name in self._logs})
         for name, log in self._logs.items():
+            with within(name):
+                refuse_difference(state[name], {"segments": list(state[name]["segments"]), "rows": 0})
             done = (self.directory / f"{name}.parquet").is_file()
             finished = read_table(self.directory, name) if done else None
             log.restore(self._segments, list(state[name]["segments"]), int(state[name]["rows"]), finished)

@@ -126,4 +126,5 @@ def _print_summary(console: Console, summary: Mapping[str, Any], directory: Path
         console.print(f"kernels measured in {seconds:.1f} s, {seconds / summary['wall_seconds']:.1%} of the run")
     if diverged := summary.get("diverged"):
         console.print(f"this run {divergence_words(diverged)}", soft_wrap=True, markup=False, style="bold red")
-    console.print(f"report: {directory / 'report.html'}", soft_wrap=True, markup=False)
+    if (report := directory / "report.html").is_file():
+        console.print(f"report: {report}", soft_wrap=True, markup=False)

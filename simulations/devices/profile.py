@@ -15,6 +15,9 @@ from fedmtl.randomness import derive_seed
 
 _standard_normal = NormalDist().inv_cdf
 
+LONGEST = 2.0**53
+"""Seconds up to which a clock in double precision counts every second: what takes longer is no time of a run."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outage:
@@ -61,7 +64,8 @@ class Devices:
     Raises
     ------
     ConfigError
-        If a number is not finite or out of range, or an order would take no time; names the client.
+        If a number is not finite or out of range, or an order would take no time or more than `LONGEST` seconds; names
+        the client.
     """
 
     def __init__(
@@ -98,7 +102,7 @@ class Devices:
         self._download: list[float] = self.download_bytes_per_second.tolist()
         self._upload: list[float] = self.upload_bytes_per_second.tolist()
         # A log-normal factor exp(sigma z - sigma^2 / 2) has mean 1 and variance exp(sigma^2) - 1.
-        self._sigma = math.sqrt(math.log1p(self.jitter**2))
+        self._sigma = math.sqrt(math.log1p(self.jitter * self.jitter))
 
     def __len__(self) -> int:
         return self.clients
@@ -120,6 +124,41 @@ class Devices:
             z = _standard_normal(_uniform(self.seed, "jitter", client, job))
             work *= math.exp(self._sigma * (z - 0.5 * self._sigma))
         return self._startup[client] + work + bytes_down / self._download[client] + bytes_up / self._upload[client]
+
+    def refuse(self, client: int, steps: float, bytes_down: float, bytes_up: float, fault: str) -> ConfigError:
+        """The error for an order whose time is none of a run; it names the key that most of its seconds come from."""
+        parts = {
+            "devices.startup": self._startup[client],
+            "the seconds of an order's work (devices.kind and its keys)": self._order[client]
+            + steps * self._step[client],
+            "devices.download_bytes_per_second": bytes_down / self._download[client],
+            "devices.upload_bytes_per_second": bytes_up / self._upload[client],
+        }
+        key = max(parts, key=lambda name: parts[name])
+        return ConfigError(f"devices, client {client}: {fault}; nearly all of it is from {key}: change that")
+
+    def refuse_endless(self, clients: Sequence[int], bytes_down: float, bytes_up: float) -> None:
+        """Refuse devices that take more than `LONGEST` seconds for an order of one step.
+
+        Parameters
+        ----------
+        clients
+            Who will be given orders.
+        bytes_down, bytes_up
+            The least that an order and an update have.
+
+        Raises
+        ------
+        ConfigError
+            If there is one; names the client, the seconds and the key.
+        """
+        with np.errstate(over="ignore"):
+            seconds = self.nominal_seconds(1, bytes_down, bytes_up)
+        for client in clients:
+            if not seconds[client] <= LONGEST:
+                raise self.refuse(
+                    client, 1, bytes_down, bytes_up, f"an order takes {seconds[client]:.3g} s, at most 2^53 are counted"
+                )
 
     def outage(self, client: int, job: int, duration: float) -> Outage | None:
         """When the device goes away during an order that would take `duration` seconds; None if it stays."""
@@ -143,17 +182,19 @@ class Devices:
         for name in ("startup_seconds", "seconds_per_order", "seconds_per_step"):
             values = getattr(self, name)
             _refuse(name, values, ~(np.isfinite(values) & (values >= 0)), "must be a finite number of 0 or more")
+            key = "devices.startup" if name == "startup_seconds" else name
+            _refuse(key, values, values > LONGEST, "must be at most 2^53: no clock counts longer times to the second")
         for name in ("download_bytes_per_second", "upload_bytes_per_second"):
             values = getattr(self, name)
             _refuse(name, values, ~(values > 0), "must be positive")
         idle = self.startup_seconds + self.seconds_per_order + self.seconds_per_step
         _refuse("an order's time", idle, idle <= 0, "must be positive")
-        if not 0 <= self.jitter < math.inf:
-            raise ConfigError(f"devices.jitter = {self.jitter}: must be a finite number of 0 or more")
+        if not 0 <= self.jitter * self.jitter < math.inf:
+            raise ConfigError(f"devices.jitter = {self.jitter}: must be a finite number of 0 or more, with its square")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"devices.dropout = {self.dropout}: must be at least 0 and less than 1")
-        if not 0 <= self.away_seconds < math.inf:
-            raise ConfigError(f"devices.away = {self.away_seconds}: must be a finite number of 0 or more")
+        if not 0 <= self.away_seconds <= LONGEST:
+            raise ConfigError(f"devices.away = {self.away_seconds}: must be a number from 0 to 2^53")
         if self.labels is not None and len(self.labels) != self.clients:
             raise ConfigError(f"devices: {len(self.labels)} labels for {self.clients} clients")
 

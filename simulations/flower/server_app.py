@@ -97,10 +97,20 @@ def fleet_on(grid: Grid, experiment: Experiment, options: UserConfig) -> Fleet:
     options
         The run configuration. Its key ``ttl`` holds the seconds that a client has for an order, ``patience`` those to
         wait for clients, and ``clients`` how many to wait for (0: all of the experiment's).
+
+    Raises
+    ------
+    ConfigError
+        If more clients are to be waited for than there are.
     """
     ttl, patience = float(options.get("ttl", 3600.0)), float(options.get("patience", 600.0))
     if isinstance(grid, InMemoryGrid):
         workers = GridWorkers(grid, ttl=ttl, patience=patience)
         return SimulatedFleet(experiment.data, experiment.devices, workers, experiment.layout)
     expected = int(options.get("clients", 0)) or experiment.config.data.clients
+    if expected > experiment.data.clients:
+        raise ConfigError(
+            f"clients = {expected}: the run would wait for more clients than the {experiment.data.clients} that "
+            "data.clients says there are; lower one or raise the other"
+        )
     return GridFleet(grid, expected=expected, population=experiment.data.clients, ttl=ttl, patience=patience)

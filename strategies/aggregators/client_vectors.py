@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fedmtl.parameters import ParameterLayout, cut, weighted_sum
+from fedmtl.restoring import checked_tensor
 from strategies.aggregators.storage import Kept, Storage
 
 _BLOCK = 1 << 16
@@ -180,7 +181,7 @@ class ClientVectors:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state that `state_dict` returned, into one that is new."""
         self._storage.load_state_dict(state["storage"])
-        self._start = state["start"]
+        self._start = checked_tensor(state["start"])
         self._reported, self._silent = state["reported"].clone(), state["silent"].clone()
         self._shares = {int(c): Share(float(w), tuple(map(int, tasks))) for c, w, tasks in state["shares"]}
         self._weight = float(state["weight"])

@@ -18,6 +18,7 @@ from torch import Tensor
 from fedmtl.components import Param
 from fedmtl.protocol import GlobalModel
 from fedmtl.randomness import torch_generator
+from fedmtl.restoring import checked_tensor
 from strategies.aggregators.topologies import Degree, Edges, Topology, TopologyOption, degrees, mixing, without
 from strategies.core.kinds import Aggregator, Step
 from strategies.core.ledger import Ledger
@@ -186,6 +187,6 @@ class Gossip(Aggregator):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state that `state_dict` returned."""
         self._rows = {int(client): row for row, client in enumerate(state["clients"])}
-        self._models = state["models"]
-        self._bases = state["models"] if state["bases"] is None else state["bases"]
-        self._mean = state["mean"]
+        self._models = checked_tensor(state["models"])
+        self._bases = self._models if state["bases"] is None else checked_tensor(state["bases"])
+        self._mean = checked_tensor(state["mean"])

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fedmtl.components import Param
 from fedmtl.protocol import Update
-from fedmtl.state import update_from_state, update_state
+from fedmtl.state import kept_update, update_state
 from strategies.aggregators.changed import ChangedUpdates
 from strategies.core.kinds import Aggregator, Step
 from strategies.core.ledger import Ledger
@@ -109,7 +109,7 @@ class Overwritten(ReadLate):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state that `state_dict` returned."""
-        files = [update_from_state(entry) for entry in state["files"]]
+        files = [kept_update(entry) for entry in state["files"]]
         self._files = {file.client: file for file in files}
 
 

@@ -162,7 +162,7 @@ class FlowerRule(Rule):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state that `state_dict` returned."""
-        self.clipping_norm = float(state.get("clipping_norm", self.clipping_norm))
+        self.clipping_norm = float(state["clipping_norm"])
 
     def combine(
         self, vectors: Sequence[Tensor], weights: Sequence[float], version: int

@@ -11,6 +11,7 @@ from torch import Tensor
 from fedmtl.errors import ConfigError
 from fedmtl.parameters import weighted_sum
 from fedmtl.protocol import GlobalModel, Update
+from fedmtl.restoring import checked_tensor
 from strategies.aggregators.model import ModelAggregator
 from strategies.core.kinds import Aggregator, Scheduler, Step, Weighting
 from strategies.schedulers.tiered import Tiered
@@ -104,7 +105,7 @@ class TierModels(Aggregator):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state that `state_dict` returned."""
         tiers = [int(tier) for tier in state["tiers"]]
-        self._models = dict(zip(tiers, state["models"], strict=True))
+        self._models = dict(zip(tiers, map(checked_tensor, state["models"]), strict=True))
         self._rounds = dict(zip(tiers, map(int, state["rounds"]), strict=True))
 
 

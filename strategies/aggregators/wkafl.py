@@ -13,6 +13,7 @@ from torch import Tensor
 from fedmtl.components import Param
 from fedmtl.parameters import weighted_sum
 from fedmtl.protocol import GlobalModel
+from fedmtl.restoring import checked_tensor
 from strategies.aggregators.gradient import GradientAggregator
 from strategies.core.kinds import Aggregator, Step
 from strategies.weightings.agreement import cosine
@@ -126,7 +127,7 @@ class WKAFLAggregator(Aggregator):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state that `state_dict` returned."""
-        self._g_prev = state["g_prev"]
+        self._g_prev = checked_tensor(state["g_prev"])
 
 
 def discounts(staleness: Sequence[int]) -> list[float]:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from fedmtl.protocol import GlobalModel, JobKey, TrainSettings, Update
-from fedmtl.state import update_from_state, update_state
+from fedmtl.state import kept_update, update_state
 from strategies.core.update_checks import Asked
 
 
@@ -133,10 +133,14 @@ class Jobs:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state that `state_dict` returned."""
         self._next = {int(client): int(job) for client, job in state["next_job"]}
-        self._out = {int(client): Asked(*asked) for client, *asked in state["in_flight"]}
-        received = [update_from_state(entry) for entry in state["received"]]
+        self._out = {int(client): _asked(*asked) for client, *asked in state["in_flight"]}
+        received = [kept_update(entry) for entry in state["received"]]
         self._waiting = {update.key: update for update in received}
         self._bases.load_state_dict(state["bases"])
+
+
+def _asked(job: int, version: int, steps: int | None, epochs: int, batch_size: int) -> Asked:
+    return Asked(int(job), int(version), None if steps is None else int(steps), int(epochs), int(batch_size))
 
 
 class Bases:

@@ -76,6 +76,14 @@ class Scheduler(Part, ABC):
         """How many clients' updates a server step has at most, of so many that there are; None where nobody knows."""
         return clients
 
+    def updates_per_version(self, clients: int) -> int:
+        """The updates that must arrive, at least, before there is a next version, where so many clients train."""
+        return 1
+
+    def remarks(self, clients: int) -> Sequence[str]:
+        """Where options come to something else than they say with so many clients, a clause for each."""
+        return ()
+
     def finish(self, now: float) -> Decision:
         """The run is over: a last server step of updates that are still kept, if any. It gives no orders."""
         return NOTHING

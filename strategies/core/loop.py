@@ -6,11 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fedmtl.errors import DivergedError, UserError
-from fedmtl.protocol import Aggregation, Arrival, Event, Rejection
+from fedmtl.protocol import Aggregation, Arrival, Deadline, Event, Rejection
+from fedmtl.restoring import refuse_difference, restore_whole, within
 from strategies.core.fleet import Fleet, Interrupted
 from strategies.core.kinds import Reaction
 from strategies.core.outcomes import outcome_listener
 from strategies.core.strategy import Strategy
+
+_IDLE_WAKES = 1_000_000
+"""Deadlines in a row with nothing to do, after which no other are waited for."""
 
 
 class Observer:
@@ -104,6 +108,7 @@ class Loop:
         self._rejected_in_a_row = 0
         self._failing: set[int] = set()  # who sent these
         strategy.face(simulated=fleet.simulated, known=fleet.claim)
+        self._idle_wakes = 0
         if (listener := outcome_listener(strategy)) is not None:
             fleet.train_at_once(listener)
 
@@ -118,7 +123,8 @@ class Loop:
         Raises
         ------
         UserError
-            If every client fails again and again, so that the run would never end.
+            If every client fails again and again, or the scheduler is woken without end and does nothing, so that the
+            run would never end.
         """
         try:
             self._begin()
@@ -151,14 +157,26 @@ class Loop:
             if event is None:
                 return "no client will ever answer again"
             self.arrivals += isinstance(event, Arrival)
-            rejected = self.rejected
+            rejected, idle = self.rejected, isinstance(event, Deadline)
             for reaction in self.strategy.reactions(event):
+                idle = idle and not (reaction.decision.aggregate or reaction.decision.assignments)
                 self._act(reaction)
+            self._refuse_endless_waking(idle=idle)
             if isinstance(event, Arrival) and rejected == self.rejected:
                 self._progressed()
             for observer in self.observers:
                 observer.after_event(self, event)
         return reason
+
+    def _refuse_endless_waking(self, *, idle: bool) -> None:
+        """Give up when the scheduler is woken again and again and has nothing to do."""
+        self._idle_wakes = self._idle_wakes + 1 if idle else 0
+        if self._idle_wakes >= _IDLE_WAKES:
+            raise UserError(
+                f"the server was woken {self._idle_wakes:,} times in a row, now at {self.fleet.now():.17g} s, and had "
+                f"nothing to do: a period of strategy {self.strategy.name!r}, such as a tick or the length of a round, "
+                "is far shorter than what clients take; make it longer"
+            )
 
     def end(self, reason: str) -> None:
         """Take the last server step, if the scheduler asks for one, and call the observers' `on_end`."""
@@ -224,9 +242,10 @@ class Loop:
 
     def state_dict(self) -> dict[str, Any]:
         """Strategy, fleet and counters."""
+        return {"strategy": self.strategy.state_dict(), "fleet": self.fleet.state_dict(), **self._counts()}
+
+    def _counts(self) -> dict[str, int]:
         return {
-            "strategy": self.strategy.state_dict(),
-            "fleet": self.fleet.state_dict(),
             "arrivals": self.arrivals,
             "rejected": self.rejected,
             "rejected_in_a_row": self._rejected_in_a_row,
@@ -234,11 +253,21 @@ class Loop:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore a state that `state_dict` returned; `run` then goes on instead of beginning."""
-        self.strategy.load_state_dict(state["strategy"])
-        self.fleet.load_state_dict(state["fleet"])
+        """Restore a state that `state_dict` returned; `run` then goes on instead of beginning.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            If an entry is absent, unknown, or of another type or shape than what is restored has; the message names it.
+        """
+        things: dict[str, Strategy | Fleet] = {"strategy": self.strategy, "fleet": self.fleet}
+        self._failing = set(state["failing"])
+        refuse_difference({name: entry for name, entry in state.items() if name not in things}, self._counts())
+        for name, thing in things.items():
+            saved = state[name]
+            with within(name):
+                restore_whole(thing, saved)
         self.arrivals = int(state["arrivals"])
         self.rejected = int(state["rejected"])
         self._rejected_in_a_row = int(state["rejected_in_a_row"])
-        self._failing = set(state["failing"])
         self.begun = True

@@ -483,6 +483,10 @@ class Strategy:
         """Restore a state that `state_dict` returned; the strategy must be initialised with a model of that layout."""
         self._model = GlobalModel(int(state["model"]["version"]), state["model"]["vector"], self.model.layout)
         self._jobs.load_state_dict(state)
+        for update in self._jobs.waiting:
+            if update.delta.shape != self._model.vector.shape:
+                found, known = update.delta.numel(), self._model.vector.numel()
+                raise ValueError(f"'received': a delta has {found} entries where the model has {known}")
         self.ledger.load_state_dict(state["ledger"])
         if self.guard.factor and state["guard"] is not None:
             self.guard.load_state_dict(state["guard"])

@@ -70,4 +70,4 @@ class Dispatched:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state that `state_dict` returned."""
-        self._present, self._owing = set(state["present"]), set(state["owing"])
+        self._present, self._owing = set(map(int, state["present"])), set(map(int, state["owing"]))

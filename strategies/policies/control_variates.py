@@ -21,6 +21,7 @@ from torch import Tensor
 from fedmtl.components import Param
 from fedmtl.parameters import weighted_sum
 from fedmtl.protocol import GlobalModel, TrainSettings, Update
+from fedmtl.restoring import tensor_or_none
 from strategies.core.kinds import ClientPolicy, Instruction
 from strategies.core.ledger import Ledger
 
@@ -118,7 +119,7 @@ class ControlVariates(ClientPolicy):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state that `state_dict` returned."""
-        self._variate, self._sum = state["variate"], state["sum"]
+        self._variate, self._sum = tensor_or_none(state["variate"]), tensor_or_none(state["sum"])
         self._lacking = [{int(client) for client in clients} for clients in state["lacking"]]
 
 

@@ -30,6 +30,7 @@ from fedmtl.client_types import type_name
 from fedmtl.components import Param
 from fedmtl.errors import ConfigError
 from fedmtl.protocol import GlobalModel, TrainSettings, Update
+from fedmtl.restoring import number_or_none, tensor_or_none
 from fedmtl.similarity import LARGEST, SimilarityName
 from strategies.core.kinds import ClientPolicy, Instruction
 from strategies.core.ledger import Ledger
@@ -188,5 +189,5 @@ class FedQSPolicy(ClientPolicy):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state that `state_dict` returned."""
-        self._global_step = state["global_step"]
-        self._similarity_mean = state["similarity_mean"]
+        self._global_step = tensor_or_none(state["global_step"])
+        self._similarity_mean = number_or_none(state["similarity_mean"])

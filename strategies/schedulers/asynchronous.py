@@ -7,7 +7,7 @@ from typing import Any
 
 from fedmtl.protocol import Decision, GlobalModel, Update
 from strategies.core.kinds import Scheduler
-from strategies.schedulers.options import Concurrency
+from strategies.schedulers.options import Concurrency, limits_nothing
 from strategies.schedulers.roster import Roster
 
 
@@ -57,6 +57,10 @@ class Asynchronous(Scheduler):
         """Another client takes the place of the lost one."""
         self._roster.remove(client)
         return Decision(assignments=self._roster.fill())
+
+    def remarks(self, clients: int) -> Sequence[str]:
+        """A limit that limits nothing."""
+        return limits_nothing("concurrency", self._roster.limit, clients)
 
     def state_dict(self) -> dict[str, Any]:
         """Who is busy, who is idle, and the number of draws."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from fedmtl.errors import ConfigError
 from fedmtl.protocol import NOTHING, Decision, GlobalModel, JobKey, Update
+from fedmtl.restoring import number_or_none
 from strategies.core.kinds import Scheduler
 from strategies.schedulers.coverage import TaskCoverage
 from strategies.schedulers.options import (
@@ -20,6 +21,7 @@ from strategies.schedulers.options import (
     MaxStaleness,
     Tick,
     TickOrder,
+    limits_nothing,
 )
 from strategies.schedulers.roster import Roster
 from strategies.selectors.base import Selector
@@ -233,6 +235,14 @@ class Buffered(Scheduler):
         del self._since[: self._limit]
         return taken
 
+    def updates_per_version(self, clients: int) -> int:
+        """K, unless the end of a wait takes fewer."""
+        return self._size if self._patience is None else 1
+
+    def remarks(self, clients: int) -> Sequence[str]:
+        """A limit that limits nothing."""
+        return limits_nothing("concurrency", self._roster.limit, clients)
+
     def state_dict(self) -> dict[str, Any]:
         """The roster, the buffer, the version and the ticks."""
         return {
@@ -251,11 +261,11 @@ class Buffered(Scheduler):
         """Restore a state that `state_dict` returned."""
         self._roster.load_state_dict(state["roster"])
         self._buffer = [JobKey(int(client), int(job)) for client, job in state["buffer"]]
-        self._since = [float(time) for time in state.get("since", ())]  # older states have none
+        self._since = [float(time) for time in state["since"]]
         self._version = int(state["version"])
-        self._due = state["due"]
-        self._stepped_at = state["stepped_at"]
-        self._instant, self._instant_begins = state["instant"], int(state["instant_begins"])
+        self._due = number_or_none(state["due"])
+        self._stepped_at = number_or_none(state["stepped_at"])
+        self._instant, self._instant_begins = number_or_none(state["instant"]), int(state["instant_begins"])
         if self._coverage is not None:
             self._coverage.load_state_dict(state["coverage"])
 

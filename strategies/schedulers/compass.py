@@ -46,6 +46,7 @@ from strategies.schedulers.options import (
     SpeedMomentum,
     TimeoutFactor,
     TimeoutSeconds,
+    many_steps,
 )
 from strategies.schedulers.speeds import NEEDS
 from strategies.schedulers.speeds import speed_model as _speed_model
@@ -286,6 +287,10 @@ class Compass(Scheduler):
     def _remove(self, group: Group) -> None:
         del self.groups[group.number]
         del self._targets[bisect.bisect_left(self._targets, (group.target, group.number))]
+
+    def remarks(self, clients: int) -> Sequence[str]:
+        """Orders of very many steps."""
+        return many_steps("q_max", self._q_max)
 
     def state_dict(self) -> dict[str, Any]:
         """Speeds, groups, late reports and step counts."""

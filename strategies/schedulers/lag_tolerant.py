@@ -8,8 +8,9 @@ from typing import Annotated, Any
 from fedmtl.components import Param
 from fedmtl.errors import ConfigError
 from fedmtl.protocol import NOTHING, Assignment, Decision, GlobalModel, JobKey, Update
+from fedmtl.restoring import number_or_none
 from strategies.core.kinds import Scheduler
-from strategies.schedulers.options import BufferSize, Deprecated, RoundLimit
+from strategies.schedulers.options import BufferSize, Deprecated, RoundLimit, limits_nothing
 
 
 class LagTolerant(Scheduler):
@@ -181,6 +182,10 @@ class LagTolerant(Scheduler):
         self._due = None if self._limit is None else now + self._limit
         return assignments
 
+    def remarks(self, clients: int) -> Sequence[str]:
+        """A quota that no round meets."""
+        return limits_nothing("buffer_size", self._quota, clients)
+
     def state_dict(self) -> dict[str, Any]:
         """Clients, the round and the version."""
         return {
@@ -199,13 +204,13 @@ class LagTolerant(Scheduler):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state that `state_dict` returned."""
-        self.deprecated, self._falling = tuple(state["deprecated"]), tuple(state["falling"])
-        self._version, self._due = int(state["version"]), state["due"]
-        self._free = dict.fromkeys(state["free"])
-        self._cohorts = {int(version): dict.fromkeys(clients) for version, clients in state["cohorts"]}
+        self.deprecated, self._falling = tuple(map(int, state["deprecated"])), tuple(map(int, state["falling"]))
+        self._version, self._due = int(state["version"]), number_or_none(state["due"])
+        self._free = dict.fromkeys(map(int, state["free"]))
+        self._cohorts = {int(version): dict.fromkeys(map(int, clients)) for version, clients in state["cohorts"]}
         self._sent = {client: version for version, clients in self._cohorts.items() for client in clients}
         self._heard = {int(client): int(version) for client, version in state["heard"]}
-        self._void = set(state["void"])
+        self._void = set(map(int, state["void"]))
         self._picked = [JobKey(int(client), int(job)) for client, job in state["picked"]]
         self._undrafted = [JobKey(int(client), int(job)) for client, job in state["undrafted"]]
-        self._before = set(state["before"])
+        self._before = set(map(int, state["before"]))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from fedmtl.components import Param
 from strategies.schedulers.speeds import SpeedModelName
 
 _CODE = "authors' code"
+
+_MANY_STEPS = 100_000
+"""Local steps of an order that are more than any paper's."""
 
 # Buffers.
 BUFFER_SIZE = Param("K, updates of an aggregation", ge=1)
@@ -96,3 +100,13 @@ TimeoutSeconds = Annotated[float | None, Param("the same in seconds, alike for a
 EndFlush = Annotated[
     bool, Param("apply the reports that are still kept when the run ends, as one last step", source=_CODE)
 ]
+
+
+def limits_nothing(name: str, limit: int | None, clients: int) -> Sequence[str]:
+    """The remark that an option asks for more clients than there are, if it does."""
+    return (f"{name} = {limit:,}: there are only {clients:,} clients",) if limit is not None and limit > clients else ()
+
+
+def many_steps(name: str, steps: int) -> Sequence[str]:
+    """The remark that an order may ask for very many local steps, if it may."""
+    return (f"{name} = {steps:,}: one order may be so many local steps",) if steps > _MANY_STEPS else ()

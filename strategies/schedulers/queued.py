@@ -7,6 +7,7 @@ from typing import Any
 
 from fedmtl.errors import ConfigError
 from fedmtl.protocol import NOTHING, Assignment, Decision, JobKey, Update
+from fedmtl.restoring import number_or_none
 from strategies.core.kinds import Scheduler
 from strategies.schedulers.options import (
     FirstJob,
@@ -17,6 +18,7 @@ from strategies.schedulers.options import (
     Smoothing,
     Timer,
     Tolerance,
+    many_steps,
 )
 from strategies.schedulers.speeds import NEEDS, Affine
 
@@ -158,6 +160,10 @@ class Queued(Scheduler):
         steps = min(budget / self._speeds.cost(client)[1], self._max_steps)
         return max(int(steps), self._min_steps)
 
+    def remarks(self, clients: int) -> Sequence[str]:
+        """Orders of very many steps."""
+        return many_steps("max_steps", self._max_steps)
+
     def state_dict(self) -> dict[str, Any]:
         """Estimates, clients and the round."""
         return {
@@ -184,4 +190,4 @@ class Queued(Scheduler):
         self._admitted, self._late, self._carried = (
             [JobKey(int(client), int(job)) for client, job in state[name]] for name in ("admitted", "late", "carried")
         )
-        self._due = state["due"]
+        self._due = number_or_none(state["due"])

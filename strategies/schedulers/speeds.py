@@ -158,7 +158,10 @@ class Affine(SpeedModel):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state that `state_dict` returned."""
-        self._fits = {int(c): (q, t, w, qq, qt, fixed) for c, q, t, w, qq, qt, fixed in state["fits"]}
+        self._fits = {
+            int(c): (float(q), float(t), float(w), float(qq), float(qt), fixed)
+            for c, q, t, w, qq, qt, fixed in state["fits"]
+        }
 
 
 def speed_model(name: SpeedModelName, momentum: float) -> SpeedModel:

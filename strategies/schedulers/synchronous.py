@@ -8,8 +8,9 @@ from typing import Any
 
 from fedmtl.errors import ConfigError
 from fedmtl.protocol import NOTHING, Assignment, Decision, GlobalModel, JobKey, Update
+from fedmtl.restoring import number_or_none
 from strategies.core.kinds import Scheduler
-from strategies.schedulers.options import ClientsPerRound, Late, OverCommit, StepBudget, Timeout
+from strategies.schedulers.options import ClientsPerRound, Late, OverCommit, StepBudget, Timeout, limits_nothing
 from strategies.schedulers.partial_work import PartialWork
 from strategies.schedulers.roster import Roster
 from strategies.schedulers.speeds import NEEDS
@@ -193,6 +194,18 @@ class Synchronous(Scheduler):
     def _steps(self, client: int) -> int | None:
         return None if self._budget is None else self._budget.steps(client)
 
+    def updates_per_version(self, clients: int) -> int:
+        """One from each member of a round, or from those whose answers are enough; one where a round has an end."""
+        members = min(clients, self._roster.limit or clients)
+        return 1 if self._timeout is not None else min(members, self._enough or members)
+
+    def remarks(self, clients: int) -> Sequence[str]:
+        """Rounds that are smaller than asked for, or in which nobody is late."""
+        asked, enough = self._roster.limit, self._enough
+        if enough is None or enough > clients:
+            return limits_nothing("clients_per_round", enough or asked, clients)
+        return limits_nothing("over_commit asks more than answer: clients asked for a round", asked, clients)
+
     def state_dict(self) -> dict[str, Any]:
         """The roster, the round, those who are late, and the budget."""
         return {
@@ -217,7 +230,7 @@ class Synchronous(Scheduler):
         self._answers = {int(client): int(job) for client, job in state["answers"]}
         self._late = set(map(int, state["late"]))
         self._kept = [JobKey(int(client), int(job)) for client, job in state["kept"]]
-        self._ends, self._overtime = state["ends"], bool(state["overtime"])
+        self._ends, self._overtime = number_or_none(state["ends"]), bool(state["overtime"])
         if self._budget is not None:
             self._budget.load_state_dict(state["budget"])
 

@@ -11,7 +11,7 @@ from fedmtl.protocol import Decision, GlobalModel, Update
 from fedmtl.randomness import derive_seed
 from strategies.core.kinds import Scheduler
 from strategies.core.part import Part
-from strategies.schedulers.options import ClientsOfTier
+from strategies.schedulers.options import ClientsOfTier, limits_nothing
 from strategies.schedulers.synchronous import Synchronous
 
 
@@ -121,6 +121,15 @@ class Tiered(Scheduler):
         for number, tier in enumerate(tiers):
             tier.prepare(model, derive_seed(seed, "tier", number))
         return tiers
+
+    def updates_per_version(self, clients: int) -> int:
+        """One from everybody before the tiers are formed."""
+        return clients
+
+    def remarks(self, clients: int) -> Sequence[str]:
+        """More tiers, or larger rounds, than there are clients for."""
+        more_tiers = limits_nothing("tiers", self._most, clients)
+        return (*more_tiers, *limits_nothing("clients_per_round", self._per_round, clients))
 
     def state_dict(self) -> dict[str, Any]:
         """The tiers and their rounds."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fedmtl.protocol import GlobalModel, Update
 from fedmtl.randomness import numpy_generator
+from fedmtl.restoring import table_columns
 from strategies.core.part import Part
 
 Floats = NDArray[np.float64]
@@ -106,13 +107,12 @@ class Candidates:
 
     def state_dict(self) -> dict[str, Any]:
         """The table, a tensor for each column."""
-        arrays = {"clients": self.clients, "idle": np.frombuffer(self._idle, dtype=np.bool_)[: len(self)]}
-        arrays |= {name: self[name] for name in self._columns}
-        return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+        arrays = {"clients": self._clients, "idle": np.frombuffer(self._idle, dtype=np.bool_), **self._columns}
+        return {name: torch.from_numpy(array[: len(self)].copy()) for name, array in arrays.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state that `state_dict` returned."""
-        arrays = {name: tensor.numpy().copy() for name, tensor in state.items()}
+        arrays = table_columns(state, ("clients", "idle", *self._unknown))
         self._clients, self._idle = arrays["clients"], bytearray(arrays["idle"].tobytes())
         self.idle_count = sum(self._idle)
         self._columns = {name: arrays[name] for name in self._unknown}

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from fedmtl.components import Param
 from fedmtl.errors import ConfigError
 from fedmtl.protocol import Update
+from fedmtl.restoring import number_or_none
 from strategies.selectors.base import Floats, Rows, Selector, mean_loss, percentile, sample
 
 _CODE = "authors' code"
@@ -225,4 +226,4 @@ class OortSelector(Selector):
         super().load_state_dict(state)
         self.exploration, self.threshold = float(state["exploration"]), float(state["threshold"])
         self._exploited = np.array(state["exploited"], dtype=np.intp)
-        self._window, self._last_window = float(state["window"]), state["last_window"]
+        self._window, self._last_window = float(state["window"]), number_or_none(state["last_window"])

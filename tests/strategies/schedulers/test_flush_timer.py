@@ -108,16 +108,16 @@ def test_where_it_never_ends_the_patience_changes_no_bit(toys, seed: int, clock:
     assert all(one.equal(other) for one, other in zip(plain.vectors, patient.vectors, strict=True))
 
 
-def test_a_state_without_waiting_times_is_still_read(toys) -> None:
-    """States that were saved before there was patience."""
+def test_a_state_without_waiting_times_is_refused(toys) -> None:
+    """States that were saved before there was patience are of a format that is not read any more."""
     old = Buffered(buffer_size=4)
     old.prepare(toys.start_model(), 0)
     old.begin(range(3), 0.0)
     old.on_update(toys.make_update(0), 1.0)
     state = {key: value for key, value in old.state_dict().items() if key != "since"}
     new = Buffered(buffer_size=4)
-    new.load_state_dict(state)
-    assert new.state_dict() == old.state_dict()
+    with pytest.raises(KeyError, match="since"):
+        new.load_state_dict(state)
 
 
 @pytest.mark.parametrize("patience", [0.0, -1.0, float("nan")])
