@@ -84,13 +84,10 @@ _UPDATE: Mapping[str, tuple[type, ...]] = {
     "failure": (str, _NONE),
     "terms": (Mapping,),
     "vectors": (Mapping,),
-}
-"""The types of an update's entries; what the server adds to it is not there on the way from its client."""
-
-_ADDED: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("dispatched_at", "arrived_at"), _NUMBER),
     **dict.fromkeys(("bytes_up", "bytes_down", "arrived_version"), (int,)),
 }
+"""The types of an update's entries."""
 
 
 def check_types(state: Mapping[str, Any], types: Mapping[str, tuple[type, ...]]) -> None:
@@ -166,14 +163,7 @@ def update_state(update: Update) -> dict[str, Any]:
 
 
 def update_from_state(state: Mapping[str, Any]) -> Update:
-    """The update that `update_state` described.
-
-    Raises
-    ------
-    KeyError, TypeError
-        If an entry is absent, or of another type; the message names it.
-    """
-    check_types(state, _UPDATE)
+    """The update that `update_state` described; whoever has it from outside looks at its fields."""
     values = dict(state)
     for name in ("tasks", "task_losses", "mean_task_weights", "task_traces"):
         values[name] = tuple(values[name])
@@ -188,5 +178,5 @@ def kept_update(state: Mapping[str, Any]) -> Update:
     KeyError, TypeError
         If an entry is absent, or of another type; the message names it.
     """
-    check_types(state, _ADDED)
+    check_types(state, _UPDATE)
     return update_from_state(state)

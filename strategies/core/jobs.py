@@ -139,8 +139,11 @@ class Jobs:
         self._bases.load_state_dict(state["bases"])
 
 
-def _asked(job: int, version: int, steps: int | None, epochs: int, batch_size: int) -> Asked:
-    return Asked(int(job), int(version), None if steps is None else int(steps), int(epochs), int(batch_size))
+def _asked(
+    job: int, version: int, steps: int | None, epochs: int, batch_size: int, rate: float, momentum: float
+) -> Asked:
+    counts = int(job), int(version), None if steps is None else int(steps), int(epochs), int(batch_size)
+    return Asked(*counts, float(rate), float(momentum))
 
 
 class Bases:

@@ -244,7 +244,7 @@ class Loop:
         """Strategy, fleet and counters."""
         return {"strategy": self.strategy.state_dict(), "fleet": self.fleet.state_dict(), **self._counts()}
 
-    def _counts(self) -> dict[str, int]:
+    def _counts(self) -> dict[str, Any]:
         return {
             "arrivals": self.arrivals,
             "rejected": self.rejected,
