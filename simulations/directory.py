@@ -4,21 +4,41 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from fedmtl.checkpoint import check_format
 from fedmtl.config import to_toml
-from fedmtl.errors import DataError, RunDirectoryError
+from fedmtl.errors import CheckpointError, DataError, RunDirectoryError
 from fedmtl.files import replacing
 from fedmtl.inputs import INPUTS, recorded_inputs, refuse_changes, write_inputs
-from fedmtl.records.setting import write_devices, write_partition
-from fedmtl.records.summary import SUMMARY
+from fedmtl.records.schemas import SCHEMAS
+from fedmtl.records.setting import DEVICES_FILE, PARTITION_FILE, write_devices, write_partition
+from fedmtl.records.summary import SUMMARY, read_summary
 from simulations.experiment import Experiment
+from simulations.lock import LOCK, held
 
 EXPERIMENT = "experiment.toml"
 MODEL = "model.safetensors"
+REPORT = "report.html"
+STARTING = ".starting"
+"""Says that a fresh run is being set up here, and that what else a run leaves may go: written first, removed when
+``experiment.toml`` is there."""
+
 _FOLDERS = ("checkpoint", "records", "plots", "ntk")
-_FILES = (EXPERIMENT, "*.parquet", ".*.tmp", "report.html", MODEL, SUMMARY, INPUTS)
+_SETTING = (PARTITION_FILE, DEVICES_FILE, INPUTS, EXPERIMENT)
+_TABLES = tuple(f"{name}.parquet" for name in SCHEMAS)
+# What marks a run as finished goes first, then what makes it a run: what is left half-way is never taken for a whole.
+_FILES = (SUMMARY, EXPERIMENT, MODEL, REPORT, PARTITION_FILE, DEVICES_FILE, INPUTS, *_TABLES)
+
+
+def _temporary(name: str) -> str:
+    """The name under which `replacing` writes a file."""
+    return f".{name}.tmp"
+
+
+_OF_A_START = {LOCK, STARTING, *_SETTING, *map(_temporary, _SETTING)} - {EXPERIMENT}
+"""All that a start can leave which was cut short."""
 
 
 class RunDirectory:
@@ -38,6 +58,20 @@ class RunDirectory:
         """The folder of the checkpoint."""
         return self.path / "checkpoint"
 
+    @contextlib.contextmanager
+    def held(self, *, resume: bool) -> Iterator[None]:
+        """Meanwhile nobody else may run here; makes the directory of a fresh run.
+
+        Raises
+        ------
+        RunDirectoryError
+            If somebody else does, or there is no directory to resume in, or none can be made.
+        """
+        if resume and not self.path.exists():
+            raise RunDirectoryError(f"{self.path} holds no run to resume: there is no such directory")
+        with held(self.path):
+            yield
+
     def check(self, *, resume: bool, overwrite: bool) -> None:
         """See whether a run may start, or go on, here; changes nothing.
 
@@ -50,13 +84,14 @@ class RunDirectory:
             If what is to be resumed is damaged, or was begun by a FedMTL whose state this one cannot read.
         """
         path, holds_run = self.path, (self.path / EXPERIMENT).exists()
-        if path.exists() and not path.is_dir():
-            raise RunDirectoryError(f"{path} is a file, not a directory; choose another --out")
+        there = {entry.name for entry in path.iterdir()} - {LOCK} if path.is_dir() else set()
         if resume:
+            if not holds_run and STARTING in there:
+                raise RunDirectoryError(
+                    f"{path} holds no run to resume: its start was cut short; start it again, as it was started"
+                )
             if not holds_run:
                 raise RunDirectoryError(f"{path} holds no run to resume ({EXPERIMENT} is not there)")
-            if (path / SUMMARY).exists():
-                raise RunDirectoryError(f"the run in {path} is finished; there is nothing to resume")
             check_format(self.checkpoint)
         elif holds_run and not overwrite:
             state = "finished" if (path / SUMMARY).exists() else "unfinished"
@@ -64,8 +99,39 @@ class RunDirectory:
                 f"{path} already holds a run ({state}); choose another --out, or use --overwrite"
                 + ("" if state == "finished" else f" or --resume {path}")
             )
-        elif path.is_dir() and not holds_run and any(path.iterdir()):
-            raise RunDirectoryError(f"{path} is not empty and holds no run; choose another --out")
+        elif there and not holds_run and STARTING not in there:
+            if not there <= _OF_A_START:
+                raise RunDirectoryError(f"{path} is not empty and holds no run; choose another --out")
+            if not overwrite:
+                raise RunDirectoryError(
+                    f"{path} holds {min(there)}, as a run leaves it whose start was cut short; use --overwrite, or "
+                    "choose another --out"
+                )
+
+    def check_experiment(self, experiment: Experiment) -> bool:
+        """See whether the run that is here can go on as this experiment; whether it is to end elsewhere than before.
+
+        Raises
+        ------
+        CheckpointError
+            If it is a run of another configuration.
+        RunDirectoryError
+            If it is finished, and not to end later.
+        """
+        before = Experiment.load(self.path / EXPERIMENT)
+        if before.digest != experiment.digest:
+            raise CheckpointError(
+                f"{self.path / EXPERIMENT} is another configuration; only the section [stop], and what changes no "
+                "result, may differ where a run is resumed"
+            )
+        changed = before.config.stop != experiment.config.stop
+        if (self.path / SUMMARY).exists() and not changed:
+            ended = read_summary(self.path)["ended"]
+            raise RunDirectoryError(
+                f"the run in {self.path} is finished; there is nothing to resume: {ended}. To have it end later, set "
+                "stop, as in --set stop.versions=800"
+            )
+        return changed
 
     def check_inputs(self, experiment: Experiment) -> None:
         """See whether all that an experiment reads is what the run here began with, before it is resumed.
@@ -93,27 +159,51 @@ class RunDirectory:
             If it cannot be written.
         """
         try:
+            (self.path / STARTING).touch()
             self._clear()
-            self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunDirectoryError(f"cannot write to {self.path}: {error.strerror}; choose another --out") from error
         try:
-            write_partition(self.path, experiment.data)
-            if simulated:
-                write_devices(self.path, experiment.nominal_seconds)
-            write_inputs(self.path, experiment.inputs)
-            # Last: a directory with this file is a run that can be resumed.
-            with replacing(self.path / EXPERIMENT) as temporary:
-                temporary.write_text(to_toml(experiment.tables), encoding="utf-8")
+            self._write_setting(experiment, simulated=simulated)
         except BaseException:
             # What is there is no run yet, and would stand in the way of the next one.
             with contextlib.suppress(OSError):
                 self._clear()
+                (self.path / STARTING).unlink()
             raise
 
+    def reopen(self, experiment: Experiment, *, simulated: bool = True) -> None:
+        """Make the directory that of an unfinished run again, with the experiment's limits and all that it began with.
+
+        Its tables stay, as rows of theirs may be nowhere else.
+
+        Raises
+        ------
+        RunDirectoryError
+            If it cannot be written.
+        """
+        try:
+            for name in (SUMMARY, MODEL, REPORT):
+                (self.path / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise RunDirectoryError(f"cannot write to {self.path}: {error.strerror}") from error
+        self._write_setting(experiment, simulated=simulated)
+
+    def _write_setting(self, experiment: Experiment, *, simulated: bool) -> None:
+        write_partition(self.path, experiment.data)
+        if simulated:
+            write_devices(self.path, experiment.nominal_seconds)
+        write_inputs(self.path, experiment.inputs)
+        # Last: a directory with this file is a run that can be resumed.
+        with replacing(self.path / EXPERIMENT) as temporary:
+            temporary.write_text(to_toml(experiment.tables), encoding="utf-8")
+        (self.path / STARTING).unlink(missing_ok=True)
+
     def _clear(self) -> None:
-        for name in _FOLDERS:
-            shutil.rmtree(self.path / name, ignore_errors=True)
-        for pattern in _FILES:
-            for file in self.path.glob(pattern):
-                file.unlink()
+        for name in (name for file in _FILES for name in (file, _temporary(file))):
+            (self.path / name).unlink(missing_ok=True)
+        for folder in (self.path / name for name in _FOLDERS):
+            if folder.is_symlink() or folder.is_file():
+                folder.unlink()
+            elif folder.exists():
+                shutil.rmtree(folder)

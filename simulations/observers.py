@@ -59,12 +59,16 @@ class Evaluation(Observer):
 
     def on_start(self, loop: Loop) -> None:
         """Evaluate the model that the run starts from; a resumed run has that evaluation, and later ones, on record."""
+        if not self.recall():
+            self._evaluate(loop, loop.fleet.now())
+
+    def recall(self) -> bool:
+        """Take the newest evaluation from the record; whether there is one."""
         known = self.recorder.latest_evaluation()
         if known:
             self._note(known)
             self._divergence = watch_of(self.recorder.table("evaluations"))
-        else:
-            self._evaluate(loop, loop.fleet.now())
+        return bool(known)
 
     def on_aggregation(self, loop: Loop, aggregation: Aggregation) -> None:
         """Evaluate the version if it is due."""

@@ -95,7 +95,8 @@ def run(
     out
         The run's directory; default ``records.dir/name``.
     resume
-        Go on with an unfinished run: to the same bits as if it had never been cut, if the fleet is simulated.
+        Go on with an unfinished run: to the same bits as if it had never been cut, if the fleet is simulated. With
+        other limits in ``stop`` a finished one goes on, too, as if they had been its limits from the start.
     overwrite
         Remove a run that is already there.
     fleet
@@ -112,13 +113,37 @@ def run(
     ------
     UserError
         If the directory, the data or a checkpoint cannot be used, or ``records.baselines`` is set and nothing provides
-        single-task values. Nothing is written before all has been checked that can be.
+        single-task values. Nothing is written before all has been checked that can be, save for the lock that keeps
+        other processes out of the directory meanwhile.
     """
     directory = RunDirectory(Path(out) if out is not None else default_directory(experiment))
-    directory.check(resume=resume, overwrite=overwrite)
+    with directory.held(resume=resume):
+        directory.check(resume=resume, overwrite=overwrite)
+        return _run(
+            experiment,
+            directory,
+            resume=resume,
+            fleet=fleet or simulated_fleet,
+            observers=observers,
+            pictures=pictures,
+            provide=_provider(experiment, single_task),
+        )
+
+
+def _run(
+    experiment: Experiment,
+    directory: RunDirectory,
+    *,
+    resume: bool,
+    fleet: Callable[[Experiment], Fleet],
+    observers: Sequence[Observer],
+    pictures: bool,
+    provide: SingleTaskProvider,
+) -> RunResult:
+    """`run` in a directory that is held, and may be used."""
     if resume:
         directory.check_inputs(experiment)
-    provide = _provider(experiment, single_task)
+    ends_elsewhere = resume and directory.check_experiment(experiment)
     # Built before the directory is touched: bad data, or a strategy they do not fit, must leave nothing behind.
     _ = experiment.data, experiment.devices
     strategy = experiment.new_strategy()
@@ -128,16 +153,20 @@ def run(
     single_task_values = provide(experiment, directory.path)
     if single_task_values is None:
         return RunResult(directory.path, {}, "", True)
-    world = (fleet or simulated_fleet)(experiment)
+    world = fleet(experiment)
     try:
         if not resume:
             directory.open(experiment, simulated=world.simulated)
         watch = Watch(experiment, directory, simulated=world.simulated)
         loop = Loop(strategy, world, watch.observers(observers))
+        stop = stop_rule(experiment.config.stop, watch.evaluation)
         if resume:
-            watch.checkpointer.restore(loop)
+            watch.restore(loop)
+            if ends_elsewhere and (reason := stop(loop)):
+                raise ConfigError(f"stop: the run in {directory.path} has got there already: {reason}; ask for more")
+            directory.reopen(experiment, simulated=world.simulated)
         with interruptible(loop):
-            loop.run(stop_rule(experiment.config.stop, watch.evaluation))
+            loop.run(stop)
         if loop.interrupted:
             if loop.begun:
                 watch.checkpointer.save(loop)

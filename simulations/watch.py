@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,8 @@ from simulations.experiment import Experiment
 from simulations.observers import Evaluation, KernelLog, Recording
 from strategies.core.guard import Guard
 from strategies.core.loop import Loop, Observer
+
+_log = logging.getLogger(__name__)
 
 
 class Watch:
@@ -54,6 +57,11 @@ class Watch:
         """The loop's observers: updates are recorded first, and a checkpoint holds what all others did."""
         kernels = () if self.kernels is None else (self.kernels,)
         return [Recording(self.recorder), self.evaluation, *kernels, *further, self.checkpointer]
+
+    def restore(self, loop: Loop) -> None:
+        """Go back to the last checkpoint, with what was recorded until then (see :meth:`Checkpointer.restore`)."""
+        self.checkpointer.restore(loop)
+        self.evaluation.recall()
 
     def summary(self, loop: Loop, single_task: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         """What became of the run, also against single-task models if there are some."""
@@ -129,6 +137,7 @@ class Checkpointer(Observer):
         self._digest = experiment.digest
         self._every = experiment.config.records.checkpoint_every
         self._saved = 0
+        self._saved_now = False  # since the last event
         self._before = 0.0
         self._started = time.perf_counter()
 
@@ -140,8 +149,14 @@ class Checkpointer(Observer):
     def after_event(self, loop: Loop, event: Event) -> None:
         """Save if a checkpoint is due."""
         version = loop.strategy.model.version
+        self._saved_now = False
         if version >= self._saved + self._every:
             self._saved = version - version % self._every
+            self.save(loop)
+
+    def before_end(self, loop: Loop) -> None:
+        """Save the state from which the run can go on if it is to end later."""
+        if not self._saved_now:
             self.save(loop)
 
     def save(self, loop: Loop) -> None:
@@ -153,23 +168,27 @@ class Checkpointer(Observer):
                 if self._kernels is not None:
                     whole["ntk_seconds"] = self._kernels.wall_seconds
                 save_checkpoint(self._directory, whole, self._digest)
+                self._saved_now = True
 
     def restore(self, loop: Loop) -> None:
-        """Go back to the last checkpoint, or to the start if there is none yet.
+        """Go back to the last checkpoint, or to the start, and say so, if there is none yet.
 
         Raises
         ------
         CheckpointError
-            If it is damaged, or holds another state than this version saves.
+            If it is damaged, gone, or holds another state than this version saves, or tables lack rows that it counts.
         """
         with _collector_at_rest():
             state = load_checkpoint(self._directory, self._digest)
             if state is None:
+                self._recorder.start_again()
+                _log.warning("%s holds no checkpoint yet: the run starts from its beginning", self._directory.parent)
                 return
             with restoring(self._directory):
                 self._restore(loop, state)
         version = loop.strategy.model.version
         self._saved = version - version % self._every
+        self._saved_now = True
 
     def _restore(self, loop: Loop, state: Mapping[str, Any]) -> None:
         seconds = {"wall_seconds": 0.0} | ({} if self._kernels is None else {"ntk_seconds": 0.0})

@@ -9,6 +9,7 @@ run that never stopped.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
@@ -22,7 +23,7 @@ from fedmtl.client_types import type_name
 from fedmtl.evaluation import EvaluationRow
 from fedmtl.files import replacing
 from fedmtl.protocol import Aggregation, Joined, Lost, Rejection, Update
-from fedmtl.records.log import Row, TableLog
+from fedmtl.records.log import Row, TableLog, keep_only, refuse_traces
 from fedmtl.records.schemas import AGGREGATIONS, CONNECTIONS, EVALUATIONS, NTK, SCHEMAS, UPDATES, read_table
 from fedmtl.restoring import refuse_difference, within
 from fedmtl.tasks import Task
@@ -159,7 +160,10 @@ class Recorder:
         if not self._finished:
             for log in self._logs.values():
                 log.save(self._segments)
-        return {name: {"segments": list(log.segments), "rows": log.count} for name, log in self._logs.items()}
+        return {
+            name: {"segments": [[*entry] for entry in log.segments.items()], "rows": log.count}
+            for name, log in self._logs.items()
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go back to a state that `state_dict` returned; segments that were written later are deleted.
@@ -171,9 +175,7 @@ class Recorder:
         KeyError, TypeError, ValueError
             If it is no such state; the message names the entry.
         """
-        self._finished = False
-        for rows in self._last_rows.values():
-            rows.clear()
+        self._reopen()
         if self.directory is None:
             for name, log in self._logs.items():
                 log.replace(pa.table(dict(state[name]), schema=SCHEMAS[name]))
@@ -182,10 +184,25 @@ class Recorder:
         for name, log in self._logs.items():
             with within(name):
                 refuse_difference(state[name], {"segments": list(state[name]["segments"]), "rows": 0})
-            done = (self.directory / f"{name}.parquet").is_file()
-            finished = read_table(self.directory, name) if done else None
-            log.restore(self._segments, list(state[name]["segments"]), int(state[name]["rows"]), finished)
-        self._keep(segment for log in self._logs.values() for segment in log.segments)
+            finished = functools.partial(read_table, self.directory, name)
+            log.restore(self._segments, dict(state[name]["segments"]), int(state[name]["rows"]), finished)
+        keep_only(self._segments, [segment for log in self._logs.values() for segment in log.segments])
+
+    def start_again(self) -> None:
+        """Hold no rows, where there is no state to go back to yet; segments saved for the first one are deleted.
+
+        Raises
+        ------
+        CheckpointError
+            If the directory shows that there was a state: finished tables, or segments of a second one.
+        """
+        self._reopen()
+        for log in self._logs.values():
+            log.replace(log.schema.empty_table())
+        if self.directory is None:
+            return
+        refuse_traces(self.directory, self._segments, list(self._logs))
+        keep_only(self._segments, [])
 
     def finish(self) -> None:
         """Write the final tables and remove the segments; their bytes do not depend on how the run was cut.
@@ -201,17 +218,22 @@ class Recorder:
         for name, log in self._logs.items():
             with (
                 replacing(self.directory / f"{name}.parquet") as temporary,
-                pq.ParquetWriter(temporary, log.schema) as out,
+                pq.ParquetWriter(temporary, log.schema, write_page_checksum=True) as out,
             ):
                 for group in _row_groups(self._parts(name)):
                     out.write_table(group, row_group_size=ROW_GROUP)
         self._finished = True
-        self._keep([])
+        keep_only(self._segments, [])
 
     @property
     def _segments(self) -> Path:
         assert self.directory is not None
         return self.directory / "records"
+
+    def _reopen(self) -> None:
+        self._finished = False
+        for rows in self._last_rows.values():
+            rows.clear()
 
     def _check_open(self) -> None:
         if self._finished:
@@ -222,17 +244,6 @@ class Recorder:
         yield from log.parts(None if self.directory is None else self._segments)
         if rows := self._last_rows[name]:
             yield log.columns(rows)
-
-    def _keep(self, segments: Iterable[str]) -> None:
-        """Delete what else lies among the segments, and their folder when nothing is left in it."""
-        if not self._segments.is_dir():
-            return
-        kept = set(segments)
-        for path in self._segments.iterdir():
-            if path.name not in kept:
-                path.unlink()
-        if not kept:
-            self._segments.rmdir()
 
     def _update_columns(self, rows: Sequence[Row]) -> list[Sequence[Any]]:
         said, settled = zip(*rows, strict=True)

@@ -137,7 +137,7 @@ def read_table(directory: Path, name: str) -> pa.Table:
     if not path.is_file():
         raise RunDirectoryError(f"{directory} holds no finished run: {path.name} is missing")
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(path, page_checksum_verification=True)
     except (OSError, pa.ArrowInvalid) as error:
         raise RunDirectoryError(f"cannot read {path}: {error}") from None
     if absent := [column for column in _FILES[name].names if column not in table.column_names]:

@@ -14,6 +14,9 @@ from fedmtl.data.federated import FederatedData
 from fedmtl.files import replacing
 from fedmtl.records.schemas import DEVICES, PARTITION
 
+PARTITION_FILE = "partition.parquet"
+DEVICES_FILE = "devices.parquet"
+
 
 def partition_table(data: FederatedData) -> pa.Table:
     """How many training examples of each class each client has; pairs without examples have no row.
@@ -47,7 +50,7 @@ def write_partition(directory: Path, data: FederatedData) -> None:
     RunDirectoryError
         If it cannot be written.
     """
-    write_table(directory / "partition.parquet", partition_table(data))
+    write_table(directory / PARTITION_FILE, partition_table(data))
 
 
 def write_devices(directory: Path, seconds: np.ndarray) -> None:
@@ -66,7 +69,7 @@ def write_devices(directory: Path, seconds: np.ndarray) -> None:
         If it cannot be written.
     """
     columns = [np.arange(len(seconds), dtype=np.int64), np.asarray(seconds, dtype=np.float64)]
-    write_table(directory / "devices.parquet", pa.table(columns, schema=DEVICES))
+    write_table(directory / DEVICES_FILE, pa.table(columns, schema=DEVICES))
 
 
 def write_table(path: Path, table: pa.Table) -> None:

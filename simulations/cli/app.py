@@ -77,7 +77,10 @@ def run(
     assignments: Assignments = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run's directory; records.dir/name.")] = None,
     seed: Seed = None,
-    resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Go on with the unfinished run in DIR.")] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Go on with the run in DIR; --set stop.versions=N gives it another end."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace a run that is already there.")] = False,
     baselines: Annotated[
         bool, typer.Option("--baselines", help="Compare with single-task models, trained first where none are kept.")
@@ -91,10 +94,10 @@ def run(
     if resume is None:
         done = start_run(wanted, out, overwrite=overwrite, baselines=baselines)
     else:
-        alone = {**wanted.given, "--out": out, "--overwrite": overwrite, "--baselines": baselines}
+        alone = {**wanted.given, "--set": None, "--out": out, "--overwrite": overwrite, "--baselines": baselines}
         if extra := [name for name, value in alone.items() if value not in (None, False)]:
             raise UserError(f"--resume {resume} goes on with the run as it was set up; leave out {', '.join(extra)}")
-        done = resume_run(resume)
+        done = resume_run(resume, assignments or [])
     if not done:
         raise typer.Exit(INTERRUPTED)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from fedmtl.errors import ConfigError
 from fedmtl.intervals import fixed
 from fedmtl.records.divergence import divergence_words
 from fedmtl.records.finals import window_words
@@ -35,19 +36,39 @@ def start_run(wanted: Wanted, out: Path | None, *, overwrite: bool, baselines: b
     return _run(experiment, directory, resume=False, overwrite=overwrite)
 
 
-def resume_run(directory: Path) -> bool:
-    """Go on with an unfinished run; whether it ended (rather than was interrupted).
+def resume_run(directory: Path, assignments: Sequence[str] = ()) -> bool:
+    """Go on with a run, to the end that it has, or is given now; whether it ended (rather than was interrupted).
+
+    Parameters
+    ----------
+    directory
+        The run's.
+    assignments
+        ``section.key=value`` of what changes no result, such as ``stop.versions=800``.
 
     Raises
     ------
     RunDirectoryError
-        If there is no unfinished run in the directory.
+        If there is no run in the directory that can go on.
     CheckpointError
         If it cannot go on from what it saved.
+    ConfigError
+        If an assignment would change what the run computes.
     """
-    # Before its experiment is read: one of another version may have keys that this one does not know.
-    RunDirectory(directory).check(resume=True, overwrite=False)
-    return _run(Wanted(directory / EXPERIMENT).load(), directory, resume=True, overwrite=False)
+    place = RunDirectory(directory)
+    with place.held(resume=True):
+        # Before its experiment is read: one of another version may have keys that this one does not know.
+        place.check(resume=True, overwrite=False)
+        before = Wanted(directory / EXPERIMENT).load()
+        place.check_inputs(before)
+        for assignment in assignments:
+            if Wanted(directory / EXPERIMENT, assignments=[assignment]).load().digest != before.digest:
+                raise ConfigError(
+                    f"--set {assignment}: a run that goes on computes what it computed before; with --resume, set "
+                    "stop.* alone, and what changes no result"
+                )
+        experiment = Wanted(directory / EXPERIMENT, assignments=assignments).load()
+    return _run(experiment, directory, resume=True, overwrite=False)
 
 
 def _run(experiment: Experiment, directory: Path, *, resume: bool, overwrite: bool) -> bool:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Sequence
+import tomllib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from fedmtl.checkpoint import digest
-from fedmtl.errors import ConfigError, RunDirectoryError
+from fedmtl.config import StopSection, read_toml
+from fedmtl.errors import CheckpointError, ConfigError, RunDirectoryError
 from fedmtl.files import replacing
-from fedmtl.records.summary import read_summary, results_of
+from fedmtl.records.summary import SUMMARY, read_summary, results_of
 from fedmtl.results import RESULTS
+from simulations.directory import EXPERIMENT
 from simulations.experiment import Experiment
+from simulations.lock import held
 from simulations.runner import run
 from simulations.studies.baselines import StudyBaselines
 from simulations.studies.study import Cell, Progress, Study
@@ -28,18 +33,27 @@ def run_study(study: Study, out: Path, *, workers: int, progress: Progress) -> l
     """Run the study's experiments that `out` does not hold yet, in parallel on Ray; those that failed, with the fault.
 
     Experiments that were made with other results (:data:`fedmtl.results.RESULTS`) are run anew.
+    Where the sections ``stop`` alone have changed since it began, finished experiments go on to their new ends.
 
     Raises
     ------
     ConfigError
         If a target is of a task that no experiment has.
     RunDirectoryError
-        If `out` holds another study.
+        If `out` holds another study, or another process works there.
     """
+    with held(out):
+        return _run_study(study, out, workers=workers, progress=progress)
+
+
+def _run_study(study: Study, out: Path, *, workers: int, progress: Progress) -> list[tuple[Cell, Exception]]:
     _check_targets(study)
     path = out / STUDY
-    if path.exists() and path.read_text(encoding="utf-8") != study.toml():
-        raise RunDirectoryError(f"{out} holds another study, or an older version of this one; choose another --out")
+    if path.exists() and _without_stops(path.read_text(encoding="utf-8")) != _without_stops(study.toml()):
+        raise RunDirectoryError(
+            f"{out} holds another study, or an older version of this one that differs in more than its ends (stop); "
+            "choose another --out"
+        )
     with replacing(path) as temporary:
         temporary.write_text(study.toml(), encoding="utf-8")
 
@@ -113,8 +127,11 @@ def run_directory(out: Path, cell: Cell) -> Path:
 
 
 def is_done(out: Path, cell: Cell) -> bool:
-    """Whether a study's directory holds an experiment that came to its end, with the results of this version."""
-    return results_of(run_directory(out, cell)) == RESULTS
+    """Whether a study's directory holds an experiment that came to the end it is to have, with our results."""
+    directory = run_directory(out, cell)
+    if not ((directory / SUMMARY).exists() and (directory / EXPERIMENT).exists()):
+        return False
+    return results_of(directory) == RESULTS and _stop(read_toml(directory / EXPERIMENT)) == _stop(cell.tables)
 
 
 def with_other_results(study: Study, out: Path) -> int:
@@ -124,7 +141,28 @@ def with_other_results(study: Study, out: Path) -> int:
 
 
 def run_cell(work: tuple[Cell, str]) -> None:
-    """Run one experiment of a study; a part of it that an interruption left is done again."""
+    """Run one experiment of a study, or go on with what is there of it."""
     torch.set_num_threads(1)
     cell, out = work
-    run(Experiment.load(tables=cell.tables), run_directory(Path(out), cell), overwrite=True, pictures=False)
+    experiment, directory = Experiment.load(tables=cell.tables), run_directory(Path(out), cell)
+    begun = (directory / EXPERIMENT).exists() and results_of(directory) in (None, RESULTS)
+    if begun and not is_done(Path(out), cell):
+        # What another version left, is damaged, or is to end earlier than it did, is done again.
+        with contextlib.suppress(CheckpointError, ConfigError):
+            run(experiment, directory, resume=True, pictures=False)
+            return
+    run(experiment, directory, overwrite=True, pictures=False)
+
+
+def _stop(tables: Mapping[str, Any]) -> StopSection:
+    return StopSection.model_validate(tables.get("stop", {}))
+
+
+def _without_stops(text: str) -> dict[str, Any]:
+    """A study as tables, without what says when its experiments end."""
+    study = tomllib.loads(text)
+    study.get("base", {}).pop("stop", None)
+    for labels in study.get("axes", {}).values():
+        for tables in labels.values():
+            tables.pop("stop", None)
+    return study

@@ -7,11 +7,13 @@ import logging
 import math
 import os
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from fedmtl.errors import UserError
+from simulations.workers.reaper import MARK, end_marked, new_mark, watch
 
 _ROOT = Path(__file__).resolve().parents[2]
 _PACKAGES = ("fedmtl", "clients", "strategies", "simulations")
@@ -48,6 +50,7 @@ class Cluster:
     """
 
     _users = 0  # of the Ray that was started here
+    _reaper: subprocess.Popen[bytes] | None = None  # ends that Ray if this process is killed
 
     def __init__(self, ray: Any, address: str | None, cpus: int) -> None:
         self._ray = ray
@@ -58,7 +61,7 @@ class Cluster:
         self.stored_bytes = 1 << 20 if self._local else 100 << 10
         if self._local:
             if Cluster._users == 0:
-                _start(ray, cpus)
+                Cluster._reaper = _start(ray, cpus)
             Cluster._users += 1
         elif self._connected:
             _connect(ray, address)
@@ -83,12 +86,17 @@ class Cluster:
         Raises
         ------
         UserError
-            If the cluster has no room for them.
+            If the cluster has no room for them, or dies meanwhile.
         """
-        answers = [actor.ready.remote() for actor in actors]
-        ready, _ = self._ray.wait(answers, num_returns=len(answers), timeout=_START_SECONDS)
-        # Raises what kept an actor from starting.
-        self._ray.get(ready)
+        try:
+            answers = [actor.ready.remote() for actor in actors]
+            ready, _ = self._ray.wait(answers, num_returns=len(answers), timeout=_START_SECONDS)
+            # Raises what kept an actor from starting.
+            self._ray.get(ready)
+        except self._ray.exceptions.RayError as error:
+            if isinstance(error, self._ray.exceptions.RayTaskError) or getattr(error, "actor_init_failed", False):
+                raise  # what the actor itself met
+            raise UserError(_not_started(f"its actors died while they started: {error}")) from error
         if len(ready) < len(answers):
             raise UserError(
                 f"only {len(ready)} of {len(answers)} Ray actors started within {_START_SECONDS:g} s; free are "
@@ -101,6 +109,9 @@ class Cluster:
             Cluster._users -= 1
         if self._connected or (self._local and Cluster._users == 0):
             self._ray.shutdown()
+        if self._local and Cluster._users == 0 and Cluster._reaper is not None:
+            _dismiss(Cluster._reaper)
+            Cluster._reaper = None
         self._local = self._connected = False
 
     def _gpu_share(self, device: str, gpus_per_worker: float, count: int) -> float:
@@ -112,15 +123,23 @@ class Cluster:
         return 1.0 / math.ceil(count / gpus)
 
 
-def _start(ray: Any, cpus: int) -> None:
-    """Start a quiet Ray on this machine, reachable from this machine only."""
+def _start(ray: Any, cpus: int) -> subprocess.Popen[bytes] | None:
+    """Start a quiet Ray on this machine, reachable from this machine only; what ends it if this process is killed.
+
+    Raises
+    ------
+    UserError
+        If it does not start.
+    """
+    mark = new_mark()
+    reaper = watch(mark)
     constants = ray._private.ray_constants
     clusters = constants.ENABLE_RAY_CLUSTER
     # Ray replaces a loopback address that it is given by one that others can reach, and listens to all, unless it
     # believes to be on a platform without clusters.
     constants.ENABLE_RAY_CLUSTER = False
     try:
-        with _environment(_QUIET | {"PYTHONPATH": _python_path()}):
+        with _environment(_QUIET | {"PYTHONPATH": _python_path(), MARK: mark}):
             ray.init(
                 "local",
                 num_cpus=cpus,
@@ -129,8 +148,25 @@ def _start(ray: Any, cpus: int) -> None:
                 logging_level=logging.WARNING,
                 _system_config=dict(_INLINE),  # Ray adds to what it is given, and would warn of that the next time
             )
+    except Exception as error:  # Ray raises whatever it meets, Exception itself included
+        ray.shutdown()
+        end_marked(mark)
+        if reaper is not None:
+            _dismiss(reaper)
+        raise UserError(_not_started(str(error))) from error
     finally:
         constants.ENABLE_RAY_CLUSTER = clusters
+    return reaper
+
+
+def _dismiss(reaper: subprocess.Popen[bytes]) -> None:
+    reaper.kill()
+    reaper.wait()
+
+
+def _not_started(reason: str) -> str:
+    advice = 'start again, when the machine is less busy, say, or train in this process (engine.workers = "inline")'
+    return f"Ray did not start: {reason.strip()}\n{advice}"
 
 
 def _connect(ray: Any, address: str | None) -> None:

@@ -58,6 +58,9 @@ class Observer:
     def after_event(self, loop: Loop, event: Event) -> None:
         """An event was dealt with, and the orders it led to were sent: the only moment at which a run may be saved."""
 
+    def before_end(self, loop: Loop) -> None:
+        """The run is about to end, after an event was dealt with: what is saved now goes on as if it never had."""
+
     def on_end(self, loop: Loop) -> None:
         """The run is over; `loop.ended` says why."""
 
@@ -179,7 +182,9 @@ class Loop:
             )
 
     def end(self, reason: str) -> None:
-        """Take the last server step, if the scheduler asks for one, and call the observers' `on_end`."""
+        """Call the observers' `before_end`, take the scheduler's last server step, if any, and call their `on_end`."""
+        for observer in self.observers:
+            observer.before_end(self)
         self.ended = reason
         self._act(self.strategy.finish(self.fleet.now()))
         self._close(reason)

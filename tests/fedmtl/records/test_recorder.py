@@ -236,8 +236,61 @@ def test_a_checkpoint_whose_segments_are_gone_is_refused(tmp_path: Path) -> None
     step(recorder, 5)
     state = recorder.state_dict()
     (tmp_path / "records" / "updates-000000.arrow").unlink()
-    with pytest.raises(CheckpointError, match=r"0 of the 4 rows of updates.*updates-000000\.arrow"):
+    message = r"the table updates cannot .*updates-000000\.arrow cannot be read.*updates\.parquet is missing; put one"
+    with pytest.raises(CheckpointError, match=message):
         Recorder(tmp_path, TASKS).load_state_dict(state)
+
+
+def test_a_checkpoint_whose_finished_table_is_gone_or_damaged_is_refused(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path, TASKS)
+    step(recorder, 5)
+    state = recorder.state_dict()
+    end(recorder)
+    Recorder(tmp_path, TASKS).load_state_dict(state)
+    table = tmp_path / "updates.parquet"
+    whole = table.read_bytes()
+    flipped = bytes([*whole[:40], whole[40] ^ 1, *whole[41:]])
+    for damaged in (b"", whole[:500], flipped):
+        table.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=r"cannot read .*updates\.parquet.*; put one of the two back"):
+            Recorder(tmp_path, TASKS).load_state_dict(state)
+    table.unlink()
+    with pytest.raises(CheckpointError, match=r"updates\.parquet is missing"):
+        Recorder(tmp_path, TASKS).load_state_dict(state)
+    (tmp_path / "aggregations.parquet").unlink()  # the state is of segments, so this table is as good as lost, too
+    table.write_bytes(whole)
+    with pytest.raises(CheckpointError, match=r"aggregations\.parquet is missing"):
+        Recorder(tmp_path, TASKS).load_state_dict(state)
+
+
+def test_a_damaged_finished_table_does_not_matter_while_the_segments_are_whole(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path, TASKS)
+    step(recorder, 5)
+    state = recorder.state_dict()
+    (tmp_path / "updates.parquet").write_bytes(b"half")
+    resumed = Recorder(tmp_path, TASKS)
+    resumed.load_state_dict(state)
+    assert resumed.table("updates").equals(recorder.table("updates"))
+
+
+def test_without_a_state_only_what_was_saved_for_the_first_one_may_be_there(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path, TASKS)
+    step(recorder, 5)
+    recorder.state_dict()
+    Recorder(tmp_path, TASKS).start_again()
+    assert not (tmp_path / "records").exists()
+    step(recorder, 6)
+    recorder = Recorder(tmp_path, TASKS)
+    for version in (5, 6):
+        step(recorder, version)
+        recorder.state_dict()
+    with pytest.raises(
+        CheckpointError, match=r"is missing, and .*-000001\.arrow shows that there was one: put it back"
+    ):
+        Recorder(tmp_path, TASKS).start_again()
+    end(recorder)
+    with pytest.raises(CheckpointError, match=r"is missing, and .*updates\.parquet shows that there was one"):
+        Recorder(tmp_path, TASKS).start_again()
 
 
 def test_a_damaged_segment_is_named_on_resume(tmp_path: Path) -> None:
@@ -246,9 +299,11 @@ def test_a_damaged_segment_is_named_on_resume(tmp_path: Path) -> None:
     state = recorder.state_dict()
     segment = tmp_path / "records" / "updates-000000.arrow"
     whole = segment.read_bytes()
-    for damaged in (b"", whole[:500]):
+    middle = len(whole) // 2
+    flipped = bytes([*whole[:middle], whole[middle] ^ 1, *whole[middle + 1 :]])
+    for damaged in (b"", whole[:500], flipped):
         segment.write_bytes(damaged)
-        with pytest.raises(CheckpointError, match=r"updates-000000\.arrow is damaged .*start again with --overwrite"):
+        with pytest.raises(CheckpointError, match=r"updates-000000\.arrow is damaged.*start again with --overwrite"):
             Recorder(tmp_path, TASKS).load_state_dict(state)
     segment.write_bytes(whole)
     resumed = Recorder(tmp_path, TASKS)

@@ -104,7 +104,7 @@ def test_the_written_experiment_is_complete_and_runs_again_to_the_same_tables(fi
         (["--set", "seed"], "--set seed: write section.key=value"),
         (["absent.toml"], "cannot read absent.toml: No such file or directory"),
         (["--resume", "absent"], "absent holds no run to resume"),
-        (["--resume", "absent", "--seed", "1", "--set", "seed=2"], "leave out --set, --seed"),
+        (["--resume", "absent", "--seed", "1", "--set", "seed=2"], "leave out --seed"),
         (["--resume", "absent", "--preset", "fedqs-reference"], "leave out --preset"),
         (
             ["--preset", "fedqs-refrence"],
@@ -147,6 +147,9 @@ def test_a_mistake_in_a_file_names_the_file(here: Path) -> None:
 def test_a_directory_that_holds_a_run_is_left_alone(finished: Path) -> None:
     assert_refused(["run", *SMALL, "--out", finished], finished, "already holds a run (finished)", "--overwrite")
     assert_refused(["run", "--resume", finished], finished, "is finished; there is nothing to resume")
+    longer = ["run", "--resume", finished, "--set", "stop.versions=99"]
+    assert_refused([*longer, "--set", "data.clients=3"], finished, "--set data.clients=3: a run that goes on computes")
+    assert_refused([*longer, "--set", "stop.updates=1"], finished, "has got there already: 1 updates arrived")
 
 
 def test_overwrite_replaces_a_run(finished: Path, tmp_path: Path) -> None:

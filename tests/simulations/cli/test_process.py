@@ -62,7 +62,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(
 def test_a_run_under_way_is_not_overwritten_by_accident(endless: subprocess.Popen[str], tmp_path: Path) -> None:
     other = finish("run", "--out", tmp_path / "run")
     assert other.returncode == 2
-    assert "already holds a run (unfinished)" in other.stderr
+    assert f"is in use by process {endless.pid} on" in other.stderr
     assert endless.poll() is None
 
 
