@@ -78,6 +78,7 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
 """The options that each rule has."""
 
 _PRIVATE = ("dp-clip", "dp-adaptive")
+_BY_ENTRY = ("trimmed-mean", "median", "bulyan")
 _log = logging.getLogger(__name__)
 _DELTA, _PLACE, _WEIGHT = "delta", "place", "weight"
 _LEAST_WEIGHT = 1e-300  # a rule may pick updates of which none has any weight, and then divides by their sum
