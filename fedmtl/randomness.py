@@ -4,8 +4,8 @@ Every stream is derived from ``(seed, purpose, *numbers)``, for instance ``deriv
 No stream depends on another, on a worker, on the order of completion or on a clock, so a run can be cut, resumed and
 spread over any number of workers without changing one bit.
 
-Whatever draws from the default generators of torch, NumPy and Python (dropout, say, or a user's own model) does so inside
-:func:`default_generators`, which lets them begin anew for each purpose and gives them back as they were.
+Whatever draws from the default generators of torch, NumPy and Python (dropout, say, or a user's own model) does so
+inside :func:`default_generators`, which lets them begin anew for each purpose and gives them back as they were.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from numpy.random import mtrand
 from torch import Tensor
 
 _MASK = (1 << 64) - 1
@@ -101,12 +102,12 @@ def default_generators(seed: int, device: torch.device | None = None) -> Iterato
     True
     """
     of_torch, of_python = torch.default_generator.get_state(), random.getstate()
-    of_numpy = np.random.get_bit_generator()
+    of_numpy = mtrand.get_bit_generator()
     of_device = None if device is None else _device_state(device)
     meanwhile = _spare.pop() if _spare else np.random.MT19937()
     try:
         torch.default_generator.manual_seed(seed)
-        np.random.set_bit_generator(meanwhile)
+        mtrand.set_bit_generator(meanwhile)
         np.random.seed(seed & 0xFFFFFFFF)  # noqa: NPY002 - it is the one that others draw from
         random.seed(seed)
         if device is not None and of_device is not None:
@@ -114,7 +115,7 @@ def default_generators(seed: int, device: torch.device | None = None) -> Iterato
         yield
     finally:
         torch.default_generator.set_state(of_torch)
-        np.random.set_bit_generator(of_numpy)
+        mtrand.set_bit_generator(of_numpy)
         random.setstate(of_python)
         if device is not None and of_device is not None:
             _restore_device(device, of_device)
@@ -123,15 +124,15 @@ def default_generators(seed: int, device: torch.device | None = None) -> Iterato
 
 @contextmanager
 def undisturbed_generators() -> Iterator[None]:
-    """Whatever is drawn meanwhile, the default generators of torch (the CPU's), NumPy and Python then go on as before."""
+    """Whatever is drawn meanwhile, afterwards the default generators of torch (CPU), NumPy and Python go on as before."""
     of_torch, of_python = torch.default_generator.get_state(), random.getstate()
-    of_numpy, numpy_state = np.random.get_bit_generator(), np.random.get_state(legacy=False)  # noqa: NPY002
+    of_numpy, numpy_state = mtrand.get_bit_generator(), np.random.get_state(legacy=False)  # noqa: NPY002
     try:
         yield
     finally:
         torch.default_generator.set_state(of_torch)
         random.setstate(of_python)
-        np.random.set_bit_generator(of_numpy)
+        mtrand.set_bit_generator(of_numpy)
         np.random.set_state(numpy_state)  # noqa: NPY002
 
 

@@ -2,9 +2,9 @@
 
 "Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate Shift" (arXiv 1502.03167). In
 training each unit is normalised by its mean and variance in the batch, and these move the statistics, shape [units],
-by which it is normalised in prediction. The statistics travel with the model and are averaged, and so two cases occur
-that a machine of its own never meets: a client's last batch may have a single example, and a server that adds
-differences of stale models may leave a variance below zero.
+by which it is normalised in prediction. The statistics travel with the model and are averaged as the values that they
+are (docs/decisions/0011-statistics-are-values.md). A client's last batch may have a single example, in which a unit has
+one value and no variance: it is normalised by the statistics, as in prediction, and leaves them as they are.
 """
 
 from __future__ import annotations
@@ -73,9 +73,9 @@ def bearing_single_values(model: Model) -> Model:
     """
     for module in model.modules():
         if isinstance(module, batchnorm._BatchNorm) and not isinstance(module, BatchNorm1d | BatchNorm2d):
-            module.forward = functools.partial(_batch_norm, module)
+            module.forward = functools.partial(_batch_norm, module)  # type: ignore[method-assign]
         elif type(module) is nn.GroupNorm:
-            module.forward = functools.partial(_group_norm, module)
+            module.forward = functools.partial(_group_norm, module)  # type: ignore[method-assign]
     return model
 
 

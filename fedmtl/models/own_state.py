@@ -151,8 +151,8 @@ class OwnState:
             if now is None or now.shape != tensor.shape or not now.is_floating_point():
                 kind = "None" if now is None else f"{now.dtype} of shape {tuple(now.shape)}"
                 raise ConfigError(
-                    f"the model's buffer {name!r} was {tensor.dtype} of shape {tuple(tensor.shape)} and is {kind} after "
-                    "training: a buffer must keep its shape and type, for clients' buffers are averaged"
+                    f"the model's buffer {name!r} was {tensor.dtype} of shape {tuple(tensor.shape)} and is {kind} "
+                    "after training: a buffer must keep its shape and type, for clients' buffers are averaged"
                 )
             with torch.no_grad():
                 tensor.copy_(now)
@@ -172,8 +172,8 @@ class OwnState:
                 continue
             if isinstance(value, _GENERATORS):
                 raise ConfigError(
-                    f"the model draws from a generator of its own, {name!r}, whose state would be lost with the process: "
-                    "draw from torch's default generator, which each job seeds anew"
+                    f"the model draws from a generator of its own, {name!r}, whose state would be lost with the "
+                    "process: draw from torch's default generator, which each job seeds anew"
                 )
             what = "complex buffer" if key in module._buffers else f"attribute {type(value).__name__}"
             raise ConfigError(

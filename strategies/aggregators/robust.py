@@ -156,6 +156,11 @@ class FlowerRule(Rule):
     def prepare(self, model: GlobalModel, seed: int) -> None:
         """Take the seed of the noise."""
         self._seed = seed
+        if self.rule in _PRIVATE and self.noise_multiplier > 0 and model.layout.buffers.start < model.layout.size:
+            _log.warning(
+                "%s: statistics of batch norm are averaged without noise; for privacy train without batch norm",
+                self.rule,
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """The norm that ``dp-adaptive`` has come to."""

@@ -1,8 +1,8 @@
 """What a server step starts from, and the mean of the clients' batch-norm statistics.
 
-Statistics are values: a client's are those that it was sent plus what its update changes them by, and a server's are a
-mean of clients'. Adding updates up instead, as with parameters, overshoots as soon as updates are stale or scaled, and a
-variance below zero is none.
+Statistics are values: a client's are those that it was sent plus what its update changes them by, and a server's are
+a mean of clients'. Adding updates up instead, as with parameters, overshoots as soon as updates are stale or scaled,
+and a variance below zero is none (docs/decisions/0011-statistics-are-values.md).
 """
 
 from __future__ import annotations

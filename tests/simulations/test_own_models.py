@@ -61,7 +61,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(MODELS, "lively", lively)
 
 
-class Fault(Exception):
+class CutError(Exception):
     pass
 
 
@@ -71,7 +71,7 @@ class FailAt(Observer):
 
     def on_aggregation(self, loop: Loop, aggregation: Any) -> None:
         if aggregation.version == self.version:
-            raise Fault
+            raise CutError
 
 
 def experiment(*settings: str) -> Experiment:
@@ -118,7 +118,7 @@ def test_two_runs_of_a_seed_are_the_same_and_leave_the_callers_generators_alone(
 
 
 def test_a_run_that_was_cut_and_resumed_is_the_same(tmp_path: Path, uncut: Any) -> None:
-    with pytest.raises(Fault):
+    with pytest.raises(CutError):
         go(tmp_path / "run", observers=[FailAt(3)])
     disturb()
     go(tmp_path / "run", resume=True)
@@ -157,11 +157,11 @@ def test_a_job_that_fails_gives_the_generators_back() -> None:
 
     def fail(module: nn.Module, inputs: Any) -> None:
         disturb()
-        raise Fault
+        raise CutError
 
     model.backbone.register_forward_pre_hook(fail)
     before = states()
-    with pytest.raises(Fault):
+    with pytest.raises(CutError):
         trainer.train(order)
     assert states() == before
 
