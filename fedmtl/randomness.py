@@ -124,7 +124,7 @@ def default_generators(seed: int, device: torch.device | None = None) -> Iterato
 
 @contextmanager
 def undisturbed_generators() -> Iterator[None]:
-    """Whatever is drawn meanwhile, afterwards the default generators of torch (CPU), NumPy and Python go on as before."""
+    """Whatever is drawn meanwhile, the default generators of torch (CPU), NumPy and Python then go on as before."""
     of_torch, of_python = torch.default_generator.get_state(), random.getstate()
     of_numpy, numpy_state = mtrand.get_bit_generator(), np.random.get_state(legacy=False)  # noqa: NPY002
     try:

@@ -9,8 +9,8 @@ a group, a vector of d_g entries,
     c_s = <Delta_g, v_s> / (K_g z)                              what is sent, for s = 1..K_g
     Delta_g ~ sum_s c_s v_s                                     what the server makes of it
 
-and with the K_g themselves, one number for each group, that is all that goes up of what is trained. The server's sum is linear in the
-c_s: to average the restored updates is to average coordinates, as in the paper.
+and with the K_g themselves, one number for each group, that is all that goes up of what is trained. The server's sum is
+linear in the c_s: to average the restored updates is to average coordinates, as in the paper.
 
 z is the variance of an entry of v_s (``scale = "unbiased"``), which makes the expectation of the restored update the
 update itself, or ``1/d_g`` as in the authors' code, which shrinks it to about a third. Either way a restored update

@@ -68,8 +68,8 @@ def norm_of_channels(name: NormName, channels: int) -> list[nn.Module]:
 def bearing_single_values(model: Model) -> Model:
     """The model, whose norms are torch's own, takes batches of one example in which a unit or a group has one value.
 
-    Torch's batch norm refuses them in training and its group norm always. A batch norm then does as :class:`BatchNorm1d`
-    does; without statistics, and in a group norm, what is left of a single value is the bias.
+    Torch's batch norm refuses them in training and its group norm always. A batch norm then does as
+    :class:`BatchNorm1d` does; without statistics, and in a group norm, what is left of a single value is the bias.
     """
     for module in model.modules():
         if isinstance(module, batchnorm._BatchNorm) and not isinstance(module, BatchNorm1d | BatchNorm2d):

@@ -118,10 +118,13 @@ class Step:
             p, total = [weight / total for weight in p], 1.0
         # As changes, so that what no client changes stays as it is, bit for bit.
         vectors, factors = [update.delta[part] for update in self.updates], list(p)
+        stale: dict[int, float] = {}
         for update, weight in zip(self.updates, p, strict=True):
             if update.base_version != now:
-                vectors += [self._statistics_of(update.base_version), current]
-                factors += [weight, -weight]
+                stale[update.base_version] = stale.get(update.base_version, 0.0) + weight
+        if stale:
+            vectors += [*map(self._statistics_of, stale), current]
+            factors += [*stale.values(), -sum(stale.values())]
         mean = weighted_sum(vectors, factors, current)
         values = [value for value, weight in zip(self.sent_statistics(), p, strict=True) if weight > 0.0]
         if total < 1.0 - 1e-9:

@@ -1,7 +1,4 @@
-"""Models of a user's own that draw, count and keep levels: the same bits in every run, cut or not, on any worker.
-
-Long because the model below does whatever a module may do beside its parameters.
-"""
+"""Models of a user's own that draw, count and keep levels: the same bits in every run, cut or not, on any worker."""
 
 from __future__ import annotations
 
