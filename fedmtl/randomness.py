@@ -14,7 +14,7 @@ import functools
 import hashlib
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import torch
@@ -68,12 +68,16 @@ def numpy_generator(seed: int, purpose: str, *numbers: int) -> np.random.Generat
 _spare: list[np.random.MT19937] = []
 """Generators for NumPy's default one to be exchanged with; to make one takes ten times as long as to seed it."""
 
+_blocks = {"default": 0, "undisturbed": 0}
+"""How many blocks of either kind are open in this process, whose default generators are one for all of it."""
+
 
 @contextmanager
 def default_generators(seed: int, device: torch.device | None = None) -> Iterator[None]:
     """Meanwhile the default generators of torch, NumPy and Python draw from streams of this seed.
 
-    Afterwards, also after an error, they go on where they were.
+    Afterwards, also after an error, they go on where they were; in :func:`undisturbed_generators`, which gives them
+    back by itself, the outermost of these blocks leaves that to it and costs a third.
 
     Parameters
     ----------
@@ -84,9 +88,9 @@ def default_generators(seed: int, device: torch.device | None = None) -> Iterato
 
     Notes
     -----
-    About 20 microseconds. To copy NumPy's state would take four times as long as all the rest, so its generator is
-    exchanged for another one. Of its own the one thing that gets lost is the second of a pair of normal variates, where
-    the caller has drawn only the first; who must have that, too, takes :func:`undisturbed_generators`.
+    To copy NumPy's state would take four times as long as all the rest, so its generator is exchanged for another one.
+    Of its own the one thing that gets lost is the second of a pair of normal variates, where the caller has drawn only
+    the first; `undisturbed_generators` keeps that, too.
 
     Examples
     --------
@@ -101,35 +105,53 @@ def default_generators(seed: int, device: torch.device | None = None) -> Iterato
     >>> bool((torch.get_rng_state() == before).all())
     True
     """
-    of_torch, of_python = torch.default_generator.get_state(), random.getstate()
-    of_numpy = mtrand.get_bit_generator()
     of_device = None if device is None else _device_state(device)
+    given_back = _blocks["undisturbed"] > 0 and _blocks["default"] == 0
+    with nullcontext() if given_back else _exchanged():
+        _blocks["default"] += 1
+        try:
+            torch.default_generator.manual_seed(seed)
+            np.random.seed(seed & 0xFFFFFFFF)  # noqa: NPY002 - it is the one that others draw from
+            random.seed(seed)
+            if device is not None and of_device is not None:
+                _seed_device(device, seed)
+            yield
+        finally:
+            _blocks["default"] -= 1
+            if device is not None and of_device is not None:
+                _restore_device(device, of_device)
+
+
+@contextmanager
+def _exchanged() -> Iterator[None]:
+    """Whatever becomes of the generators meanwhile, they then go on as before."""
+    of_torch, of_python, of_numpy = torch.default_generator.get_state(), random.getstate(), mtrand.get_bit_generator()
     meanwhile = _spare.pop() if _spare else np.random.MT19937()
+    mtrand.set_bit_generator(meanwhile)
     try:
-        torch.default_generator.manual_seed(seed)
-        mtrand.set_bit_generator(meanwhile)
-        np.random.seed(seed & 0xFFFFFFFF)  # noqa: NPY002 - it is the one that others draw from
-        random.seed(seed)
-        if device is not None and of_device is not None:
-            _seed_device(device, seed)
         yield
     finally:
         torch.default_generator.set_state(of_torch)
-        mtrand.set_bit_generator(of_numpy)
         random.setstate(of_python)
-        if device is not None and of_device is not None:
-            _restore_device(device, of_device)
+        mtrand.set_bit_generator(of_numpy)
         _spare.append(meanwhile)
 
 
 @contextmanager
 def undisturbed_generators() -> Iterator[None]:
-    """Whatever is drawn meanwhile, the default generators of torch (CPU), NumPy and Python then go on as before."""
+    """Whatever is drawn meanwhile, the default generators of torch (CPU), NumPy and Python then go on as before.
+
+    Exact, and ten times as slow as a block of `default_generators`: for a whole run, in which nothing may rely on them
+    but what has such a block of its own.
+    """
     of_torch, of_python = torch.default_generator.get_state(), random.getstate()
     of_numpy, numpy_state = mtrand.get_bit_generator(), np.random.get_state(legacy=False)  # noqa: NPY002
+    outer = dict(_blocks)
+    _blocks.update(default=0, undisturbed=outer["undisturbed"] + 1)
     try:
         yield
     finally:
+        _blocks.update(outer)
         torch.default_generator.set_state(of_torch)
         random.setstate(of_python)
         mtrand.set_bit_generator(of_numpy)
