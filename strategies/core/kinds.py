@@ -189,6 +189,9 @@ class Rule(Part, ABC):
         Whether it must see whole updates, so that heads are not combined apart from their owners' alone.
     alike
         Whether all clients must count the same.
+    by_entry
+        Whether it looks at each entry apart, so that it may choose among values of single entries (statistics of batch
+        norm) as it does among updates.
 
     Examples
     --------
@@ -215,6 +218,7 @@ class Rule(Part, ABC):
     name: str = "rule"
     whole: bool = False
     alike: bool = False
+    by_entry: bool = False
     least: int = 1
     """Clients of a step below which the rule does not do what it is there for."""
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from fedmtl.randomness import torch_generator
 from fedmtl.toy import toy_model, toy_update
-from strategies.aggregators import GradientAggregator, Optimized, Robust
+from strategies.aggregators import GradientAggregator, Optimized
+from strategies.aggregators.robust import robust
 from strategies.aggregators.server_optimizers import SGD
 from strategies.core.kinds import Aggregator, Step
 from strategies.core.part import prepare
@@ -75,7 +76,7 @@ def test_what_no_client_changes_stays_as_it_is_to_the_bit() -> None:
 AGGREGATORS = {
     "long steps": lambda: GradientAggregator(Uniform(), server_rate=7.0),
     "momentum": lambda: Optimized(GradientAggregator(Uniform()), SGD(rate=3.0, momentum=0.9)),
-    "clipping": lambda: Robust(Uniform(), rule="dp-clip", clipping_norm=0.1),
+    "clipping": lambda: robust(Uniform(), rule="dp-clip", clipping_norm=0.1),
 }
 
 
@@ -95,6 +96,6 @@ def test_a_strategys_step_averages_statistics_whatever_its_aggregator_does(name:
 def test_a_robust_rule_chooses_among_the_values_and_not_the_changes(rule: str, expected: float) -> None:
     """One of five lies; the others came from afar to about 3."""
     step = made([3.0, 3.0, 3.0, 3.0, 1000.0], [9.0, 2.0, 8.0, 1.0, 1.0], now=1.0)
-    aggregator = Robust(Uniform(), rule=rule, malicious=1 if rule == "krum" else 0)
+    aggregator = robust(Uniform(), rule=rule, malicious=1)
     vector, weights = aggregator.aggregate(step)
     assert aggregator.statistics(step, vector[1:], weights).item() == pytest.approx(expected)
