@@ -77,7 +77,7 @@ def default_generators(seed: int, device: torch.device | None = None) -> Iterato
     """Meanwhile the default generators of torch, NumPy and Python draw from streams of this seed.
 
     Afterwards, also after an error, they go on where they were; in :func:`undisturbed_generators`, which gives them
-    back by itself, the outermost of these blocks leaves that to it and costs a third.
+    back by itself, the outermost of these blocks leaves that to it.
 
     Parameters
     ----------
