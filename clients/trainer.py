@@ -21,8 +21,10 @@ from fedmtl.balancing.network import TaskNetwork
 from fedmtl.data.federated import FederatedData
 from fedmtl.hardware import usable_device
 from fedmtl.models.multitask import MultiTaskModel, judging
+from fedmtl.models.own_state import OwnState
 from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import Balancing, TrainOrder, Update
+from fedmtl.randomness import default_generators, derive_seed
 
 
 class LocalTrainer:
@@ -51,6 +53,7 @@ class LocalTrainer:
         self.layout = ParameterLayout.of(self._model)
         self._vector = torch.zeros(self.layout.size, device=self.device)
         self.layout.bind(self._model, self._vector)
+        self._own = OwnState(self._model, self.layout)
         self._data = data
         self._train = data.train.to(self.device)
         self._batches = torch.Generator()
@@ -72,12 +75,24 @@ class LocalTrainer:
         -------
         Update
             With `failure` set if a loss was not finite.
+
+        Raises
+        ------
+        ConfigError
+            If the model keeps a state that is neither sent nor saved (:mod:`fedmtl.models.own_state`).
         """
+        with default_generators(derive_seed(0, "default generators", order.seed), self.device):
+            update = self._do(order, observed)
+            self._own.check()
+        return update
+
+    def _do(self, order: TrainOrder, observed: Observed | None) -> Update:
         client = order.client
         tasks = self._data.tasks_of(client)
         base = order.base.vector.to(self.device)
         half, observed = client_half(order.policy), observed or {}
         plan = half.plan(order, observed, functools.partial(self._class_accuracy, client, base))
+        self._own.begin()
         self._vector.copy_(base if plan.start is None else plan.start)
         shard = self._data.shards[client]
         steps = local_steps(order, len(shard))
@@ -134,6 +149,7 @@ class LocalTrainer:
             balancer.prepare(network, *self._examples(tasks, shard))
         for inputs, targets in self._minibatches(order, tasks, shard, steps):
             step = step_of(inputs, targets)
+            self._own.gather()
             descent.step([*step.shared, *itertools.chain.from_iterable(step.heads)])
             trace.losses.append(step.losses)
             if step.weights is not None:
@@ -144,6 +160,7 @@ class LocalTrainer:
                 trace.sketches.append(step.sketches)
         if rule is not None:
             rule.finish(bench)
+            self._own.gather()
         return trace
 
     def _workbench(
@@ -221,6 +238,7 @@ class LocalTrainer:
             return ClassAccuracy((), ())
         if chosen:
             index = index[chosen(self._train.targets[task][index])]
+        self._own.begin()
         self._vector.copy_(base)
         with judging(self._model):
             head = self._model.heads[self._data.tasks[task].name]

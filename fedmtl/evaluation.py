@@ -11,7 +11,10 @@ from torch import Tensor
 
 from fedmtl.data.federated import Examples, FederatedData
 from fedmtl.models.multitask import MultiTaskModel, judging
+from fedmtl.models.own_state import OwnState
+from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import GlobalModel
+from fedmtl.randomness import default_generators, derive_seed
 from fedmtl.tasks import Task
 
 WORST_SHARE = 0.1
@@ -39,9 +42,9 @@ def evaluate(
     ValueError
         If there are no examples.
     """
-    return {
-        task.name: value for task, (value, _) in zip(tasks, _score(model, tasks, examples, batch_size), strict=True)
-    }
+    with default_generators(derive_seed(0, "evaluation"), examples.features.device):
+        scores = _score(model, tasks, examples, batch_size)
+    return {task.name: value for task, (value, _) in zip(tasks, scores, strict=True)}
 
 
 class Evaluator:
@@ -63,13 +66,22 @@ class Evaluator:
         devices or None there is no fast and no slow half.
     batch_size
         Examples per forward pass.
+    seed
+        The run's seed, for models that draw in prediction, too.
     """
 
     def __init__(
-        self, model: MultiTaskModel, data: FederatedData, seconds: np.ndarray | None = None, batch_size: int = 1000
+        self,
+        model: MultiTaskModel,
+        data: FederatedData,
+        seconds: np.ndarray | None = None,
+        batch_size: int = 1000,
+        seed: int = 0,
     ) -> None:
         self.tasks = data.tasks
         self._model = model
+        self._own = OwnState(model, ParameterLayout.of(model))
+        self._seed = seed
         self._data = data
         self._batch_size = batch_size
         self._device = next(model.parameters()).device
@@ -79,7 +91,11 @@ class Evaluator:
 
     def evaluate(self, model: GlobalModel, time: float) -> list[EvaluationRow]:
         """The rows of one version; `time` is what the fleet's clock says."""
-        model.layout.bind(self._model, model.vector.to(self._device))
+        with default_generators(derive_seed(self._seed, "evaluation", model.version), self._device):
+            return self._evaluate(model, time)
+
+    def _evaluate(self, model: GlobalModel, time: float) -> list[EvaluationRow]:
+        self._take(model.vector, model.layout)
         rows = []
         for task, (value, loss) in zip(
             self.tasks, _score(self._model, self.tasks, self._test, self._batch_size), strict=True
@@ -107,15 +123,22 @@ class Evaluator:
             What the fleet's clock says.
         """
         values = []
-        for vector in vectors:
-            model.layout.bind(self._model, vector.to(self._device))
-            values.append([value for value, _ in _score(self._model, self.tasks, self._test, self._batch_size)])
+        with default_generators(derive_seed(self._seed, "evaluation of nodes", model.version), self._device):
+            for vector in vectors:
+                self._take(vector, model.layout)
+                values.append([value for value, _ in _score(self._model, self.tasks, self._test, self._batch_size)])
         rows = []
         for task, column in zip(self.tasks, np.array(values).T, strict=True):
             worst = column.min() if task.higher_is_better else column.max()
             for group, value in (("nodes", column.mean()), ("worst node", worst)):
                 rows.append(EvaluationRow(model.version, time, task.name, task.metric, float(value), group))
         return rows
+
+    def _take(self, vector: Tensor, layout: ParameterLayout) -> None:
+        """Have the module hold these values; what it does to its buffers in prediction must not change them."""
+        self._own.begin()
+        here = vector.to(self._device)
+        layout.bind(self._model, here.clone() if layout.buffers.stop > layout.buffers.start else here)
 
     def _client_groups(self) -> Iterator[tuple[str, int, float]]:
         """(group, task, metric) over the held-out examples."""

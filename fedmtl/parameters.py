@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,6 +17,10 @@ from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from fedmtl.models import MultiTaskModel
+
+
+VARIANCE = "running_var"
+"""What torch's norms call the buffer of their variances."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,15 @@ class ParameterLayout:
     def trainable(self) -> slice:
         """The slice of everything but the buffers."""
         return slice(0, self.buffers.start)
+
+    @cached_property
+    def variances(self) -> tuple[slice, ...]:
+        """The slices of batch norm's variances, which are never below 0."""
+        return tuple(
+            slice(entry.start, entry.stop)
+            for entry in self.entries
+            if entry.start >= self.buffers.start and entry.name.rpartition(".")[2] == VARIANCE
+        )
 
     def size_for(self, tasks: Sequence[int]) -> int:
         """Length of what a client with these tasks needs: the backbone, their heads and the buffers."""

@@ -20,8 +20,10 @@ from fedmtl.data.sources import SOURCES
 from fedmtl.errors import ConfigError
 from fedmtl.inputs import Input, by_contents, read_input
 from fedmtl.models import MODELS, MultiTaskModel, build_model
+from fedmtl.models.own_state import refuse_hidden_state
 from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import Balancing, GlobalModel, TrainSettings
+from fedmtl.randomness import default_generators, derive_seed
 from simulations.devices import DEVICES, build_devices, device_options
 from simulations.devices.profile import Devices
 from simulations.digests import experiment_digest
@@ -162,10 +164,10 @@ class Experiment:
     @cached_property
     def devices(self) -> Devices:
         """The clients' devices."""
+        section, seed = self.config.devices, self.config.seed
         batch = self.data.train.features[: self.config.training.batch_size]
-        return build_devices(
-            self.config.devices, self.config.data.clients, self.config.seed, model=self.new_model(), batch=batch
-        )
+        with default_generators(derive_seed(seed, "devices")):
+            return build_devices(section, self.config.data.clients, seed, model=self.new_model(), batch=batch)
 
     @property
     def settings(self) -> TrainSettings:
@@ -188,7 +190,9 @@ class Experiment:
             If it cannot work with the model or the data.
         """
         strategy = self._composed()
-        strategy.examine(self.new_model(), self.data.train.features)
+        with default_generators(derive_seed(self.config.seed, "examination")):
+            refuse_hidden_state(self.new_model(), self.data.train.features[:2])
+            strategy.examine(self.new_model(), self.data.train.features)
         strategy.initialise(self.initial, self.settings, self.config.seed)
         return strategy
 

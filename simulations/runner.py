@@ -18,6 +18,7 @@ from fedmtl.config import EngineSection, StopSection
 from fedmtl.errors import ConfigError
 from fedmtl.plots.style import Format
 from fedmtl.protocol import GlobalModel
+from fedmtl.randomness import undisturbed_generators
 from fedmtl.records.divergence import divergence_words
 from fedmtl.records.summary import write_summary
 from fedmtl.report import write_report
@@ -75,6 +76,7 @@ def one_thread() -> Iterator[None]:
 
 
 @one_thread()
+@undisturbed_generators()
 def run(
     experiment: Experiment,
     out: Path | str | None = None,

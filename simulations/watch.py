@@ -48,7 +48,7 @@ class Watch:
             directory.path, experiment.data.tasks, kernels=every.ntk_every > 0, connections=not simulated
         )
         seconds = experiment.nominal_seconds if simulated else None
-        evaluator = Evaluator(experiment.new_model(), experiment.data, seconds)
+        evaluator = Evaluator(experiment.new_model(), experiment.data, seconds, seed=experiment.config.seed)
         self.evaluation = Evaluation(evaluator, self.recorder, every.evaluate_every)
         self.kernels = _kernel_log(experiment, self.recorder)
         self.checkpointer = Checkpointer(directory.checkpoint, self.recorder, experiment, self.kernels)

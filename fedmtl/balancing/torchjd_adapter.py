@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fedmtl.errors import ConfigError
+from fedmtl.randomness import default_generators
 
 REQUIREMENT = "torchjd[cagrad,quadprog-projector]==0.18.0"
 
@@ -40,8 +41,7 @@ def require() -> None:
 def _drawing_from(generator: torch.Generator, device: torch.device) -> Iterator[None]:
     """Torch's own generators, which torchjd draws from, continue this one; afterwards they are as they were."""
     seed = int(torch.empty((), dtype=torch.int64).random_(generator=generator))
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+    with default_generators(seed, device):
         yield
 
 

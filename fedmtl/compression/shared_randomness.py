@@ -9,8 +9,8 @@ a group, a vector of d_g entries,
     c_s = <Delta_g, v_s> / (K_g z)                              what is sent, for s = 1..K_g
     Delta_g ~ sum_s c_s v_s                                     what the server makes of it
 
-and with the K_g themselves, one number for each group, that is all that goes up. The server's sum is linear in the
-c_s: to average the restored updates is to average coordinates, as in the paper.
+and with the K_g themselves, one number for each group, that is all that goes up of what is trained. The server's sum is
+linear in the c_s: to average the restored updates is to average coordinates, as in the paper.
 
 z is the variance of an entry of v_s (``scale = "unbiased"``), which makes the expectation of the restored update the
 update itself, or ``1/d_g`` as in the authors' code, which shrinks it to about a third. Either way a restored update
@@ -19,6 +19,9 @@ least error for such a form, on average, has the factor ``K_g / (K_g + d_g)`` (`
 
 A term ``c_s v_s`` that is longer than `clip`, if that is set, is shortened to it. The authors clip the terms of the
 mean of all clients' coordinates, which is the same where none is so long.
+
+Batch-norm statistics go up whole, as with :mod:`fedmtl.compression.top_entries`: a variance that is right on average
+would often be below zero.
 
 Delta points in the direction of progress here, so that it is added, not subtracted. An update of zeros sends zeros.
 """
@@ -72,7 +75,7 @@ class SharedRandomness(Compressor):
         return {"coordinates": self.coordinates, "scale": self.scale, "clip": self.clip}
 
     def compress(self, delta: Tensor, layout: ParameterLayout, seed: int) -> Tensor:
-        """The K_g, then each group's coordinates."""
+        """The K_g, then each group's coordinates, then the statistics."""
         parts = [delta[group] for group in groups_of(layout)]
         norms = torch.stack([torch.linalg.vector_norm(part) for part in parts]).tolist()
         counts = [coordinate_count(norm, max(norms), self.coordinates) for norm in norms]
@@ -80,13 +83,14 @@ class SharedRandomness(Compressor):
         for index, (part, count) in enumerate(zip(parts, counts, strict=True)):
             along = torch.cat([block @ part for block in self._vectors(seed, index, part.numel(), count)])
             found.append(along * self._factor(part.numel(), count))
-        return torch.cat(found)
+        return torch.cat([*found, delta[layout.buffers]])
 
     def restore(self, sent: Tensor, layout: ParameterLayout, seed: int) -> Tensor:
-        """The sum of the vectors, weighted with the coordinates."""
-        groups = groups_of(layout)
-        counts = self._counts(sent, len(groups))
+        """The sum of the vectors, weighted with the coordinates, and the statistics."""
+        groups, statistics = groups_of(layout), layout.size - int(layout.buffers.start)
+        counts = self._counts(sent, len(groups), statistics)
         delta = torch.zeros(layout.size)
+        delta[layout.buffers] = sent[sent.numel() - statistics :]
         start = len(groups)
         for index, (group, count) in enumerate(zip(groups, counts, strict=True)):
             part = delta[group]
@@ -96,8 +100,8 @@ class SharedRandomness(Compressor):
         return delta
 
     def most_entries(self, layout: ParameterLayout) -> int:
-        """K coordinates and a count for each group."""
-        return len(groups_of(layout)) * (1 + self.coordinates)
+        """K coordinates and a count for each group, and the statistics."""
+        return len(groups_of(layout)) * (1 + self.coordinates) + layout.size - int(layout.buffers.start)
 
     def _clipped(self, along: Tensor, block: Tensor) -> Tensor:
         """Coordinates whose terms are no longer than allowed."""
@@ -107,14 +111,15 @@ class SharedRandomness(Compressor):
         lengths = along.abs() * torch.linalg.vector_norm(block, dim=1)
         return along.mul((self.clip / lengths).clamp(max=1.0))
 
-    def _counts(self, sent: Tensor, groups: int) -> list[int]:
-        if sent.dim() != 1 or sent.dtype != torch.float32 or len(sent) < groups:
+    def _counts(self, sent: Tensor, groups: int, statistics: int) -> list[int]:
+        if sent.dim() != 1 or sent.dtype != torch.float32 or len(sent) < groups + statistics:
             raise CompressionError(f"coordinates are {sent.dtype} of shape {tuple(sent.shape)}")
         counts = sent[:groups].tolist()
         if any(count != math.floor(count) or not 2 <= count <= self.coordinates for count in counts if count == count):
             raise CompressionError(f"a group has fewer than 2 or more than {self.coordinates} coordinates")
-        if any(math.isnan(count) for count in counts) or groups + sum(counts) != len(sent):
-            raise CompressionError(f"{len(sent) - groups} coordinates came, which the groups' numbers do not add up to")
+        coordinates = len(sent) - groups - statistics
+        if any(math.isnan(count) for count in counts) or sum(counts) != coordinates:
+            raise CompressionError(f"{coordinates} coordinates came, which the groups' numbers do not add up to")
         return [int(count) for count in counts]
 
     def _factor(self, d: int, count: int) -> float:
@@ -158,15 +163,17 @@ def entry_variance(d: int) -> float:
 
 
 def groups_of(layout: ParameterLayout) -> list[slice]:
-    """The slices of the groups; together they are the whole vector."""
-    sizes = sorted(entry.stop - entry.start for entry in layout.entries)
+    """The slices of the groups; together they are all that is trained."""
+    end = int(layout.trainable.stop)
+    trained = [entry for entry in layout.entries if entry.stop <= end]
+    sizes = sorted(entry.stop - entry.start for entry in trained)
     if not sizes:
-        return [slice(0, layout.size)]
+        return [slice(0, end)]
     least = 0.9 * sizes[len(sizes) // 2]
     cuts = [0]
-    for entry in layout.entries:
+    for entry in trained:
         if entry.stop - cuts[-1] >= least:
             cuts.append(entry.stop)
-    if cuts[-1] != layout.size:  # what is left at the end is too small for a group of its own
-        cuts[-1 if len(cuts) > 1 else len(cuts) :] = [layout.size]
+    if cuts[-1] != end:  # what is left at the end is too small for a group of its own
+        cuts[-1 if len(cuts) > 1 else len(cuts) :] = [end]
     return [slice(start, stop) for start, stop in itertools.pairwise(cuts)]

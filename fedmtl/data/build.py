@@ -14,6 +14,7 @@ from fedmtl.data.pool import Pool
 from fedmtl.data.sources import DEFERRED, SOURCES
 from fedmtl.errors import ConfigError
 from fedmtl.partitions import PARTITIONS
+from fedmtl.randomness import default_generators, derive_seed
 
 if TYPE_CHECKING:
     from fedmtl.config import DataSection, ExperimentConfig
@@ -31,7 +32,9 @@ def build_data(config: ExperimentConfig) -> FederatedData:
     """
     source_options, _ = _checked(config.data)
     _refuse_misfits(config)
-    return _spread(config, SOURCES[config.data.source](config.seed, config.data.clients, **source_options))
+    with default_generators(derive_seed(config.seed, "data")):
+        pool = SOURCES[config.data.source](config.seed, config.data.clients, **source_options)
+    return _spread(config, pool)
 
 
 def build_own_data(config: ExperimentConfig, client: int) -> FederatedData:
@@ -47,7 +50,10 @@ def build_own_data(config: ExperimentConfig, client: int) -> FederatedData:
     section = config.data
     source_options, _ = _checked(section)
     _refuse_misfits(config)
-    pool = DEFERRED[section.source](config.seed, section.clients, **source_options) if can_tell_apart(config) else None
+    pool = None
+    if can_tell_apart(config):
+        with default_generators(derive_seed(config.seed, "data")):
+            pool = DEFERRED[section.source](config.seed, section.clients, **source_options)
     if pool is None or pool.features_of is None:
         return build_data(config)
     return _spread(config, pool).of(client, pool.features_of)
@@ -78,7 +84,8 @@ def _spread(config: ExperimentConfig, pool: Pool) -> FederatedData:
     if config.tasks.names is not None:
         pool = pool.choose(config.tasks.names)
     owners = task_owners(config.tasks.ownership, section.clients, len(pool.tasks), seed)
-    parts = PARTITIONS[section.partition](pool, section.clients, seed, **partition_options)
+    with default_generators(derive_seed(seed, "partition")):
+        parts = PARTITIONS[section.partition](pool, section.clients, seed, **partition_options)
     shards, validation = hold_out(parts, section.validation_fraction, seed)
     data = FederatedData(
         *(pool.tasks, pool.train, pool.test, shards, validation, owners), client_names=pool.names_of(parts)

@@ -14,8 +14,9 @@ from fedmtl.models.linear import linear
 from fedmtl.models.lstm import lstm
 from fedmtl.models.mlp import mlp
 from fedmtl.models.multitask import MultiTaskModel
+from fedmtl.models.norms import bearing_single_values
 from fedmtl.models.resnet18 import resnet18
-from fedmtl.randomness import derive_seed
+from fedmtl.randomness import default_generators, derive_seed
 from fedmtl.tasks import Task
 
 MODELS: dict[str, Callable[..., MultiTaskModel]] = {
@@ -41,7 +42,7 @@ def build_model(
     tasks
         The tasks, in order; a head is made for each.
     seed
-        The run's seed. The initial values depend on it alone, and torch's own generators are left as they were.
+        The run's seed. The initial values depend on it alone, and the default generators are left as they were.
 
     Raises
     ------
@@ -50,9 +51,8 @@ def build_model(
         name a head.
     """
     _check_names(tasks)
-    with torch.random.fork_rng(devices=()), torch.device("cpu"):
-        torch.default_generator.manual_seed(derive_seed(seed, "model"))
-        return create(MODELS, name, options, "model", tuple(input_shape), tasks)
+    with default_generators(derive_seed(seed, "model")), torch.device("cpu"):
+        return bearing_single_values(create(MODELS, name, options, "model", tuple(input_shape), tasks))
 
 
 def _check_names(tasks: Sequence[Task]) -> None:

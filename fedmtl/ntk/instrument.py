@@ -14,6 +14,7 @@ from fedmtl.ntk.measure import KernelProbe, KernelRow, measure_clients
 from fedmtl.ntk.sampling import Sample, client_sample, skew_halves, speed_halves, spread_clients
 from fedmtl.ntk.tangents import MEMORY, Parameters
 from fedmtl.protocol import GlobalModel
+from fedmtl.randomness import default_generators, derive_seed
 
 ALL = "all clients"
 
@@ -93,6 +94,20 @@ def examine(
     progress
         Called with what is being done.
     """
+    with default_generators(derive_seed(seed, "ntk instrument")):
+        return _examine(model, version, data, seed, settings, seconds, time, progress)
+
+
+def _examine(
+    model: MultiTaskModel,
+    version: GlobalModel,
+    data: FederatedData,
+    seed: int,
+    settings: Settings,
+    seconds: np.ndarray | None,
+    time: float,
+    progress: Callable[[str], None],
+) -> Findings:
     common = {"parameters": settings.parameters, "memory": settings.memory}
     progress("kernels of all clients' examples together")
     probe = KernelProbe(model, data, seed, examples=settings.examples, **common)  # type: ignore[arg-type]

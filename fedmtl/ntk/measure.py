@@ -12,12 +12,15 @@ from torch import Tensor
 
 from fedmtl.data.federated import FederatedData
 from fedmtl.models.multitask import MultiTaskModel
+from fedmtl.models.own_state import OwnState
 from fedmtl.ntk.alignment import cosines, group_alignment, kernel_alignment, mean_gradient_products
 from fedmtl.ntk.kernels import Kernels
 from fedmtl.ntk.sampling import Sample, pooled_sample
 from fedmtl.ntk.spectrum import Spectrum, dense_spectrum
 from fedmtl.ntk.tangents import MEMORY, Parameters, Rows
+from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import GlobalModel
+from fedmtl.randomness import default_generators, derive_seed
 
 KEPT = 64
 """Eigenvalues of a kernel that a row keeps, the largest first."""
@@ -94,6 +97,7 @@ class KernelProbe:
     ) -> None:
         self.sample = pooled_sample(data, examples, seed)
         self._model = model
+        self._own = OwnState(model, ParameterLayout.of(model))
         self._tasks = data.tasks
         self._examples = data.train.take(self.sample.positions)
         self._seed = seed
@@ -102,6 +106,11 @@ class KernelProbe:
 
     def measure(self, model: GlobalModel, time: float) -> list[KernelRow]:
         """The rows of one version: kernels of outputs and of losses for every task."""
+        with default_generators(derive_seed(self._seed, "ntk model", model.version)):
+            return self._measure(model, time)
+
+    def _measure(self, model: GlobalModel, time: float) -> list[KernelRow]:
+        self._own.begin()
         model.layout.bind(self._model, model.vector)
         kernels = Kernels(self._model, self._tasks, self._examples, parameters=self._parameters, memory=self._memory)
         at = (model.version, time, None)

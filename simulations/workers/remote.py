@@ -18,6 +18,7 @@ from clients.trainer import LocalTrainer
 from fedmtl.data.federated import Examples, FederatedData, Shards
 from fedmtl.models.multitask import MultiTaskModel
 from fedmtl.protocol import Update
+from fedmtl.randomness import undisturbed_generators
 from fedmtl.state import join, order_from_state, order_state, split, update_from_state, update_state
 from simulations.workers.base import Job
 
@@ -54,7 +55,8 @@ class CohortTrainer:
     def train(self, cohort: Any, names: Sequence[str], *arrays: np.ndarray) -> list[Result]:
         """Train the jobs of a cohort that `pack_jobs` packed; the results are in their order."""
         tensors = {n: _tensor(a).to(self._device) for n, a in zip(names, arrays, strict=True)}
-        return [self._train(job) for job in join(cohort, tensors)]
+        with undisturbed_generators():
+            return [self._train(job) for job in join(cohort, tensors)]
 
     def _train(self, job: Mapping[str, Any]) -> Result:
         order = order_from_state(job["order"], self._trainer.layout)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from torch import Tensor
 
 from fedmtl.components import Param
-from fedmtl.parameters import weighted_sum
 from strategies.core.kinds import Aggregator, Step
 
-Rule = Literal["group_mean", "replace_single", "average", "keep_server"]
+Rule = Literal["group_mean", "replace_single", "average", "keep_server", "as_parameters"]
 
 GroupRule = Annotated[
     Literal["weighted_mean", "group_mean", "replace_single"], Param("batch-norm statistics; the code: group_mean")
@@ -21,8 +21,8 @@ GroupRule = Annotated[
 BatchNormBuffers = Annotated[
     Literal["as_parameters", "average", "keep_server"],
     Param(
-        "batch-norm statistics: like parameters (authors' code), the mean of the clients', or never changed; nothing "
-        "for a model without",
+        "batch-norm statistics: like parameters (authors' code) within the range of the clients', the mean of the "
+        "clients', or never changed; nothing for a model without",
     ),
 ]
 """What FedQS offers in the option `bn_buffers`."""
@@ -33,18 +33,21 @@ class BatchNormStatistics(Aggregator):
 
     Another aggregator makes the step, and the floating-point buffers are set apart from it. ``"group_mean"`` sets them
     to the plain mean of the clients' buffers, so that a lone report overwrites them (the authors' code of FedCompass);
-    ``"replace_single"`` has only a lone report overwrite them; ``"average"`` sets them to the mean of the clients'
-    buffers by the weights of their updates, also where updates are added to the model; ``"keep_server"`` leaves the
-    server's as they were at the start. What none of these sets is as the other aggregator has it, which treats buffers
-    like parameters: for that :func:`batch_norm_apart` leaves this class out. Counters of batches are no part of a
-    model's vector and never averaged. A model without buffers is as ever.
+    ``"replace_single"`` has only a lone report overwrite them, and is as the other aggregator has it elsewhere;
+    ``"average"`` sets them to the mean of the clients' buffers by the weights of their updates, divided by their sum;
+    ``"keep_server"`` leaves the server's as they were at the start. ``"as_parameters"`` treats them as the other
+    aggregator treats parameters, such as adding changes up (the authors' code of FedQS), but within the range of the
+    clients' buffers: beyond it changes of stale clients, each of which leads all the way from where it started, add up
+    to variances below zero and diverge. Without this class they are averaged by the weights of the updates
+    (:meth:`strategies.core.step.Step.mean_statistics`). Counters of batches are no part of a model's vector and never
+    averaged. A model without buffers is as ever.
 
     Parameters
     ----------
     base
         Makes the step.
     rule
-        Which of the four.
+        Which of the five.
 
     Examples
     --------
@@ -68,38 +71,39 @@ class BatchNormStatistics(Aggregator):
         self.rule = rule
         if rule == "replace_single":
             self.needs = {"groups": "no report would be a lone one, or each would be"}
-        self.needs_bases = rule != "keep_server"
         self.averages_models = base.averages_models
 
     def aggregate(self, step: Step) -> tuple[Tensor, tuple[float, ...]]:
         """The base's step, with other buffers."""
         vector, weights = self.base.aggregate(step)
         part = step.model.layout.buffers
-        if part.start == part.stop or (self.rule == "replace_single" and step.trigger != "single"):
-            return vector, weights
-        if self.rule == "keep_server":
-            vector[part] = step.model.vector[part]
-            return vector, weights
-        shares = self._shares(weights)
-        models = [v[part] for u in step.updates for v in (self._base_of(step, u.base_version), u.delta)]
-        twice = [share for share in shares for _ in range(2)]
-        vector[part] = weighted_sum(models, twice, models[0].new_zeros(part.stop - part.start))
+        if part.start < part.stop:
+            vector[part] = self._ruled(step, vector[part], weights)
         return vector, weights
 
-    def _shares(self, weights: tuple[float, ...]) -> list[float]:
+    def statistics(self, step: Step, proposed: Tensor, weights: Sequence[float]) -> Tensor:
+        """As proposed: they follow the rule already."""
+        return proposed
+
+    def _ruled(self, step: Step, made: Tensor, weights: Sequence[float]) -> Tensor:
+        """The buffers by the rule, from those that the base made of them."""
+        if self.rule == "keep_server":
+            return step.model.vector[step.model.layout.buffers]
+        if self.rule == "as_parameters":
+            values = step.sent_statistics()
+            return made.clamp(min=values.amin(0), max=values.amax(0))
+        if self.rule == "replace_single" and step.trigger != "single":
+            return self.base.statistics(step, made, weights)
+        return step.mean_statistics(self._shares(weights))
+
+    def _shares(self, weights: Sequence[float]) -> list[float]:
         """What each client's buffers count: the same, or by the weights if any update has one."""
         total = math.fsum(weights)
         if self.rule != "average" or total <= 0.0:
             return [1.0 / len(weights)] * len(weights)
         return [weight / total for weight in weights]
 
-    @staticmethod
-    def _base_of(step: Step, version: int) -> Tensor:
-        return step.model.vector if version == step.model.version else step.bases[version]
 
-
-def batch_norm_apart(base: Aggregator, rule: Rule | Literal["weighted_mean", "as_parameters"]) -> Aggregator:
-    """The aggregator with that rule; as it is where the statistics are to be treated like parameters."""
-    if rule == "weighted_mean" or rule == "as_parameters":
-        return base
-    return BatchNormStatistics(base, rule=rule)
+def batch_norm_apart(base: Aggregator, rule: Rule | Literal["weighted_mean"]) -> Aggregator:
+    """The aggregator with that rule; as it is where the statistics are averaged by the weights of the updates."""
+    return base if rule == "weighted_mean" else BatchNormStatistics(base, rule=rule)

@@ -19,6 +19,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from fedmtl.errors import ConfigError
@@ -134,6 +135,24 @@ def step_by_rule(
     else:
         vector, weights = combine_by_owner(step, weighting, combine)
     return vector, weights if used is None else used  # none: no backbone, and heads have owners of their own
+
+
+def statistics_by_rule(rule: Rule | None, step: Step, weights: Sequence[float]) -> Tensor:
+    """The next floating-point buffers: what the rule makes of the clients' values, if it works entry by entry.
+
+    Else, and without a rule, their mean by the weights that `step_by_rule` returned. As everywhere, what the weights
+    leave of 1 is the server's own.
+    """
+    total = min(1.0, math.fsum(weights))
+    if rule is None or not rule.by_entry or not total > 0.0:
+        return step.mean_statistics(weights)
+    current, values = step.model.vector[step.model.layout.buffers], step.sent_statistics()
+    says = merged([update.client for update in step.updates], [value - current for value in values], weights)
+    change, _ = rule.combine([say.vector for say in says], [say.weight for say in says], step.model.version)
+    if change is None:
+        return current.clone()
+    range_of = values if total > 1.0 - 1e-9 else torch.cat([values, current[None]])
+    return (current + total * change).clamp(min=range_of.amin(0), max=range_of.amax(0))
 
 
 def _of_updates(says: Sequence[Say], weights: Sequence[float]) -> tuple[float, ...]:

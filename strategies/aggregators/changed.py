@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
@@ -51,8 +51,14 @@ class ChangedUpdates(Aggregator):
 
     def aggregate(self, step: Step) -> tuple[Tensor, tuple[float, ...]]:
         """The base's step from the changed updates."""
-        updates = [self.changed(update, step) for update in step.updates]
-        return self.base.aggregate(dataclasses.replace(step, updates=updates))
+        return self.base.aggregate(self._changed(step))
+
+    def statistics(self, step: Step, proposed: Tensor, weights: Sequence[float]) -> Tensor:
+        """The base's, from the changed updates."""
+        return self.base.statistics(self._changed(step), proposed, weights)
+
+    def _changed(self, step: Step) -> Step:
+        return dataclasses.replace(step, updates=[self.changed(update, step) for update in step.updates])
 
     def model_for(self, client: int, model: GlobalModel, ledger: Ledger) -> GlobalModel:
         """What the base has the client train."""

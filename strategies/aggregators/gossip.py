@@ -129,6 +129,10 @@ class Gossip(Aggregator):
         self._mean = self._models.mean(0)
         return self._mean, (1.0 / len(z),) * len(step.updates)
 
+    def statistics(self, step: Step, proposed: Tensor, weights: Sequence[float]) -> Tensor:
+        """As proposed: the mean of the clients' own, which gossip averages."""
+        return proposed
+
     def model_for(self, client: int, model: GlobalModel, ledger: Ledger) -> GlobalModel:
         """The client's own model."""
         self._admit(ledger)

@@ -10,7 +10,7 @@ from torch import Tensor
 from fedmtl.components import Param
 from fedmtl.parameters import cut, weighted_sum
 from fedmtl.protocol import Update
-from strategies.aggregators.by_rule import step_by_rule, weights_under
+from strategies.aggregators.by_rule import statistics_by_rule, step_by_rule, weights_under
 from strategies.aggregators.ownership import combine_by_owner
 from strategies.core.kinds import Aggregator, Rule, Step, Weighting
 
@@ -65,3 +65,7 @@ class GradientAggregator(Aggregator):
             return weighted_sum(deltas, [self.server_rate * p for p in weights], step.model.vector[part])
 
         return combine_by_owner(step, self.weighting, combine)
+
+    def statistics(self, step: Step, proposed: Tensor, weights: Sequence[float]) -> Tensor:
+        """The mean of the clients', or what the rule makes of them."""
+        return statistics_by_rule(self.rule, step, weights)

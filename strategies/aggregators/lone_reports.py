@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from strategies.core.kinds import Aggregator, Step
@@ -42,4 +44,11 @@ class LoneReports(Aggregator):
 
     def aggregate(self, step: Step) -> tuple[Tensor, tuple[float, ...]]:
         """As the trigger says."""
-        return (self.single if step.trigger == "single" else self.group).aggregate(step)
+        return self._rule(step).aggregate(step)
+
+    def statistics(self, step: Step, proposed: Tensor, weights: Sequence[float]) -> Tensor:
+        """As the trigger says."""
+        return self._rule(step).statistics(step, proposed, weights)
+
+    def _rule(self, step: Step) -> Aggregator:
+        return self.single if step.trigger == "single" else self.group

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fedmtl.parameters import cut, weighted_sum
 from fedmtl.protocol import Update
-from strategies.aggregators.by_rule import step_by_rule, weights_under
+from strategies.aggregators.by_rule import statistics_by_rule, step_by_rule, weights_under
 from strategies.aggregators.ownership import combine_by_owner
 from strategies.core.kinds import Aggregator, Rule, Step, Weighting
 from strategies.weightings.share import Capped
@@ -82,3 +82,7 @@ class ModelAggregator(Aggregator):
             return weighted_sum(vectors, factors, current)
 
         return combine_by_owner(step, Capped(self.weighting), combine)
+
+    def statistics(self, step: Step, proposed: Tensor, weights: Sequence[float]) -> Tensor:
+        """The mean of the clients', or what the rule makes of them."""
+        return statistics_by_rule(self.rule, step, weights)

@@ -66,6 +66,10 @@ class Optimized(Aggregator):
         self.optimizer.step(step.model.vector[trainable], vector[trainable], rate)
         return vector, weights
 
+    def statistics(self, step: Step, proposed: Tensor, weights: Sequence[float]) -> Tensor:
+        """The base's."""
+        return self.base.statistics(step, proposed, weights)
+
 
 def optimised(
     base: Aggregator,

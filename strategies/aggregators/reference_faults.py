@@ -90,8 +90,10 @@ class Overwritten(ReadLate):
     def changed(self, update: Update, step: Step) -> Update:
         """The update with what its client's file holds."""
         file = self._files.get(update.client, update)
-        known = file.base_version == step.model.version or file.base_version in step.bases
-        if file.job == update.job or (self._reads_bases and not known):
+        layout, version = step.model.layout, file.base_version
+        known = version == step.model.version or version in step.bases or version in step.statistics
+        reads = self._reads_bases or layout.buffers.start < layout.buffers.stop
+        if file.job == update.job or (reads and not known):
             return update
         return dataclasses.replace(update, delta=file.delta, base_version=file.base_version)
 

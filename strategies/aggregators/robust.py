@@ -20,6 +20,10 @@ for Bulyan; else ``2f + 1``, and 3 at least; for ``dp-adaptive`` more than ten t
 part of the model as it is, with a warning: there is no way to tell who lies. With f = 0 nobody is taken to lie, and the
 rule is applied to what there is, with a warning below 3; but for Bulyan, which then has no result.
 
+Batch-norm statistics are values: a rule that works entry by entry chooses among those of the clients, under the others
+they are the mean of the clients that the rule has chosen. The two that protect privacy neither clip them nor add noise
+to them, so that their guarantee leaves statistics out, which is logged.
+
 A head is combined from the updates of its owners, as in every aggregator here; but for ``dp-clip`` and ``dp-adaptive``,
 whose bound is one on the whole delta and which count all clients the same.
 
@@ -78,6 +82,7 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
 """The options that each rule has."""
 
 _PRIVATE = ("dp-clip", "dp-adaptive")
+_BY_ENTRY = ("trimmed-mean", "median", "bulyan")
 _log = logging.getLogger(__name__)
 _DELTA, _PLACE, _WEIGHT = "delta", "place", "weight"
 _LEAST_WEIGHT = 1e-300  # a rule may pick updates of which none has any weight, and then divides by their sum
@@ -132,6 +137,7 @@ class FlowerRule(Rule):
     ) -> None:
         self.name: RuleName = name
         self.whole = self.alike = name in _PRIVATE
+        self.by_entry = name in _BY_ENTRY
         self.malicious = malicious
         self.selected = selected
         self.trim = trim
@@ -155,6 +161,11 @@ class FlowerRule(Rule):
     def prepare(self, model: GlobalModel, seed: int) -> None:
         """Take the seed of the noise."""
         self._seed = seed
+        if self.name in _PRIVATE and self.noise_multiplier > 0 and model.layout.buffers.start < model.layout.size:
+            _log.warning(
+                "%s: statistics of batch norm are averaged without noise; for privacy train without batch norm",
+                self.name,
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """The norm that ``dp-adaptive`` has come to."""

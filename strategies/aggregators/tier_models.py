@@ -93,6 +93,10 @@ class TierModels(Aggregator):
         weight_of = dict(zip(order, across, strict=True))
         return vector, tuple(share[u.key] * weight_of[self.scheduler.tier_of(u.client)] for u in step.updates)
 
+    def statistics(self, step: Step, proposed: Tensor, weights: Sequence[float]) -> Tensor:
+        """As proposed: the mean of all tiers' latest."""
+        return proposed
+
     def state_dict(self) -> dict[str, Any]:
         """The tiers' models and counts."""
         order = sorted(self._models)

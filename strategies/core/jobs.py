@@ -19,6 +19,8 @@ class Jobs:
     ----------
     needs_bases
         Whether the vectors that jobs start from are kept until their ends.
+    needs_statistics
+        Whether at least their floating-point buffers are.
 
     Examples
     --------
@@ -40,8 +42,9 @@ class Jobs:
     (False, {})
     """
 
-    def __init__(self, needs_bases: bool) -> None:
+    def __init__(self, needs_bases: bool, needs_statistics: bool = False) -> None:
         self._bases = Bases(needs_bases)
+        self._statistics = Bases(needs_statistics and not needs_bases)  # which the bases hold as well
         self._next: dict[int, int] = {}  # each client's next job
         self._out: dict[int, Asked] = {}
         self._waiting: dict[JobKey, Update] = {}
@@ -60,6 +63,11 @@ class Jobs:
     def bases(self) -> Mapping[int, Tensor]:
         """The vectors that jobs started from, by version, where they are kept."""
         return self._bases.vectors
+
+    @property
+    def statistics(self) -> Mapping[int, Tensor]:
+        """Of the versions that jobs started from the floating-point buffers, where these are kept and the bases not."""
+        return self._statistics.vectors
 
     def busy(self, client: int) -> bool:
         """Whether the client has an order."""
@@ -87,6 +95,10 @@ class Jobs:
         limits = limits or (settings.learning_rate, settings.momentum)
         self._out[client] = Asked(job, model.version, steps, settings.epochs, settings.batch_size, *limits)
         self._bases.hold(model.version, model.vector)
+        if self._statistics.needed:
+            held = self._statistics.vectors.get(model.version)
+            # A copy, since a view would keep the whole vector alive.
+            self._statistics.hold(model.version, model.vector[model.layout.buffers].clone() if held is None else held)
         return job
 
     def asked(self, update: Update) -> Asked | None:
@@ -106,7 +118,7 @@ class Jobs:
     def lose(self, client: int) -> None:
         """The client's order, if it has one, is at its end without an update."""
         if (asked := self._out.pop(client, None)) is not None:
-            self._bases.release(asked.version)
+            self._release(asked.version)
 
     def take(self, keys: Iterable[JobKey]) -> tuple[Update, ...]:
         """These updates wait no longer; `settle` follows."""
@@ -119,7 +131,11 @@ class Jobs:
     def settle(self, updates: Iterable[Update]) -> None:
         """The jobs of these updates are at their ends."""
         for update in updates:
-            self._bases.release(update.base_version)
+            self._release(update.base_version)
+
+    def _release(self, version: int) -> None:
+        self._bases.release(version)
+        self._statistics.release(version)
 
     def state_dict(self) -> dict[str, Any]:
         """Orders, updates and base vectors."""
@@ -128,6 +144,7 @@ class Jobs:
             "in_flight": [[client, *asked] for client, asked in self._out.items()],
             "received": [update_state(update) for update in self._waiting.values()],
             "bases": self._bases.state_dict(),
+            "statistics": self._statistics.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -137,6 +154,7 @@ class Jobs:
         received = [kept_update(entry) for entry in state["received"]]
         self._waiting = {update.key: update for update in received}
         self._bases.load_state_dict(state["bases"])
+        self._statistics.load_state_dict(state["statistics"])
 
 
 def _asked(

@@ -9,7 +9,7 @@ Long because each kind has an example of the least that a part of this kind must
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -17,10 +17,11 @@ from typing import Any
 from torch import Tensor
 
 from fedmtl.parameters import ParameterLayout
-from fedmtl.protocol import NOTHING, Balancing, Decision, GlobalModel, JobKey, Rejection, TrainSettings, Update
+from fedmtl.protocol import NOTHING, Balancing, Decision, GlobalModel, Rejection, TrainSettings, Update
 from fedmtl.update_contract import Range, Reportable
 from strategies.core.ledger import Ledger
 from strategies.core.part import Part
+from strategies.core.step import Step as Step
 
 
 class Scheduler(Part, ABC):
@@ -114,69 +115,6 @@ class Reaction:
     rejections: tuple[Rejection, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Step:
-    """What a server step starts from.
-
-    Attributes
-    ----------
-    model
-        The newest model; its version is still the one before the step.
-    updates
-        The updates that go in, in order; a client may occur twice.
-    bases
-        For each version that an update started from, that version's vector; empty unless the aggregator asks for them.
-    trigger, late
-        From the scheduler's decision.
-    ledger
-        It already counts these updates as aggregated.
-
-    Examples
-    --------
-    A fresh update and a stale one:
-
-    >>> from fedmtl.toy import toy_model, toy_update
-    >>> from strategies.core.kinds import Step
-    >>> old, new = toy_model([0.0, 0.0], version=0), toy_model([1.0, 1.0], version=1)
-    >>> step = Step.of(new, [toy_update(0, base_version=1), toy_update(1, base_version=0)], earlier=[old])
-    >>> [step.model.version - update.base_version for update in step.updates]
-    [0, 1]
-    >>> step.bases[0], step.ledger.frequency(1)
-    (tensor([0., 0.]), 0.5)
-    """
-
-    model: GlobalModel
-    updates: Sequence[Update]
-    bases: Mapping[int, Tensor]
-    trigger: str
-    late: frozenset[JobKey]
-    ledger: Ledger
-
-    @classmethod
-    def of(
-        cls,
-        model: GlobalModel,
-        updates: Sequence[Update],
-        *,
-        earlier: Iterable[GlobalModel] = (),
-        clients: Iterable[int] = (),
-        trigger: str = "full",
-        late: Iterable[JobKey] = (),
-    ) -> Step:
-        """A run's first step, for trying a part out by itself (:mod:`fedmtl.toy` has models and updates).
-
-        The ledger knows the updates' senders and further `clients`; `earlier` models are what stale updates started
-        from.
-        """
-        ledger = Ledger()
-        ledger.met((*clients, *(update.client for update in updates)))
-        for update in updates:
-            ledger.received(update)
-        ledger.applied(updates)
-        bases = {known.version: known.vector for known in (*earlier, model)}
-        return cls(model, updates, bases, trigger, frozenset(late), ledger)
-
-
 class Aggregator(Part, ABC):
     """Decides how the chosen updates change the model.
 
@@ -215,6 +153,24 @@ class Aggregator(Part, ABC):
         """Have the rule stand in the place of the mean of updates, if the aggregator takes one itself."""
         return None
 
+    def statistics(self, step: Step, proposed: Tensor, weights: Sequence[float]) -> Tensor:
+        """The next floating-point buffers (statistics of batch norm), shape [buffers].
+
+        Statistics are values that are averaged, whatever a rule does with the rest of an update: a sum of changes may
+        leave a variance below zero. So the strategy takes them from here and not from `aggregate`; it does not ask for
+        a model without.
+
+        Parameters
+        ----------
+        step
+            The step that was taken.
+        proposed
+            What `aggregate` has made of them; here it is not used.
+        weights
+            What `aggregate` returned.
+        """
+        return step.mean_statistics(weights)
+
     def model_for(self, client: int, model: GlobalModel, ledger: Ledger) -> GlobalModel:
         """What the client trains next: the newest model, or one of its own of the same version."""
         return model
@@ -242,6 +198,9 @@ class Rule(Part, ABC):
         Whether it must see whole updates, so that heads are not combined apart from their owners' alone.
     alike
         Whether all clients must count the same.
+    by_entry
+        Whether it looks at each entry apart, so that it may choose among values of single entries (statistics of batch
+        norm) as it does among updates.
 
     Examples
     --------
@@ -268,6 +227,7 @@ class Rule(Part, ABC):
     name: str = "rule"
     whole: bool = False
     alike: bool = False
+    by_entry: bool = False
     least: int = 1
     """Clients of a step below which the rule does not do what it is there for."""
 

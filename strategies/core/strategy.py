@@ -119,7 +119,7 @@ class Strategy:
         self.settings = TrainSettings()
         self.seed = 0
         self._model: GlobalModel | None = None
-        self._jobs = Jobs(any(part.needs_bases for part in self.every_part))
+        self._jobs = Jobs(self._needs_bases)
         self.guard = Guard()
         self._guard_factor: float | None = None
         self._claims: Claims | None = None
@@ -138,6 +138,7 @@ class Strategy:
             _log.warning("%s", self._notice)
         self.train_with(settings or TrainSettings())
         self._model = model = self.policy.initial(model, seed)
+        self._jobs = Jobs(self._needs_bases, needs_statistics=_has_statistics(model))
         self.seed = seed
         prepare(self._parts.values(), model, seed)
 
@@ -267,6 +268,10 @@ class Strategy:
         }
 
     @property
+    def _needs_bases(self) -> bool:
+        return any(part.needs_bases for part in self.every_part)
+
+    @property
     def every_part(self) -> Iterable[Part]:
         """Its parts and all that these hold, each once, holders first."""
         return parts_within(*self._parts.values())
@@ -351,11 +356,14 @@ class Strategy:
         before = self.model
         updates = self._jobs.take(decision.aggregate)
         self.ledger.applied(updates)
-        step = Step(before, updates, self._jobs.bases, decision.trigger, decision.late, self.ledger)
+        kept = self._jobs
+        step = Step(before, updates, kept.bases, decision.trigger, decision.late, self.ledger, kept.statistics)
         vector, weights = self.aggregator.aggregate(step)
         if not is_finite(vector):
             self._jobs.put_back(updates)
             raise DivergedError(self._not_finite(updates, weights), before.version + 1)
+        if _has_statistics(before):
+            self._set_statistics(step, vector, weights)
         self._jobs.settle(updates)
         self._model = GlobalModel(before.version + 1, vector, before.layout)
         self.policy.on_weighted(updates, weights)
@@ -375,6 +383,13 @@ class Strategy:
             f"finite, and was not taken; {part} made it of {len(updates)} updates that are finite{cause}: lower "
             "training.learning_rate and the strategy's own rates"
         )
+
+    def _set_statistics(self, step: Step, vector: Tensor, weights: Sequence[float]) -> None:
+        """Have the next vector's floating-point buffers be those that the aggregator averages, no variance below 0."""
+        part = step.model.layout.buffers
+        vector[part] = self.aggregator.statistics(step, vector[part], weights)
+        for variance in step.model.layout.variances:
+            vector[variance].clamp_(min=0.0)
 
     def orders(self, assignments: Iterable[Assignment]) -> list[TrainOrder]:
         """The orders for these assignments, from the newest model."""
@@ -493,3 +508,7 @@ class Strategy:
         if self._claims is not None and state["claims"] is not None:
             self._claims.load_state_dict(state["claims"])
         restore(self._parts, state["parts"])
+
+
+def _has_statistics(model: GlobalModel) -> bool:
+    return bool(model.layout.buffers.stop > model.layout.buffers.start)

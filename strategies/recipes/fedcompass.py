@@ -19,7 +19,8 @@ Steps are counted per order and not per epoch: fit q_max to the shards, a step b
 
 Differences from the authors' code: stale updates lose weight (their exponent has the wrong sign; staleness_sign = "up"
 brings it back for study), late reports do not overwrite each other and count once, statistics of batch norm are
-weighted like parameters, and what the scheduler's docstring lists. A client's own statistics cannot be kept apart, for
+averaged with the weights of the updates (what these leave of 1 is the server's), and what the scheduler's docstring
+lists. A client's own statistics cannot be kept apart, for
 clients keep no model between orders. A head with few owners is weighted against all clients, like the backbone.
 """
 

@@ -25,7 +25,8 @@ compare with the published numbers, which were all made with it, and to see what
 - weights by examples, whereas the methods compared with have 1/K; phi   weight_base = "data_size", phi = 0.1
 - momentum stays 0                                                       momentum = false
 - clients are judged on examples that they train on                      sbc_data = "train20"
-- batch-norm statistics are aggregated like parameters                   bn_buffers = "as_parameters", our default, too
+- batch-norm statistics are aggregated like parameters                   bn_buffers = "as_parameters", our default, too,
+                                                                         within the range of the clients' statistics
 - a short last batch is dropped, and with it whole small clients         training.tiny_clients = "ref_drop_last"
 
 The last is no option of a strategy, but of an experiment. Not reproduced: angles that are no numbers and then make

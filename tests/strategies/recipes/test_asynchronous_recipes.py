@@ -236,6 +236,7 @@ def test_fedbuff_golden_step(toys) -> None:
     strategy.scheduler.prepare(strategy.model, 0)
     strategy.orders(strategy.begin(range(3), 0.0).decision.assignments)
     strategy._jobs._out[1] = Asked(0, 0)
+    strategy._jobs._statistics.hold(0, strategy.model.vector[toys.LAYOUT.buffers])
     deltas = {0: (3, 2.0), 1: (0, 4.0), 2: (3, 50.0)}
     steps = []
     for client, (version, delta) in deltas.items():
