@@ -241,7 +241,7 @@ class LocalTrainer:
         self._own.begin()
         self._vector.copy_(base)
         with judging(self._model):
-            head = self._model.heads[self._data.tasks[task].name]
+            head = self._model.heads[self._data.tasks[task].key]
             output = head(self._model.backbone(self._train.features.index_select(0, index)))
         labels = self._train.targets[task].index_select(0, index).long()
         right = (output.argmax(1) if output.shape[1] > 1 else (output[:, 0] > 0).long()) == labels

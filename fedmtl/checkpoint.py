@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedmtl.errors import CheckpointError, RunDirectoryError
+from fedmtl.errors import CheckpointError, WriteError
 from fedmtl.files import replacing
 from fedmtl.packing import pack, unpack
 from fedmtl.parameters import ParameterLayout
@@ -52,7 +52,7 @@ def save_checkpoint(directory: Path, state: Mapping[str, Any], configuration: st
 
     Raises
     ------
-    RunDirectoryError
+    WriteError
         If the file cannot be written, because the disk is full, say; the old checkpoint is then untouched.
     """
     header = {"configuration": configuration, "format": str(FORMAT), "results": str(RESULTS)}
@@ -66,7 +66,7 @@ def save_model(path: Path, model: GlobalModel) -> None:
 
     Raises
     ------
-    RunDirectoryError
+    WriteError
         If the file cannot be written.
     """
     views = model.layout.views(model.vector)
@@ -145,7 +145,7 @@ def _save(target: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, st
         try:
             save_file(dict(tensors), temporary, whole)
         except SafetensorError as error:
-            raise RunDirectoryError(f"cannot write {target}: {error}; free space there") from error
+            raise WriteError(f"cannot write {target}: {error}; free space there") from error
         _sort_metadata(temporary)
 
 

@@ -18,7 +18,7 @@ import functools
 import inspect
 import json
 import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -58,13 +58,21 @@ class Param:
     source: str = "ours"
     path: bool = False
 
+    __is_annotated_types_grouped_metadata__ = True
+
+    def __iter__(self) -> Iterator[Any]:
+        """The bounds as pydantic reads them in an annotation, so that they are checked wherever it stands."""
+        import annotated_types
+
+        return iter([getattr(annotated_types, name.capitalize())(bound) for name, bound in self.bounds.items()])
+
     def by(self, source: str, **bounds: Any) -> Param:
         """The same meaning with a default from elsewhere, and where needed other bounds."""
         return dataclasses.replace(self, source=source, **bounds)
 
     @property
     def bounds(self) -> dict[str, Any]:
-        """The bounds that are set, as keyword arguments of a pydantic field."""
+        """The bounds that are set, by name."""
         return {name: bound for name in ("gt", "ge", "lt", "le") if (bound := getattr(self, name)) is not None}
 
 
@@ -81,6 +89,12 @@ class Option:
     def required(self) -> bool:
         """Whether there is no default."""
         return self.default is inspect.Parameter.empty
+
+    @property
+    def may_be_unset(self) -> bool:
+        """Whether None is one of its values."""
+        annotated = get_origin(self.annotation) is Annotated
+        return type(None) in get_args(get_args(self.annotation)[0] if annotated else self.annotation)
 
     @property
     def allowed(self) -> str:
@@ -175,6 +189,20 @@ def path_options(build: Callable[..., Any]) -> list[str]:
     return [option.name for option in options_of(build) if option.param.path]
 
 
+def fields_of(section: type[BaseModel]) -> tuple[Option, ...]:
+    """The keys of a section of the configuration, which are described as options are."""
+    hints = get_type_hints(section, include_extras=True)
+    return tuple(
+        Option(
+            name,
+            hints[name],
+            inspect.Parameter.empty if field.is_required() else field.default,
+            _metadata(hints[name], Param) or Param(""),
+        )
+        for name, field in section.model_fields.items()
+    )
+
+
 _Metadata = TypeVar("_Metadata")
 
 
@@ -196,12 +224,12 @@ def choose(table: Mapping[str, Callable[..., Part]], name: str, key: str) -> Cal
 
 @functools.cache
 def _schema(build: Callable[..., Any]) -> type[BaseModel]:
-    from pydantic import ConfigDict, Field, create_model
+    from pydantic import ConfigDict, create_model
 
     fields: dict[str, Any] = {}
     for option in options_of(build):
         default = ... if option.default is inspect.Parameter.empty else option.default
-        fields[option.name] = (option.annotation, Field(default, **option.param.bounds))
+        fields[option.name] = (option.annotation, default)
     strict = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
     return create_model("Options", __config__=strict, **fields)
 
@@ -214,7 +242,7 @@ def check_options(build: Callable[..., Any], given: Mapping[str, Any], section: 
     build
         The component's builder.
     given
-        Options that were set.
+        Options that were set; None for one that is unset: that is its value if it may be, and else its default.
     section, owner
         For the error message: the configuration section and the component's name.
 
@@ -226,9 +254,14 @@ def check_options(build: Callable[..., Any], given: Mapping[str, Any], section: 
     from pydantic import ValidationError
 
     options = {option.name: option for option in options_of(build)}
+    given = {
+        name: value
+        for name, value in given.items()
+        if value is not None or name not in options or options[name].may_be_unset
+    }
     try:
         # As JSON the check is strict (no text for a number), yet a list may stand for a tuple: TOML has only lists.
-        checked = _schema(build).model_validate_json(json.dumps(dict(given), default=str))
+        checked = _schema(build).model_validate_json(json.dumps(given, default=str))
     except ValidationError as error:
         lines = []
         for (name, *_), faults in by_key(error.errors(), lambda path: path[:1]).items():

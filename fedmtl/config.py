@@ -1,31 +1,38 @@
 """The configuration of an experiment: one TOML file, every key with a default.
 
 The sections `data`, `model`, `devices`, `strategy` and `balancing` name a component and may hold that component's own
-options beside the keys given here; :mod:`fedmtl.components` checks those against the component's signature.
-Long because all sections stand in one place.
+options beside the keys given here; :mod:`fedmtl.components` checks those against the component's signature. A key's
+meaning, unit and range stand beside it, as those of a component's option do.
+
+Long because every key has its meaning beside it.
 """
 
 from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
 
+from fedmtl.components import Param, fields_of
 from fedmtl.config_errors import by_key, explain
 from fedmtl.errors import ConfigError
 from fedmtl.paths import working_directory, written
+from fedmtl.settings import TinyClients
+from fedmtl.text import is_valid_text
 
 DEFAULT_VERSIONS = 400
-Positive = Annotated[int, Field(gt=0)]
+
+UNSET = "unset"
+"""What stands for the value of a key that is not there."""
 
 
 def _file_name(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", text):
-        raise ValueError("letters, digits, '.', '_' and '-', with a letter or digit first")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", text):
+        raise ValueError("letters, digits, '.', '_' and '-', with a letter or digit first, at most 200 together")
     return text
 
 
@@ -45,87 +52,114 @@ class _ComponentSection(BaseModel):
 class DataSection(_ComponentSection):
     """Where the examples come from and how they are spread over the clients."""
 
-    source: str = "digits"
-    clients: Positive = 100
-    partition: str = "dirichlet"
-    validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    source: Annotated[str, Param("what the examples are")] = "digits"
+    clients: Annotated[int, Param("how many clients there are", gt=0)] = 100
+    partition: Annotated[str, Param("how the examples are spread over the clients")] = "dirichlet"
+    validation_fraction: Annotated[
+        float, Param("share of its own examples that each client holds out to evaluate on", ge=0, lt=1)
+    ] = 0.2
 
 
 class TasksSection(_Section):
     """Which tasks are learned, and which client owns which."""
 
-    names: list[str] | None = None
-    ownership: Literal["all", "random", "disjoint", "skewed"] = "all"
-    only: str | None = None  # learn this one of them alone, on the clients that own it among all; others sit idle
+    names: Annotated[list[str] | None, Param("the tasks to learn, in this order; all that the data have if unset")] = (
+        None
+    )
+    ownership: Annotated[
+        Literal["all", "random", "disjoint", "skewed"],
+        Param(
+            "which tasks a client owns: all; each with probability 1/2; exactly one; or task k, from 0, with "
+            "probability 2^-k"
+        ),
+    ] = "all"
+    only: Annotated[
+        str | None, Param("learn this task alone, on the clients that own it among all; the others sit idle")
+    ] = None
 
 
 class ModelSection(_ComponentSection):
-    """The section `model`: the shared backbone."""
+    """The shared backbone; each task has a linear head on it."""
 
-    name: str = "mlp"
+    name: Annotated[str, Param("which backbone")] = "mlp"
 
 
 class DevicesSection(_ComponentSection):
     """How fast the clients' devices are."""
 
-    kind: str = "uniform"
+    kind: Annotated[str, Param("how speeds are spread over the clients")] = "uniform"
 
 
 class StrategySection(_ComponentSection):
-    """The section `strategy`: what the server does."""
+    """What the server does."""
 
-    name: str = "fedqs"
-    guard: Annotated[float, Field(ge=0)] | None = None  # unset: 50 for real clients, 0 (off) in a simulation
+    name: Annotated[str, Param("which method")] = "fedqs"
+    guard: Annotated[
+        float | None,
+        Param(
+            "an update longer than so many times the running median is rejected; 0 for never; unset: 50 for real "
+            "clients, 0 in a simulation",
+            ge=0,
+        ),
+    ] = None
 
 
 class BalancingSection(_ComponentSection):
     """How tasks are weighted against each other."""
 
-    name: str = "ntkmtl-sr"
+    name: Annotated[str, Param("which balancer, or which rule of the server's")] = "ntkmtl-sr"
 
 
 class CompressionSection(_ComponentSection):
     """How updates are made smaller on their way to the server, whatever the strategy."""
 
-    name: str = "none"
+    name: Annotated[str, Param("how, or 'none'")] = "none"
 
 
 class TrainingSection(_Section):
-    """The section `training`: how clients train."""
+    """How clients train: stochastic gradient descent, unless the strategy's policy says otherwise."""
 
-    epochs: Positive = 2
-    batch_size: Positive = 50
-    learning_rate: Annotated[float, Field(gt=0)] = 0.1
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    clip: Annotated[float, Field(ge=0)] = 4.0
-    proximal: Annotated[float, Field(ge=0)] = 0.0
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    tiny_clients: Literal["keep_last_batch", "skip_client", "ref_drop_last"] = "keep_last_batch"  # a short last batch
+    epochs: Annotated[int, Param("passes over a client's examples in a job", gt=0)] = 2
+    batch_size: Annotated[int, Param("examples of a step", gt=0)] = 50
+    learning_rate: Annotated[float, Param("learning rate of a step", gt=0)] = 0.1
+    momentum: Annotated[float, Param("heavy-ball momentum, which starts anew in every job", ge=0, lt=1)] = 0.0
+    clip: Annotated[float, Param("upper bound of a gradient's L2 norm; 0 for none", ge=0)] = 4.0
+    proximal: Annotated[float, Param("mu of the term mu/2 ||w - w_received||^2 of the loss", ge=0)] = 0.0
+    weight_decay: Annotated[float, Param("factor d of the term d/2 ||w||^2 of the loss", ge=0)] = 0.0
+    tiny_clients: Annotated[
+        TinyClients,
+        Param(
+            "an epoch's last batch, if it is short: trained on; trained on, but clients without a whole batch are not "
+            "asked; or dropped, as the code of FedQS's authors does"
+        ),
+    ] = "keep_last_batch"
 
 
 class EngineSection(_Section):
-    """Where clients train in a simulation."""
+    """Where clients train in a simulation; the results are the same wherever it is."""
 
-    workers: Literal["inline", "ray"] = "inline"
-    count: Positive = 1
-    device: str = "cpu"
+    workers: Annotated[Literal["inline", "ray"], Param("in this process, or in others with Ray")] = "inline"
+    count: Annotated[int, Param("processes, where workers = 'ray'", gt=0)] = 1
+    device: Annotated[str, Param("torch's name of the device that computes, such as 'cpu' or 'cuda:0'")] = "cpu"
 
 
 class TargetSection(_Section):
     """Stop when a task's metric on the test set reaches a value."""
 
-    task: str
-    value: float
+    task: Annotated[str, Param("the task")]
+    value: Annotated[float, Param("the value, in the unit of the task's metric")]
 
 
 class StopSection(_Section):
     """When the run ends: at the first of these that is reached; after 400 versions if no count and no time is given."""
 
-    versions: Positive | None = None
-    time: Annotated[float, Field(gt=0)] | None = None
-    updates: Positive | None = None
-    target: TargetSection | None = None
-    diverged: bool = False  # end a run that has diverged: an evaluation is not finite, or a loss 100 times its first
+    versions: Annotated[int | None, Param("versions of the global model", gt=0)] = None
+    time: Annotated[float | None, Param("seconds of virtual time; of real time with real clients", gt=0)] = None
+    updates: Annotated[int | None, Param("updates that arrived and were not rejected", gt=0)] = None
+    target: Annotated[TargetSection | None, Param("a task's metric on the test set that is good enough")] = None
+    diverged: Annotated[
+        bool, Param("end a run that has diverged: an evaluation is not finite, or a loss 100 times its first")
+    ] = False
 
     @model_validator(mode="before")
     @classmethod
@@ -139,19 +173,25 @@ class StopSection(_Section):
 class RecordsSection(_Section):
     """What a run leaves behind."""
 
-    dir: str = "runs"
-    evaluate_every: Positive = 10
-    checkpoint_every: Positive = 50
-    ntk_every: Annotated[int, Field(ge=0)] = 0  # versions between measurements of the model's kernels; 0 for none
-    baselines: bool = False  # train single-task models, too, and compare with them
-    pictures: list[Literal["png", "svg", "pdf"]] = ["png"]  # the formats of the pictures; none for no pictures
+    dir: Annotated[str, Param("folder of the runs' directories, each of the run's name")] = "runs"
+    evaluate_every: Annotated[int, Param("versions from one evaluation to the next", gt=0)] = 10
+    checkpoint_every: Annotated[int, Param("versions from one checkpoint to the next", gt=0)] = 50
+    ntk_every: Annotated[
+        int, Param("versions from one measurement of the model's kernels to the next; 0 for none", ge=0)
+    ] = 0
+    baselines: Annotated[bool, Param("train single-task models, too, and compare with them")] = False
+    pictures: Annotated[
+        list[Literal["png", "svg", "pdf"]], Param("the formats of the pictures; none for no pictures")
+    ] = ["png"]
 
 
 class ExperimentConfig(_Section):
     """A complete experiment: all sections of a configuration."""
 
-    name: Annotated[str, AfterValidator(_file_name)] = "fedqs-digits"
-    seed: Annotated[int, Field(ge=0)] = 0
+    name: Annotated[str, Param("what the run is called, and its directory"), AfterValidator(_file_name)] = (
+        "fedqs-digits"
+    )
+    seed: Annotated[int, Param("seed of every random draw", ge=0)] = 0
     data: DataSection = DataSection()
     tasks: TasksSection = TasksSection()
     model: ModelSection = ModelSection()
@@ -191,24 +231,45 @@ def to_toml(tables: Mapping[str, Any]) -> str:
 def set_key(tables: dict[str, Any], assignment: str) -> tuple[str, ...]:
     """Apply one ``section.key=value`` and return the key's path.
 
-    The value is read as TOML, and as plain text where it is not TOML.
+    The value is read as TOML, and as plain text where it is not TOML; ``unset``, without quotes, is None: the key is
+    as if it were not there. A part of the key that holds dots or equals signs stands in quotes, as in TOML.
 
     Raises
     ------
     ConfigError
         If this is not an assignment, or leads through something that is no section.
     """
-    key, equals, text = assignment.partition("=")
-    *parents, name = path = tuple(part.strip() for part in key.split("."))
-    if not equals or not all(path):
+    path, text = _divided(assignment)
+    if text is None or not path or not all(path):
         raise ConfigError(f"--set {assignment}: write section.key=value, such as devices.ratio=20")
+    *parents, name = path
     table = tables
     for parent in parents:
-        table = table.setdefault(parent, {})
+        if table.get(parent) is None:
+            table[parent] = {}
+        table = table[parent]
         if not isinstance(table, dict):
             raise ConfigError(f"--set {assignment}: {parent} is not a section")
-    table[name] = _value(text)
+    table[name] = None if text.strip() == UNSET else _value(text)
     return path
+
+
+def _divided(assignment: str) -> tuple[tuple[str, ...], str | None]:
+    """The path of a key and the text of its value; None for the text if it is not told where the key ends."""
+    key, equals, text = assignment.partition("=")
+    if not set(key) & {'"', "'"}:
+        return tuple(part.strip() for part in key.split(".")), text if equals else None
+    for equals_sign in re.finditer("=", assignment):
+        try:
+            table: Any = tomllib.loads(f"{assignment[: equals_sign.start()]} = 0")
+        except tomllib.TOMLDecodeError:
+            continue  # within the quotes
+        path = []
+        while isinstance(table, dict) and len(table) == 1:
+            ((part, table),) = table.items()
+            path.append(part)
+        return tuple(path), assignment[equals_sign.end() :]
+    return (), None
 
 
 def _value(text: str) -> Any:
@@ -234,13 +295,18 @@ def parse_config(
     folder = None if sent else working_directory()
     merged = written(tables, folder)
     assigned = {set_key(merged, assignment): f"--set {assignment}" for assignment in overrides}
+    for path, text in _misfits(merged):
+        origin, key = _origin(path, tables, assigned) or where, ".".join(path)
+        line = f"{key} = {text!a}: is not valid Unicode, or has a NUL in it, so that no file can hold or have it"
+        raise ConfigError(f"{origin}: {line}" if origin else line)
     try:
-        return ExperimentConfig.model_validate(written(merged, folder))
+        return ExperimentConfig.model_validate(_without_unset(written(merged, folder)))
     except ValidationError as error:
         lines = []
         for path, faults in by_key(error.errors(), _path_of_key).items():
             origin = _origin(path, tables, assigned) or where
-            line = explain(".".join(map(str, path)), faults, _fields(path[:-1]), _place(path))
+            known, meaning = _fields(path[:-1]), _meaning(path)
+            line = explain(".".join(map(str, path)), faults, known, _place(path), meaning)
             lines.append(f"{origin}: {line}" if origin else line)
         raise ConfigError("\n".join(lines)) from None
 
@@ -265,23 +331,59 @@ def _path_of_key(path: tuple[Any, ...]) -> tuple[Any, ...]:
     return path[:depth]
 
 
-def _fields(path: Sequence[str]) -> list[str]:
-    """The keys of the section at this path; none if there is no such section."""
+def section_at(path: Sequence[str]) -> type[BaseModel] | None:
+    """The section at this path, or None if there is no such section."""
     model: type[BaseModel] = ExperimentConfig
     for part in path:
         annotation = model.model_fields[part].annotation if part in model.model_fields else None
         sections = [one for one in (annotation, *get_args(annotation)) if isinstance(one, type)]
         found = next((one for one in sections if issubclass(one, BaseModel)), None)
         if found is None:
-            return []
+            return None
         model = found
-    return list(model.model_fields)
+    return model
+
+
+def _fields(path: Sequence[str]) -> list[str]:
+    """The keys of the section at this path; none if there is no such section."""
+    section = section_at(path)
+    return [] if section is None else list(section.model_fields)
+
+
+def _meaning(path: Sequence[str]) -> str:
+    """What the key at this path means; nothing if there is no such key, or if it is a section."""
+    section = section_at(path[:-1])
+    return "" if section is None else next((o.param.help for o in fields_of(section) if o.name == path[-1]), "")
 
 
 def _place(path: Sequence[str]) -> str:
     """Where an unknown key would be known, if it stands in the wrong section."""
     homes = [section for section in ExperimentConfig.model_fields if path[-1] in _fields((section,))]
     return f" here, but [{homes[0]}] has one" if homes and homes[0] not in path[:-1] else ""
+
+
+def _misfits(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Texts within a value that cannot be written to a file or name one, with the paths of their keys."""
+    if isinstance(value, str):
+        if "\0" in value or not is_valid_text(value):
+            yield path, value
+    elif isinstance(value, Mapping):
+        for key, entry in value.items():
+            yield from _misfits(key, path)
+            yield from _misfits(entry, (*path, key))
+    elif isinstance(value, list | tuple):
+        for entry in value:
+            yield from _misfits(entry, path)
+
+
+def _without_unset(tables: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The tables without the keys that are None, as far as they are known here; a component knows its own."""
+    known = _fields(path)
+    return {
+        key: _without_unset(value, (*path, key)) if isinstance(value, Mapping) else value
+        for key, value in tables.items()
+        if value is not None or key not in known
+    }
 
 
 def _without_none(value: Any) -> Any:

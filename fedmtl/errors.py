@@ -35,5 +35,9 @@ class DivergedError(UserError):
         self.version = version
 
 
+class WriteError(RunDirectoryError):
+    """A file cannot be written, because the disk is full, say."""
+
+
 class CheckpointError(UserError):
     """A checkpoint is damaged or belongs to another configuration."""

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fedmtl.errors import RunDirectoryError
+from fedmtl.errors import RunDirectoryError, WriteError
+from fedmtl.text import is_valid_text
 
 
 @contextmanager
@@ -19,7 +20,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Raises
     ------
-    RunDirectoryError
+    WriteError
         If the file cannot be written, for instance because the disk is full.
     """
     temporary = path.with_name(f".{path.name}.tmp")
@@ -32,12 +33,28 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         _remove(temporary)
         reason = os.strerror(error.errno) if error.errno else str(error)
-        raise RunDirectoryError(
-            f"cannot write {path}: {reason}; free space there or choose another directory"
-        ) from error
+        raise WriteError(f"cannot write {path}: {reason}; free space there or choose another directory") from error
     except BaseException:
         _remove(temporary)
         raise
+
+
+def check_path(path: Path) -> None:
+    """See whether a path can be one here, whether or not there is something.
+
+    Raises
+    ------
+    RunDirectoryError
+        If it is too long, leads through what may not be entered, or is no valid Unicode, which tables' paths must be.
+    """
+    if not is_valid_text(str(path)) or "\0" in str(path):
+        raise RunDirectoryError(f"cannot use {str(path)!a}: it is not valid Unicode, or has a NUL in it")
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise RunDirectoryError(f"cannot use {path}: {error.strerror}; choose another") from None
 
 
 def _flush(path: Path) -> None:

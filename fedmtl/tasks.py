@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedmtl.errors import ConfigError
+from fedmtl.text import is_valid_text
 
 TaskKind = Literal["classification", "binary", "regression"]
 LossName = Literal["cross_entropy", "binary_cross_entropy", "squared_error", "absolute_error"]
@@ -27,6 +31,12 @@ _METRICS: dict[LossName, MetricName] = {
     "absolute_error": "mae",
 }
 
+_TAKEN = frozenset(dir(nn.ModuleDict()))
+"""What no module in a dictionary of modules can be called: it would hide an attribute of the dictionary."""
+
+_SAFE = re.compile(r"[\w-][\w -]{0,99}")
+_MADE = re.compile(r".*-[0-9a-f]{16}")
+
 
 @dataclass(frozen=True)
 class Task:
@@ -35,7 +45,7 @@ class Task:
     Parameters
     ----------
     name
-        The name of the task, of its head and of the target column it reads.
+        The name of the task and of the target column it reads: any text that is valid Unicode.
     kind
         ``"classification"`` (targets are class numbers, int64 of shape [n]), ``"binary"`` (0 or 1, float32 of
         shape [n]) or ``"regression"`` (float32 of shape [n]).
@@ -61,6 +71,8 @@ class Task:
     deviation: float = 1.0
 
     def __post_init__(self) -> None:
+        if not is_valid_text(self.name):
+            raise ConfigError(f"task {self.name!r}: its name is no valid Unicode text, which no table can hold")
         allowed = _LOSSES[self.kind]
         if self.loss is None:
             object.__setattr__(self, "loss", allowed[0])
@@ -73,6 +85,20 @@ class Task:
             raise ConfigError(f"task {self.name!r}: a classification needs at least 2 classes, not {self.outputs}")
         if self.kind != "classification" and self.outputs != 1:
             raise ConfigError(f"task {self.name!r}: a {self.kind} task has 1 output, not {self.outputs}")
+
+    @cached_property
+    def key(self) -> str:
+        """The name under which the task's head lies in a module: the task's own, if it is a plain one that torch takes.
+
+        Of any other name that is its letters and digits with a fingerprint of the whole: ``"education.num"`` becomes
+        ``"education-num-"`` and 16 digits, whatever the other tasks are. A name that looks as if it were made so has
+        another one made of it, too, so that two tasks never share a key.
+        """
+        name = self.name
+        if _SAFE.fullmatch(name) and name not in _TAKEN and not _MADE.fullmatch(name):
+            return name
+        words = re.sub(r"[^\w-]+", "-", name).strip("-")[:40]
+        return f"{words}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
     @property
     def metric(self) -> MetricName:

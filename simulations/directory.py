@@ -10,7 +10,7 @@ from pathlib import Path
 from fedmtl.checkpoint import check_format
 from fedmtl.config import to_toml
 from fedmtl.errors import CheckpointError, DataError, RunDirectoryError
-from fedmtl.files import replacing
+from fedmtl.files import check_path, replacing
 from fedmtl.inputs import INPUTS, recorded_inputs, refuse_changes, write_inputs
 from fedmtl.records.schemas import SCHEMAS
 from fedmtl.records.setting import DEVICES_FILE, PARTITION_FILE, write_devices, write_partition
@@ -78,11 +78,12 @@ class RunDirectory:
         Raises
         ------
         RunDirectoryError
-            If the directory holds a run and neither `resume` nor `overwrite` is set, or there is nothing to resume, or
-            it holds something that is no run.
+            If the path cannot be used, the directory holds a run and neither `resume` nor `overwrite` is set, there is
+            nothing to resume, or it holds something that is no run.
         CheckpointError
             If what is to be resumed is damaged, or was begun by a FedMTL whose state this one cannot read.
         """
+        check_path(self.path / EXPERIMENT)
         path, holds_run = self.path, (self.path / EXPERIMENT).exists()
         there = {entry.name for entry in path.iterdir()} - {LOCK} if path.is_dir() else set()
         if resume:

@@ -14,9 +14,10 @@ from strategies.core.loop import Loop
 
 @contextlib.contextmanager
 def interruptible(loop: Loop) -> Iterator[None]:
-    """Meanwhile SIGINT and SIGTERM end the loop after the event at hand; a second one acts as it usually does.
+    """Meanwhile SIGINT, SIGTERM and SIGHUP end the loop after the event at hand; a second one acts as it usually does.
 
-    A loop that waits for real clients ends at once.
+    A loop that waits for real clients ends at once. SIGHUP, which a terminal sends as it is closed, is ignored where it
+    was before, as ``nohup`` asks.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -27,7 +28,8 @@ def interruptible(loop: Loop) -> Iterator[None]:
         signal.signal(number, usual[number])
         loop.interrupt()
 
-    for stopping in (signal.SIGINT, signal.SIGTERM):
+    hung_up = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
+    for stopping in (signal.SIGINT, signal.SIGTERM, *hung_up):
         usual[stopping] = signal.signal(stopping, handle)
     try:
         yield

@@ -2,76 +2,44 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from pydantic.fields import FieldInfo
-
 from fedmtl.components import Option, options_of, summary_of
-from fedmtl.compression import COMPRESSORS
-from fedmtl.config import ExperimentConfig
-from fedmtl.data.sources import SOURCES
-from fedmtl.models import MODELS
-from fedmtl.partitions import PARTITIONS
-from simulations.devices import DEVICES
-from strategies.aggregators.robust import OPTIONS, FlowerRule
-from strategies.recipes.catalogue import STRATEGIES
-from strategies.task_weights import BALANCING
-
-COMPONENTS: Mapping[str, tuple[tuple[str, Mapping[str, Callable[..., Any]]], ...]] = {
-    "data": (("source", SOURCES), ("partition", PARTITIONS)),
-    "model": (("name", MODELS),),
-    "devices": (("kind", DEVICES),),
-    "strategy": (("name", STRATEGIES), ("aggregator", {'", "'.join(OPTIONS): FlowerRule})),
-    "compression": (("name", COMPRESSORS),),
-    "balancing": (("name", BALANCING),),
-}
-"""For each section, the keys that name a component, and what they may name."""
+from simulations.cli.options import COMPONENTS, SECTIONS, in_toml, keys_of
 
 INTRODUCTION = """# Options
 
 An experiment is one TOML file. Every key has a default, so an empty file is the main job. `--set section.key=value`
-overrides a key. Where a section names a component, that component's options are keys of the section.
+overrides a key, and `--set section.key=unset` takes back what a file says of it. A part of a key that holds dots stands
+in quotes, as in TOML. Where a section names a component, that component's options are keys of the section. The console
+shows the same with `fedmtl options`.
 """
 
 
 def options_page() -> str:
     """The page, in Markdown."""
-    fields = ExperimentConfig.model_fields
-    top = {name: field for name, field in fields.items() if not hasattr(field.annotation, "model_fields")}
-    parts = [INTRODUCTION, "## Top level\n", _fields_table(top)]
-    for section, field in fields.items():
-        if section in top:
-            continue
-        model: Any = field.annotation
-        parts += [f"## `[{section}]`\n", f"{inspect.getdoc(model)}\n", _fields_table(model.model_fields)]
-        for key, table in COMPONENTS.get(section, ()):
-            parts += [_component(f'{key} = "{name}"', build) for name, build in table.items()]
+    parts = [INTRODUCTION, "## Top level\n", _options_table(keys_of())]
+    for section, about in SECTIONS.items():
+        parts += [f"## `[{section}]`\n", f"{about}\n", _options_table(keys_of(section))]
+        for key, builders in COMPONENTS.get(section, ()):
+            for build in dict.fromkeys(builders.values()):
+                names = ", ".join(f'"{name}"' for name, known in builders.items() if known is build)
+                parts.append(_component(f"{key} = {names}", build))
     return "\n".join(parts)
 
 
-def _fields_table(fields: Mapping[str, FieldInfo]) -> str:
-    return _table(("key", "default"), ((f"`{name}`", f"`{_text(field.default)}`") for name, field in fields.items()))
-
-
 def _component(title: str, build: Callable[..., Any]) -> str:
-    options = options_of(build)
-    table = _table(("key", "default", "allowed", "meaning", "default from"), map(_row, options)) if options else ""
-    return f"### `{title}`\n\n{summary_of(build)}\n\n{table}"
+    return f"### `{title}`\n\n{summary_of(build)}\n\n{_options_table(options_of(build))}"
+
+
+def _options_table(options: Sequence[Option]) -> str:
+    return _table(("key", "default", "allowed", "meaning", "default from"), map(_row, options)) if options else ""
 
 
 def _row(option: Option) -> tuple[str, ...]:
-    default = "" if option.required else f"`{_text(option.default)}`"
+    default = "" if option.required else f"`{in_toml(option.default)}`"
     return f"`{option.name}`", default, option.allowed, option.param.help, option.param.source
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return f'"{value}"'
-    return "unset" if value is None else str(value)
 
 
 def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

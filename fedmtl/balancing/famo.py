@@ -52,7 +52,7 @@ class FAMO(LossWeighting):
         *,
         rate: Annotated[float, Param("learning rate of the logits, by Adam", gt=0, source="paper")] = 0.025,
         decay: Annotated[float, Param("weight decay of the logits", ge=0, source="paper")] = 1e-3,
-        bound: Annotated[float, Param("b, below all losses", source="paper")] = 0.0,
+        bound: Annotated[float, Param("b, below all losses, in their unit", source="paper")] = 0.0,
         head_weight: OwnHeads = "weighted",
         clip: Clip = 0.0,
     ) -> None:

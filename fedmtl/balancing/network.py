@@ -111,7 +111,7 @@ class TaskNetwork:
     def __init__(self, model: MultiTaskModel, tasks: Sequence[Task]) -> None:
         self.tasks = tuple(tasks)
         self.shared = list(model.backbone.parameters())
-        self._head_modules = [cast(nn.Linear, model.heads[task.name]) for task in tasks]
+        self._head_modules = [cast(nn.Linear, model.heads[task.key]) for task in tasks]
         # The same memory without a claim to gradients: what is computed from it builds no graph.
         self._head_values = [(head.weight.detach(), head.bias.detach()) for head in self._head_modules]
         self.heads = [[head.weight, head.bias] for head in self._head_modules]

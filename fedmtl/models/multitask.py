@@ -27,7 +27,7 @@ class MultiTaskModel(nn.Module):
     def __init__(self, backbone: nn.Module, width: int, tasks: Sequence[Task]) -> None:
         super().__init__()
         self.backbone = backbone
-        self.heads = nn.ModuleDict({task.name: nn.Linear(width, task.outputs) for task in tasks})
+        self.heads = nn.ModuleDict({task.key: nn.Linear(width, task.outputs) for task in tasks})
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """Every head's output, each of shape [batch, outputs]."""

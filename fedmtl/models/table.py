@@ -47,8 +47,8 @@ def build_model(
     Raises
     ------
     ConfigError
-        If the name or an option is unknown, the model cannot take examples of this shape, or a task's name cannot
-        name a head.
+        If the name or an option is unknown, the model cannot take examples of this shape, or two tasks have one
+        name.
     """
     _check_names(tasks)
     with default_generators(derive_seed(seed, "model")), torch.device("cpu"):
@@ -62,6 +62,3 @@ def _check_names(tasks: Sequence[Task]) -> None:
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(f"task {name!r} occurs twice; every task needs a name of its own")
-        # Heads live in a module dictionary, whose own attributes and the separator of parameter names are taken.
-        if not name or "." in name or hasattr(torch.nn.ModuleDict, name):
-            raise ConfigError(f"task {name!r} cannot name a head: choose another name, without dots")

@@ -139,9 +139,9 @@ def example_losses(tasks: Sequence[Task], outputs: Tensor, targets: Sequence[Ten
 def single_task(model: MultiTaskModel, task: Task) -> MultiTaskModel:
     """A copy of a model that has this task's head alone."""
     alone = copy.deepcopy(model)
-    for name in list(alone.heads):
-        if name != task.name:
-            del alone.heads[name]
+    for key in list(alone.heads):
+        if key != task.key:
+            del alone.heads[key]
     return alone
 
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from fedmtl.plots.style import COLOURS, GREY, SEQUENTIAL, line_look, new_figure, plain, styled
+from fedmtl.plots.style import COLOURS, GREY, SEQUENTIAL, line_look, new_figure, styled
 
 DIVERGING = "RdBu_r"
 _LABELS = 24
@@ -33,7 +33,7 @@ def draw_spectra(spectra: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure
         for name, values in tasks.items():
             known = np.array(values)
             known = known[known > 1e-12 * max(known.max(initial=0.0), 1e-300)]
-            panel.plot(np.arange(1, len(known) + 1), known, label=plain(name), **line_look(names.index(name)))
+            panel.plot(np.arange(1, len(known) + 1), known, label=name, **line_look(names.index(name)))
         panel.set_title(kind)
         if any(max(values, default=0.0) > 0 for values in tasks.values()):
             panel.set_xscale("log")
@@ -43,8 +43,7 @@ def draw_spectra(spectra: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure
         panel.set_xlabel("eigenvalue, largest first")
         panel.margins(x=0.02)
     panels[0].set_ylabel("size")
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(6, len(names)))
+    figure.legend(handles=panels[0].get_lines(), loc="outside upper center", ncols=min(6, len(names)))
     return figure
 
 
@@ -66,7 +65,7 @@ def draw_alignment(
     figure, panels = new_figure(5.0, 1, len(matrices))
     step = -(-len(labels) // _LABELS)
     places = range(0, len(labels), step)
-    shown = [plain(labels[place]) for place in places]
+    shown = [labels[place] for place in places]
     for panel, (title, matrix), both in zip(panels, matrices.items(), signed, strict=True):
         image = panel.imshow(matrix, cmap=DIVERGING if both else SEQUENTIAL, vmin=-1 if both else 0, vmax=1)
         panel.set_facecolor("#DDDDDD")
@@ -110,7 +109,7 @@ def draw_decay(tasks: Mapping[str, Sequence[Decay]]) -> Figure:
             steps = np.arange(len(decay.measured))
             panel.plot(steps, _finite(decay.measured), color=colour)
             panel.plot(steps, _finite(decay.predicted), color=colour, linestyle="--", linewidth=1.4)
-        panel.set_title(plain(name))
+        panel.set_title(name)
         panel.set_xscale("symlog", linthresh=1, linscale=0.3)
         panel.set_xlim(0, max(1, len(decays[0].measured) - 1))
         # A prediction that explodes would press everything else onto the axis.
@@ -148,7 +147,7 @@ def draw_directions(tasks: Mapping[str, Sequence[DirectionDecay]]) -> Figure:
             steps = np.arange(len(line.measured))
             panel.plot(steps, _finite(np.abs(line.measured)), color=colour)
             panel.plot(steps, _finite(np.abs(line.predicted)), color=colour, linestyle="--", linewidth=1.4)
-        panel.set_title(plain(name))
+        panel.set_title(name)
         panel.set_yscale("log")
         panel.set_ylim(1e-3, 10)
         panel.set_xscale("symlog", linthresh=1, linscale=0.3)

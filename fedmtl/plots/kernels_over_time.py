@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from fedmtl.plots.run_tables import RunTables
-from fedmtl.plots.style import SHADES, line_look, new_figure, plain, styled, with_points
+from fedmtl.plots.style import SHADES, line_look, new_figure, styled, with_points
 
 _RANKS = (1, 2, 4, 8, 16, 32)
 
@@ -37,7 +37,7 @@ def draw_spectra(run: RunTables) -> Figure | None:
                 line = np.where(values[:, rank - 1] > 0, values[:, rank - 1], np.nan)
                 look = with_points({"color": colour, "label": f"{rank}"}, table.num_rows)
                 (looks[rank],) = panel.plot(table["version"].to_numpy(), line, **look)
-        panel.set_title(plain(name))
+        panel.set_title(name)
         _log_scale(panel)
         panel.margins(x=0.01)
         panel.tick_params(labelbottom=place + columns >= len(names))
@@ -64,7 +64,7 @@ def draw_sizes(run: RunTables) -> Figure | None:
         table = measured.filter(pc.equal(measured["task"], name))
         versions, look = table["version"].to_numpy(), with_points(line_look(index), table.num_rows)
         trace = table["trace"].to_numpy() / table["examples"].to_numpy()
-        panels[0].plot(versions, np.where(trace > 0, trace, np.nan), label=plain(name), **look)
+        panels[0].plot(versions, np.where(trace > 0, trace, np.nan), label=name, **look)
         panels[1].plot(versions, table["effective_rank"].to_numpy(zero_copy_only=False), **look)
         if several:
             cosine = np.array(table["cosine"].to_pylist(), dtype=np.float64)
@@ -75,9 +75,10 @@ def draw_sizes(run: RunTables) -> Figure | None:
         panel.set_xlabel("version")
         panel.margins(x=0.01)
     _log_scale(panels[0])
+    lines = panels[0].get_lines()
     if several:
         panels[2].axhline(0.0, color="#999999", linewidth=0.8, zorder=0)
-    figure.legend(loc="outside upper center", ncols=min(6, len(names)))
+    figure.legend(handles=lines, loc="outside upper center", ncols=min(6, len(names)))
     return figure
 
 

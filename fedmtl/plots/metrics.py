@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fedmtl.plots.run_tables import RunTables
-from fedmtl.plots.style import COLOURS, GREY, line_look, log_scale, new_figure, plain, styled, with_points
+from fedmtl.plots.style import COLOURS, GREY, line_look, log_scale, new_figure, styled, with_points
 
 VERSION = "version of the global model"
 
@@ -53,7 +53,7 @@ def draw_runs(runs: Mapping[str, RunTables], against: str) -> Figure | None:
     tasks = next(iter(runs.values())).tasks
     curves = [
         Curve(
-            plain(f"{label} (diverged)" if run.diverged else label),
+            f"{label} (diverged)" if run.diverged else label,
             line_look(index),
             [run.curve(t["name"], t["metric"], "test", against) for t in tasks],
             beyond=run.diverged,
@@ -103,12 +103,9 @@ def draw_curves(
             _axis_on_top(panel, *versions)
     for panel in panels[len(tasks) :]:
         panel.set_axis_off()
-    handles = {
-        label: handle
-        for p in panels[: len(tasks)]
-        for handle, label in zip(*p.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=min(4, len(curves)))
+    # Not what matplotlib would gather by itself, which leaves out names that begin with an underscore.
+    handles = {str(line.get_label()): line for panel in panels[: len(tasks)] for line in panel.get_lines()}
+    figure.legend(handles=list(handles.values()), loc="outside upper center", ncols=min(4, len(curves)))
     return figure
 
 
@@ -131,7 +128,7 @@ def _axis_on_top(panel: Axes, versions: np.ndarray, times: np.ndarray) -> None:
 
 
 def _finish_panel(panel: Axes, task: Mapping[str, Any], values: Sequence[np.ndarray], *, cut: bool) -> None:
-    panel.set_title(plain(task["name"]))
+    panel.set_title(task["name"])
     panel.set_ylabel(f"{task['metric']} {'↑' if task['higher_is_better'] else '↓'}")
     every = np.concatenate(list(values))
     every = every[np.isfinite(every)]

@@ -7,7 +7,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
 from fedmtl.plots.run_tables import RunTables
-from fedmtl.plots.style import COLOURS, SHADES, names_of, new_figure, plain, styled
+from fedmtl.plots.style import COLOURS, SHADES, names_of, new_figure, styled
 
 _CLIENTS = 120
 _FLAT = 4
@@ -48,7 +48,7 @@ def draw(run: RunTables) -> Figure | None:
     cells.grid(visible=False)
     cells.set_xlabel("client")
     name = (run.partition.schema.metadata or {}).get(b"task", b"").decode()
-    cells.set_ylabel(f"class of '{plain(name)}'" if name else "class")
+    cells.set_ylabel(f"class of '{name}'" if name else "class")
     step = -(-len(shown) // 21)
     clients_shown = names_of(shown[::step].tolist(), run.client_names)
     upright = max(map(len, clients_shown)) > _FLAT

@@ -13,9 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, Locator, LogLocator, NullLocator
 
 from fedmtl.files import replacing
+from fedmtl.text import escaped
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,6 +36,8 @@ _TICK = 18
 SEQUENTIAL = "viridis"
 SHADES = ListedColormap(colormaps["YlGnBu"](np.linspace(0.2, 1.0, 256)), name="shades")
 """From pale to dark, for cells on white: the palest is still not white."""
+_LONGEST, _BEGINNING, _END = 100, 60, 30
+"""Characters of a line that leave room for something else, and what is shown of longer ones."""
 
 _SETTINGS: Any = {
     "font.size": 11,
@@ -63,14 +67,40 @@ _METADATA: dict[Format, dict[str, Any]] = {  # nothing of the machine or of the 
 
 
 def styled(draw: Callable[P, R]) -> Callable[P, R]:
-    """Let a function draw in the common look, and leave matplotlib's settings as they were."""
+    """Let a function draw in the common look, and leave matplotlib's settings as they were.
+
+    What stands in its pictures is plain text: a dollar sign begins no formula.
+    """
 
     @functools.wraps(draw)
     def inner(*args: P.args, **kwargs: P.kwargs) -> R:
         with rc_context(_SETTINGS):
-            return draw(*args, **kwargs)
+            drawn = draw(*args, **kwargs)
+        if isinstance(drawn, Figure):
+            _make_plain(drawn)
+        return drawn
 
     return inner
+
+
+def _make_plain(figure: Figure) -> None:
+    """Have every text of a figure shown to the letter; the formulas of matplotlib's own ticks are made later."""
+    for text in figure.findobj(Text):
+        text.set_text(_plain(text.get_text()))
+    for panel in figure.axes:
+        for axis in (panel.xaxis, panel.yaxis):
+            # Ticks that have names are written by such a one, those of numbers and powers by others.
+            if isinstance(formatter := axis.get_major_formatter(), FuncFormatter):
+                axis.set_major_formatter(FuncFormatter(_plain_ticks(formatter)))
+
+
+def _plain_ticks(formatter: FuncFormatter) -> Callable[[float, int | None], str]:
+    return lambda value, place: _plain(formatter(value, place))
+
+
+def _plain(text: str) -> str:
+    lines = [f"{line[:_BEGINNING]}…{line[-_END:]}" if len(line) > _LONGEST else line for line in text.split("\n")]
+    return escaped("\n".join(lines)).replace("$", r"\$")
 
 
 def new_figure(height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, Sequence[Axes]]:
@@ -86,15 +116,9 @@ def line_look(index: int) -> dict[str, Any]:
     return {"color": COLOURS[index % len(COLOURS)], "linestyle": LINE_STYLES[index // len(COLOURS) % len(LINE_STYLES)]}
 
 
-def plain(text: str) -> str:
-    """A name from outside as text for a picture, where dollars are mathematics and a leading ``_`` hides a label."""
-    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in shorten(text)).replace("$", r"\$")
-    return f" {shown}" if shown.startswith("_") else shown
-
-
 def names_of(numbers: Iterable[int], names: Sequence[str]) -> list[str]:
     """What a picture calls these numbers: their names, cut short, as far as there are any."""
-    return [plain(shorten(names[n], _TICK)) if n < len(names) else str(n) for n in numbers]
+    return [shorten(names[n], _TICK) if n < len(names) else str(n) for n in numbers]
 
 
 def shorten(name: str, most: int = 40) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from fedmtl.plots.run_tables import RunTables
-from fedmtl.plots.style import SEQUENTIAL, line_look, log_scale, new_figure, plain, styled, with_points
+from fedmtl.plots.style import SEQUENTIAL, line_look, log_scale, new_figure, styled, with_points
 from fedmtl.plots.windows import windows
 
 _LINES = 10
@@ -25,7 +25,7 @@ def draw(run: RunTables) -> Figure | None:
     if len(run.tasks) < 2 or not np.isfinite(weights).any():
         return None
     index, middles = windows(run.updates["arrived_at"].to_numpy())
-    names = [plain(task["name"]) for task in run.tasks]
+    names = [task["name"] for task in run.tasks]
     stats = np.stack([_statistics(weights[:, task], index, len(middles)) for task in range(len(names))])
     figure = _lines(names, middles, stats) if len(names) <= _LINES else _rows(names, middles, stats[:, 0])
     figure.axes[0].set_xlabel(f"{run.clock} of arrival (s)")
@@ -62,7 +62,7 @@ def _lines(names: Sequence[str], middles: np.ndarray, stats: np.ndarray) -> Figu
     if 0 < _FAR_APART * low < high:
         log_scale(panel)
     panel.margins(x=0.01)
-    figure.legend(loc="outside right upper")
+    figure.legend(handles=panel.get_lines(), loc="outside right upper")
     return figure
 
 

@@ -114,7 +114,9 @@ def read_summary(directory: Path) -> dict[str, Any]:
     """
     path = directory / SUMMARY
     if not path.is_file():
-        raise RunDirectoryError(f"{directory} holds no finished run: {SUMMARY} is missing")
+        unfinished = (directory / "experiment.toml").is_file()
+        remedy = f"; finish the run that it holds with fedmtl run --resume {directory}" if unfinished else ""
+        raise RunDirectoryError(f"{directory} holds no finished run: {SUMMARY} is missing{remedy}")
     try:
         summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -1,38 +1,19 @@
 """The commands: their arguments, what they print and how they end.
 
-Exit codes: 0 done, 1 a fault of the program, 2 the user's input was wrong, 130 interrupted (a run can be resumed).
+Exit codes: 0 done, 1 a fault of the program (or what was asked for could not be printed), 2 the user's input was wrong,
+130 interrupted (a run can be resumed).
 Whatever is costly to import is imported by the command that needs it.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import click
 import typer
-from typer.core import TyperGroup
 
 from fedmtl.errors import UserError
-
-INPUT_WAS_WRONG = 2
-INTERRUPTED = 130
-
-
-class Commands(TyperGroup):
-    """Turns the user's mistakes and interruptions into messages and exit codes."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command that was asked for."""
-        try:
-            return super().invoke(ctx)
-        except UserError as error:
-            typer.echo(str(error), err=True)
-            raise typer.Exit(INPUT_WAS_WRONG) from None
-        except KeyboardInterrupt:
-            typer.echo("interrupted", err=True)
-            raise typer.Exit(INTERRUPTED) from None
-
+from simulations.cli.group import INTERRUPTED, Command, Commands
 
 app = typer.Typer(
     cls=Commands,
@@ -58,7 +39,7 @@ RunDirectories = Annotated[list[Path], typer.Argument(metavar="DIR DIR ...", hel
 
 
 @app.callback(invoke_without_command=True)
-def options(version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False) -> None:
+def whole(version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False) -> None:
     """Options of the whole command."""
     if version:
         from importlib import metadata
@@ -70,7 +51,7 @@ def options(version: Annotated[bool, typer.Option("--version", help="Print the v
         raise typer.Exit
 
 
-@app.command(help="Run an experiment, or go on with one.")
+@app.command(cls=Command, help="Run an experiment, or go on with one.")
 def run(
     experiment: ExperimentFile = None,
     preset: Preset = None,
@@ -102,7 +83,7 @@ def run(
         raise typer.Exit(INTERRUPTED)
 
 
-@app.command(help="List the strategies, or the options of one.")
+@app.command(cls=Command, help="List the strategies, or the options of one.")
 def strategies(name: Annotated[str | None, typer.Argument(help="A strategy.")] = None) -> None:
     """List the strategies, or the options of one."""
     from simulations.cli.show import show_strategies, show_strategy
@@ -113,7 +94,23 @@ def strategies(name: Annotated[str | None, typer.Argument(help="A strategy.")] =
         show_strategy(name)
 
 
-@app.command(help="List the experiments that ship with FedMTL, or print one.")
+@app.command(cls=Command, help="List the sections of an experiment, the keys of one, or the options of what it names.")
+def options(
+    section: Annotated[str | None, typer.Argument(help="A section, such as training.")] = None,
+    name: Annotated[str | None, typer.Argument(help="What a key of it names, such as dirichlet in data.")] = None,
+) -> None:
+    """List the sections of an experiment, the keys of one, or the options of what it names."""
+    from simulations.cli.options import show_options
+    from simulations.cli.show import show_strategy
+    from strategies.recipes.catalogue import STRATEGIES
+
+    if section == "strategy" and name in STRATEGIES:
+        show_strategy(name)
+    else:
+        show_options(section, name)
+
+
+@app.command(cls=Command, help="List the experiments that ship with FedMTL, or print one.")
 def presets(name: Annotated[str | None, typer.Argument(help="A preset.")] = None) -> None:
     """List the presets, or print the file of one."""
     from simulations.cli.show import show_preset, show_presets
@@ -124,7 +121,7 @@ def presets(name: Annotated[str | None, typer.Argument(help="A preset.")] = None
         show_preset(name)
 
 
-@app.command(help="Show how the data are spread over the clients.")
+@app.command(cls=Command, help="Show how the data are spread over the clients.")
 def partition(
     experiment: ExperimentFile = None,
     preset: Preset = None,
@@ -142,7 +139,7 @@ def partition(
     show_partition(Wanted(experiment, preset, assignments or [], seed), clients, out)
 
 
-@app.command(help="Show how fast an experiment's devices are.")
+@app.command(cls=Command, help="Show how fast an experiment's devices are.")
 def devices(
     experiment: ExperimentFile = None, preset: Preset = None, assignments: Assignments = None, seed: Seed = None
 ) -> None:
@@ -153,7 +150,7 @@ def devices(
     show_devices(Wanted(experiment, preset, assignments or [], seed))
 
 
-@app.command(help="Draw a finished run's plots and report anew.")
+@app.command(cls=Command, help="Draw a finished run's plots and report anew.")
 def report(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory of a finished run.")],
     formats: Annotated[
@@ -169,7 +166,7 @@ def report(
     show_report(directory, formats)
 
 
-@app.command(help="Compare finished runs of the same tasks, side by side.")
+@app.command(cls=Command, help="Compare finished runs of the same tasks, side by side.")
 def compare(
     directories: RunDirectories,
     targets: Annotated[
@@ -189,7 +186,7 @@ def compare(
     show_comparison(directories, targets or [], by, out)
 
 
-@app.command(help="Run a study: experiments along axes, over several seeds, in parallel; then its table and plots.")
+@app.command(cls=Command, help="Run a study: experiments along axes, in parallel; then its table and plots.")
 def study(
     file: Annotated[
         Path, typer.Argument(metavar="STUDY.toml", help="The study; or the name of one that ships with FedMTL: quick.")
@@ -204,7 +201,7 @@ def study(
         raise typer.Exit(1)
 
 
-@app.command(help="Measure the tangent kernels of an experiment's model, or of a finished run's.")
+@app.command(cls=Command, help="Measure the tangent kernels of an experiment's model, or of a finished run's.")
 def ntk(
     experiment: ExperimentFile = None,
     preset: Preset = None,

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fedmtl.config import parse_config, read_toml
 from fedmtl.errors import ConfigError, UserError
+from simulations.directory import EXPERIMENT
 from simulations.experiment import Experiment
-from simulations.presets import preset_tables
+from simulations.presets import preset_tables, presets
+from simulations.studies.shipped import shipped_studies
 
 
 @dataclass(frozen=True)
@@ -69,13 +72,39 @@ class Wanted:
         if self.preset is not None:
             where, tables = f"preset {self.preset}", preset_tables(self.preset)
         else:
-            where, tables = ("", {}) if self.path is None else (str(self.path), read_toml(self.path))
+            where, tables = ("", {}) if self.path is None else (str(self.path), _read(self.path))
         config = parse_config(tables, overrides, where=where)
         try:
             return Experiment(config)
         except ConfigError as error:
             lines = [_with_origin(line, where, overrides) for line in str(error).splitlines()]
             raise ConfigError("\n".join(lines)) from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The tables of an experiment's file.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read, or is something else that the user may have meant; says how that is asked for.
+    """
+    if path.is_dir():
+        held = f"; to go on with its run, use --resume {path}" if (path / EXPERIMENT).is_file() else ""
+        raise ConfigError(f"cannot read {path}: it is a directory{held}")
+    if not path.exists() and (remedy := _meant_by(str(path))):
+        raise ConfigError(f"there is no file {path}; {remedy}")
+    tables = read_toml(path)
+    if "axes" in tables:
+        raise ConfigError(f"{path} is a study, not an experiment: run it with fedmtl study {path}")
+    return tables
+
+
+def _meant_by(name: str) -> str:
+    """How what ships with FedMTL under this name is asked for; nothing if nothing does."""
+    if name in presets():
+        return f"the preset of that name is run with fedmtl run --preset {name}"
+    return f"the study of that name is run with fedmtl study {name}" if name in shipped_studies() else ""
 
 
 def _with_origin(line: str, where: str, overrides: Sequence[str]) -> str:

@@ -81,7 +81,7 @@ def show_kernels(
         version, place = load_model(run / MODEL, experiment.layout), run / "ntk"
     directory = place if out is None else out
     console = new_console()
-    with console.status("") as status:
+    with console.status("", spinner="line") as status:
         found = examine(
             experiment.new_model(),
             version,
@@ -90,15 +90,15 @@ def show_kernels(
             settings,
             seconds=experiment.nominal_seconds,
             time=time,
-            progress=lambda what: status.update(what),
+            progress=lambda what: status.update(console.render_str(what)),
         )
     _print(console, experiment, version, found, settings)
     _write(directory, found)
     for plot in _draw(experiment, found, directory):
-        console.print(f"plot: {plot}", markup=False, soft_wrap=True)
+        console.print(f"plot: {plot}", soft_wrap=True)
     if (left := len(found.decays) - _PANELS) > 0:
         console.print(f"the plots of decay show the first {_PANELS} tasks, decay.parquet the other {left}, too")
-    console.print(f"table: {directory / 'ntk.parquet'}", markup=False, soft_wrap=True)
+    console.print(f"table: {directory / 'ntk.parquet'}", soft_wrap=True)
 
 
 def _print(console: Console, experiment: Experiment, version: GlobalModel, found: Findings, settings: Settings) -> None:
@@ -108,21 +108,20 @@ def _print(console: Console, experiment: Experiment, version: GlobalModel, found
     console.print(
         f"version {version.version}, {len(found.sample.positions):,} examples of {data.clients:,} clients, kernels of "
         f"the {size:,} {'shared parameters' if settings.parameters == 'shared' else 'parameters'}",
-        markup=False,
         soft_wrap=True,
     )
     everyone = [row for row in found.rows if row.client is None]
     for kind in ("outputs", "losses"):
         console.print(_tasks_table(kind, [row for row in everyone if row.kernel == kind]))
     if any(row.trace_error for row in everyone):
-        console.print("± where a kernel did not fit into --memory: Lanczos and Hutchinson's estimate", markup=False)
+        console.print("± where a kernel did not fit into --memory: Lanczos and Hutchinson's estimate")
     console.print(_clients_table(experiment, found))
     console.print(_decay_table(found.decays, settings))
 
 
 def _tasks_table(kind: str, rows: Sequence[KernelRow]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, title=f"kernels of {kind}", title_justify="left")
-    table.add_column("task", no_wrap=True)
+    table.add_column("task", overflow="fold")
     names = ["trace", "top eigenvalue", "condition", "effective rank", "alignment with others"]
     for name in names + (["gradient cosine"] if kind == "losses" else []):
         table.add_column(name, justify="right")
@@ -164,7 +163,7 @@ def _decay_table(decays: Sequence[TaskDecay], settings: Settings) -> Table:
         title=f"{settings.steps:,} steps of gradient descent on all parameters, each task alone",
         title_justify="left",
     )
-    table.add_column("task", no_wrap=True)
+    table.add_column("task", overflow="fold")
     for name in ("rate", "curvature", "loss before", "predicted after", "measured after"):
         table.add_column(name, justify="right")
     for decay in decays:

@@ -15,7 +15,7 @@ from typing import Self
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskProgressColumn
-from rich.text import Text
+from rich.styled import Styled
 
 from fedmtl.config import StopSection
 from fedmtl.intervals import fixed
@@ -152,7 +152,7 @@ class Display(Observer, ABC):
         if not self._told and evaluation is not None and evaluation.diverged is not None:
             self._told = True
             words = divergence_words(evaluation.diverged.as_json())
-            self.console.print(f"the run has {words}", soft_wrap=True, markup=False, style="bold red")
+            self.console.print(f"the run has {words}", soft_wrap=True, style="bold red")
 
 
 class LineDisplay(Display):
@@ -161,7 +161,7 @@ class LineDisplay(Display):
     def show(self, snapshot: Snapshot) -> None:
         """Print how far the run is, in one line."""
         text = f"{snapshot.share:4.0%}   {snapshot.words}   {snapshot.metric_words}"
-        self.console.print(Text(text.rstrip()), soft_wrap=True)
+        self.console.print(text.rstrip(), soft_wrap=True)
 
 
 class LiveDisplay(Display):
@@ -173,9 +173,7 @@ class LiveDisplay(Display):
         super().__init__(console, stop)
         self._progress = Progress(BarColumn(bar_width=24), TaskProgressColumn(), console=console)
         self._bar = self._progress.add_task("", total=1.0)
-        # Lines of their own: beside a bar they would be cut off in a narrow terminal, or the bar would.
-        self._words, self._metrics = Text("starting"), Text("", style="cyan")
-        self._live = Live(Group(self._progress, self._words, self._metrics), console=console, auto_refresh=False)
+        self._live = Live(self._shown("starting", ""), console=console, auto_refresh=False)
 
     def on_start(self, loop: Loop) -> None:
         """Show the bar: not before, for whatever comes first may have a display of its own."""
@@ -190,9 +188,11 @@ class LiveDisplay(Display):
     def show(self, snapshot: Snapshot) -> None:
         """Draw the bar and the metrics anew."""
         self._progress.update(self._bar, completed=snapshot.share)
-        self._words.plain = snapshot.words
-        self._metrics.plain = snapshot.metric_words
-        self._live.refresh()
+        self._live.update(self._shown(snapshot.words, snapshot.metric_words), refresh=True)
+
+    def _shown(self, words: str, metrics: str) -> Group:
+        # Lines of their own: beside a bar they would be cut off in a narrow terminal, or the bar would.
+        return Group(self._progress, words, Styled(metrics, "cyan"))
 
 
 def new_display(console: Console, stop: StopSection) -> Display:

@@ -26,7 +26,7 @@ def show_report(directory: Path, formats: str | None) -> None:
         If the directory holds no finished run, or a format is unknown.
     """
     path = write_report(directory, formats=None if formats is None else _formats(formats))
-    new_console().print(f"report: {path}", markup=False, soft_wrap=True)
+    new_console().print(f"report: {path}", soft_wrap=True)
 
 
 def _formats(text: str) -> list[Format]:
@@ -50,13 +50,13 @@ def show_comparison(directories: Sequence[Path], targets: Sequence[str], by: str
     comparison = compare(directories, out, dict(_target(text) for text in targets), by=order)
     table = Table(box=box.SIMPLE_HEAD)
     for place, name in enumerate(comparison.header):
-        table.add_column(name, justify="right" if place else "left")
+        table.add_column(name, justify="right" if place else "left", overflow="fold")
     for row in comparison.rows:
         table.add_row(*row)
     console = new_console()
     console.print(table)
     for path in comparison.plots:
-        console.print(f"plot: {path}", markup=False, soft_wrap=True)
+        console.print(f"plot: {path}", soft_wrap=True)
 
 
 def _target(text: str) -> tuple[str, float]:

@@ -13,7 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from fedmtl.errors import ConfigError
+from fedmtl.errors import ConfigError, WriteError
 from fedmtl.intervals import fixed
 from fedmtl.records.divergence import divergence_words
 from fedmtl.records.finals import window_words
@@ -76,7 +76,7 @@ def _run(experiment: Experiment, directory: Path, *, resume: bool, overwrite: bo
 
     @contextlib.contextmanager
     def watch(baseline: Baseline, place: int, of: int) -> Iterator[Observer]:
-        console.print(f"single-task baseline {place} of {of}: {baseline.task}", markup=False, soft_wrap=True)
+        console.print(f"single-task baseline {place} of {of}: {baseline.task}", soft_wrap=True)
         with new_display(console, baseline.experiment.config.stop) as shown:
             yield shown
 
@@ -90,6 +90,9 @@ def _run(experiment: Experiment, directory: Path, *, resume: bool, overwrite: bo
                 observers=(display,),
                 single_task=functools.partial(single_task_values, watch=watch),
             )
+    except WriteError as error:
+        command = _how_to_resume(directory)
+        raise WriteError(f"{error}; then, to go on: {command}" if command else str(error)) from error
     except KeyboardInterrupt:
         # A second signal, or one outside the loop: what the last checkpoint has is kept.
         _say_how_to_resume(console, directory)
@@ -102,11 +105,17 @@ def _run(experiment: Experiment, directory: Path, *, resume: bool, overwrite: bo
 
 
 def _say_how_to_resume(console: Console, directory: Path) -> None:
-    if (directory / EXPERIMENT).is_file() and not (directory / SUMMARY).is_file():
-        command = f"fedmtl run --resume {shlex.quote(str(directory))}"
-        console.print(f"interrupted; to go on: {command}", soft_wrap=True, markup=False)
+    if (command := _how_to_resume(directory)) is not None:
+        console.print(f"interrupted; to go on: {command}", soft_wrap=True)
     elif (directory.parent / FOLDER).is_dir():
         console.print("interrupted before the run; the same command goes on, and keeps the baselines that are there")
+
+
+def _how_to_resume(directory: Path) -> str | None:
+    """The command that goes on with the run in a directory; None if it holds no unfinished one."""
+    if not (directory / EXPERIMENT).is_file() or (directory / SUMMARY).is_file():
+        return None
+    return f"fedmtl run --resume {shlex.quote(str(directory))}"
 
 
 def _print_summary(console: Console, summary: Mapping[str, Any], directory: Path) -> None:
@@ -120,7 +129,7 @@ def _print_summary(console: Console, summary: Mapping[str, Any], directory: Path
         "best",
         *(("single-task", "change (+ is worse)") if single else ()),
     ):
-        table.add_column(name, justify="left" if name in ("task", "metric") else "right")
+        table.add_column(name, justify="left" if name in ("task", "metric") else "right", overflow="fold")
     for task in summary["tasks"]:
         direction = "higher" if task["higher_is_better"] else "lower"
         values = [task[key] for key in ("last", "mean_of_last", "best")]
@@ -131,21 +140,20 @@ def _print_summary(console: Console, summary: Mapping[str, Any], directory: Path
         cells = ("-" if value is None else fixed(value, 4) for value in values)
         table.add_row(task["name"], f"{task['metric']} ({direction} is better)", *cells, *change)
     console.print(table)
-    console.print(f"means are over {window_words(summary.get('mean_over'))}", soft_wrap=True, markup=False)
+    console.print(f"means are over {window_words(summary.get('mean_over'))}", soft_wrap=True)
     if single:
-        console.print(f"delta-m {delta_m_words(single)}", soft_wrap=True, markup=False)
+        console.print(f"delta-m {delta_m_words(single)}", soft_wrap=True)
     updates = summary["updates"]
     rejected = f", {updates['rejected']:,} rejected" if updates["rejected"] else ""
     console.print(
         f"{summary['ended']}: {summary['time']:,.0f} s of virtual time, {updates['applied']:,} updates applied"
         f"{rejected}, in {summary['wall_seconds']:.1f} s",
         soft_wrap=True,
-        markup=False,
     )
     if "ntk_seconds" in summary:
         seconds = summary["ntk_seconds"]
         console.print(f"kernels measured in {seconds:.1f} s, {seconds / summary['wall_seconds']:.1%} of the run")
     if diverged := summary.get("diverged"):
-        console.print(f"this run {divergence_words(diverged)}", soft_wrap=True, markup=False, style="bold red")
+        console.print(f"this run {divergence_words(diverged)}", soft_wrap=True, style="bold red")
     if (report := directory / "report.html").is_file():
-        console.print(f"report: {report}", soft_wrap=True, markup=False)
+        console.print(f"report: {report}", soft_wrap=True)

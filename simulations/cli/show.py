@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from fedmtl.components import choose, options_of, summary_of
 from fedmtl.errors import UserError
 from simulations.cli.console import new_console
 from simulations.cli.experiments import Wanted
+from simulations.cli.options import in_toml, option_table, words
 from simulations.devices import describe
 from simulations.presets import preset_file, presets
+from simulations.studies.shipped import shipped_studies
 from strategies.recipes.catalogue import STRATEGIES, Recipe, builder
 from strategies.recipes.custom import KINDS, custom, own_sections
 from strategies.recipes.papers import FAMILIES, composition, method_of
@@ -34,18 +34,18 @@ def show_strategies() -> None:
     for family in FAMILIES:
         names = [name for name, found in methods.items() if found.family == family]
         if names:
-            table.add_row(Text(family, style="bold"))
+            table.add_row(family, style="bold")
         for name in names:
             recipe = STRATEGIES[name]
             table.add_row(
                 f" {name}",
-                Text("\n".join(filter(None, (summary_of(recipe), composition(recipe()), _main_defaults(recipe))))),
+                "\n".join(filter(None, (words(summary_of(recipe)), composition(recipe()), _main_defaults(recipe)))),
                 methods[name].arxiv or ("not on arXiv" if methods[name].paper else "ours"),
                 end_section=name == names[-1],
             )
     console = new_console()
     console.print(table)
-    console.print("fedmtl strategies NAME shows the options of a strategy.", markup=False)
+    console.print("fedmtl strategies NAME shows the options of a strategy.")
 
 
 def _main_defaults(recipe: Recipe) -> str:
@@ -62,25 +62,18 @@ def show_strategy(name: str) -> None:
     """The method and the options of one strategy."""
     recipe = choose(STRATEGIES, name, "strategy.name")
     method = method_of(recipe)
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("key", no_wrap=True)
-    for header in ("default", "allowed", "meaning", "default from"):
-        table.add_column(header)
     strategy = recipe()
-    for option in options_of(recipe if strategy.no_rule else builder(name)):
-        default = "" if option.required else _in_toml(option.default)
-        table.add_row(option.name, default, option.allowed, option.param.help, option.param.source)
     console = new_console()
-    console.print(summary_of(recipe), markup=False)
+    console.print(words(summary_of(recipe)))
     facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     facts.add_row("family", method.family)
-    facts.add_row("paper", Text(method.citation))
-    facts.add_row("parts", Text(f"{composition(strategy)} x the tasks' weights of [balancing]"))
+    facts.add_row("paper", method.citation)
+    facts.add_row("parts", f"{composition(strategy)} x the tasks' weights of [balancing]")
     if strategy.no_rule:
-        facts.add_row("aggregator", Text(f"the mean alone: {strategy.no_rule}"))
+        facts.add_row("aggregator", f"the mean alone: {strategy.no_rule}")
     console.print(facts)
-    console.print(f"Set with --set strategy.KEY=VALUE, or below [strategy] beside name = {name!r}.", markup=False)
-    console.print(table)
+    console.print(f"Set with --set strategy.KEY=VALUE, or below [strategy] beside name = {name!r}.")
+    console.print(option_table(options_of(recipe if strategy.no_rule else builder(name))))
     if recipe is custom:
         console.print(_parts_table())
 
@@ -88,24 +81,16 @@ def show_strategy(name: str) -> None:
 def _parts_table() -> Table:
     """The parts that free compositions are made of."""
     table = Table(box=box.SIMPLE_HEAD)
-    for header in ("part", "name", "what it is", "parts inside", "keys with defaults"):
+    for header in ("part", "name", "what it is", "parts inside", "keys with defaults and what is allowed"):
         table.add_column(header, no_wrap=header in ("part", "name"))
     for kind, (builders, _) in KINDS.items():
         for name, build in builders.items():
-            keys = (f"{option.name} = {_in_toml(option.default)}" for option in options_of(build))
+            keys = (f"{option.name} = {in_toml(option.default)} ({option.allowed})" for option in options_of(build))
             inside = ", ".join(own_sections(kind, build))
             first, last = name == next(iter(builders)), name == list(builders)[-1]
             part = kind.__name__.removeprefix("Client").lower() if first else ""
-            table.add_row(part, name, summary_of(build), inside, ", ".join(keys), end_section=last)
+            table.add_row(part, name, words(summary_of(build)), inside, "\n".join(keys), end_section=last)
     return table
-
-
-def _in_toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return f'"{value}"'
-    return "unset" if value is None else str(value)
 
 
 def show_presets() -> None:
@@ -114,14 +99,16 @@ def show_presets() -> None:
     table.add_column("name", no_wrap=True)
     table.add_column("what it is")
     for name, line in presets().items():
-        table.add_row(name, Text(line))
+        table.add_row(name, line)
     console = new_console()
     console.print(table)
-    console.print("fedmtl presets NAME prints one, fedmtl run --preset NAME runs it.", markup=False)
+    console.print("fedmtl presets NAME prints one, fedmtl run --preset NAME runs it.")
 
 
 def show_preset(name: str) -> None:
     """The file of a preset, to the letter."""
+    if name not in presets() and name in shipped_studies():
+        raise UserError(f"{name} is a study, not a preset: run it with fedmtl study {name}")
     sys.stdout.write(preset_file(name).read_text(encoding="utf-8"))
 
 
@@ -152,11 +139,11 @@ def show_partition(wanted: Wanted, clients: int, out: Path) -> None:
     console = new_console()
     console.print(_partition_table(counts, name, clients, console))
     for line in (_sizes(counts, data.validation.sizes), *(_skew(counts) if name else ())):
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     nothing = pa.table({})
     figure = draw(RunTables({}, nothing, nothing, nothing, found, None))
     if figure is not None:
-        console.print(f"heat map: {save(figure, out)}", markup=False, soft_wrap=True)
+        console.print(f"heat map: {save(figure, out)}", soft_wrap=True)
 
 
 def _partition_table(counts: np.ndarray, name: str, clients: int, console: Console) -> Table:
@@ -216,7 +203,7 @@ def show_devices(wanted: Wanted) -> None:
     summary = describe(experiment.devices, steps)
 
     console = new_console()
-    console.print(f"seconds of an order of {steps} steps, without transfer and jitter:", markup=False)
+    console.print(f"seconds of an order of {steps} steps, without transfer and jitter:")
     facts = Table(box=box.SIMPLE_HEAD, show_header=False)
     for fact in summary.rows:
         facts.add_row(*fact)

@@ -20,6 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from fedmtl.text import escaped
 from simulations.cli.console import is_live, new_console
 from simulations.cli.progress import duration
 from simulations.studies.baselines import StudyBaselines
@@ -47,27 +48,27 @@ def start_study(path: Path, out: Path | None, workers: int | None) -> bool:
     try:
         done, total = _count(study, directory)
         with Progress(*_columns(), console=console, disable=not is_live(console)) as bar:
-            task = bar.add_task(study.name, total=total, completed=done)
+            task = bar.add_task(escaped(study.name, console.encoding), total=total, completed=done)
             log = _lines(console, study.name, done, total)
 
             def progress(cell: Cell, fault: Exception | None) -> None:
                 bar.advance(task)
                 if fault is not None:
-                    console.print(f"failed: {cell.name}: {fault}", markup=False, soft_wrap=True)
+                    console.print(f"failed: {cell.name}: {fault}", soft_wrap=True)
                 if bar.disable:
                     log()
 
             failed = run_study(study, directory, workers=workers or os.cpu_count() or 1, progress=progress)
         results = collect(study, directory)
-        console.print(f"table: {write_table(study, results, directory)}", markup=False, soft_wrap=True)
+        console.print(f"table: {write_table(study, results, directory)}", soft_wrap=True)
         if diverged := count_diverged(study, results):
-            console.print(f"diverged: {diverged} of the runs; the table says which", markup=False, soft_wrap=True)
+            console.print(f"diverged: {diverged} of the runs; the table says which", soft_wrap=True)
         for picture in draw(study, results, directory):
-            console.print(f"plot: {picture.path}", markup=False, soft_wrap=True)
+            console.print(f"plot: {picture.path}", soft_wrap=True)
     except KeyboardInterrupt:
         given = "" if out is None else f" --out {shlex.quote(str(out))}"
         command = f"fedmtl study {shlex.quote(str(path))}{given}"
-        console.print(f"finished experiments are kept; to go on: {command}", markup=False, soft_wrap=True)
+        console.print(f"finished experiments are kept; to go on: {command}", soft_wrap=True)
         raise
     return not failed
 
@@ -84,7 +85,13 @@ def _count(study: Study, directory: Path) -> tuple[int, int]:
 
 def _columns() -> tuple[ProgressColumn, ...]:
     bar = BarColumn(bar_width=None)
-    return TextColumn("{task.description}"), bar, MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    return (
+        TextColumn("{task.description}", markup=False),
+        bar,
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
 
 
 def _lines(console: Console, name: str, done: int, total: int) -> Callable[[], None]:
@@ -99,6 +106,6 @@ def _lines(console: Console, name: str, done: int, total: int) -> Callable[[], N
         if done == total or now >= last + SECONDS:
             last = now
             left = duration((now - began) / (done - start) * (total - done))
-            console.print(f"{name}   {done:,} of {total:,}   {left} left", markup=False, soft_wrap=True)
+            console.print(f"{name}   {done:,} of {total:,}   {left} left", soft_wrap=True)
 
     return log

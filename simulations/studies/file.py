@@ -9,18 +9,16 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from fedmtl.config import read_toml
+from fedmtl.config import ExperimentConfig, read_toml
 from fedmtl.config_errors import did_you_mean
 from fedmtl.errors import ConfigError
 from simulations.experiment import Experiment
 from simulations.studies.columns import COMPARISONS, Outcome
+from simulations.studies.shipped import shipped_studies
 from simulations.studies.study import Cell, Study
 from simulations.studies.tuning import Tuning
 
 _KEYS = ("name", "seeds", "base", "axes", "targets", "highlight", "tune", "baselines")
-
-
-_SHIPPED = Path(__file__).parent
 
 
 def study_file(named: Path) -> Path:
@@ -31,7 +29,7 @@ def study_file(named: Path) -> Path:
     ConfigError
         If it is neither; names the nearest study, and all that there are.
     """
-    shipped = {file.stem: file for file in sorted(_SHIPPED.glob("*.toml"))}
+    shipped = shipped_studies()
     if named.exists() or named.suffix or named.parent != Path():
         return named
     if str(named) not in shipped:
@@ -57,6 +55,8 @@ def _read(path: Path) -> Study:
     """The study as it is written; its experiments are not checked yet."""
     tables = read_toml(path)
     if unknown := set(tables) - set(_KEYS):
+        if "axes" not in tables and unknown <= set(ExperimentConfig.model_fields):
+            raise ConfigError(f"{path} is an experiment, not a study: run it with fedmtl run {path}")
         raise ConfigError(f"{path}: {min(unknown)} is not a key; known: {', '.join(_KEYS)}")
     seeds, axes = _seeds(path, tables.get("seeds", 5)), _axes(path, tables.get("axes", {}))
     base = tables.get("base", {})
@@ -102,7 +102,7 @@ def _place(cell: Cell) -> str:
 def _name(path: Path, tables: Mapping[str, Any]) -> str:
     """The study's name, which is that of a directory, too."""
     name = tables.get("name", path.stem)
-    if not isinstance(name, str) or name in ("", ".", "..") or name != Path(name).name:
+    if not isinstance(name, str) or name in ("", ".", "..") or name != Path(name).name or "\0" in name:
         raise ConfigError(f"{path}: name = {name!r}: write a text that can name a directory")
     return name
 

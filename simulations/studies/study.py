@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fedmtl.config import to_toml
+from fedmtl.text import file_name
 from simulations.studies.tuning import Choices, Tuning
 
 
@@ -33,7 +34,7 @@ class Cell:
     def name(self) -> str:
         """A name for its directory."""
         text = "--".join([*self.labels.values(), f"seed{self.seed}"])
-        return "".join(c if c.isalnum() or c in "._-" else "-" for c in text)
+        return file_name(text)
 
 
 @dataclass(frozen=True)

@@ -153,7 +153,8 @@ def complete_part(kind: type[Part], given: Section, key: str = "strategy") -> Tr
     """
     table, usual = KINDS[kind]
     options = {"name": given} if isinstance(given, str) else dict(given)
-    name = options.pop("name", usual)
+    name = options.pop("name", None)
+    name = usual if name is None else name
     if not isinstance(name, str):
         raise ConfigError(f"{key}.name = {name!r}: should be text")
     build = choose(table, name, f"{key}.name")
@@ -161,7 +162,8 @@ def complete_part(kind: type[Part], given: Section, key: str = "strategy") -> Tr
     for inner, inner_kind in inner_parts(build).items():
         if inner == _WEIGHTING or beside(kind, inner_kind):
             continue
-        section: Any = options.pop(inner, {})
+        section: Any = options.pop(inner, None)
+        section = {} if section is None else section
         if not isinstance(section, str | Mapping):
             raise ConfigError(f"{key}.{inner} = {section!r}: should be a part's name, or a section [{key}.{inner}]")
         part = complete_part(inner_kind, section if isinstance(section, str) else dict(section), f"{key}.{inner}")

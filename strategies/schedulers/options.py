@@ -20,7 +20,8 @@ BaselineBufferSize = Annotated[int, BUFFER_SIZE.by("authors' code of FedQS")]
 Concurrency = Annotated[int | None, Param("clients busy at once, drawn at random; all if not set", ge=1)]
 MaxStaleness = Annotated[int | None, Param("staler updates are rejected; none if not set", ge=0)]
 MaxBuffer = Annotated[
-    int | None, Param("collect on beyond K until every task is among the updates, at most so many; K only if not set")
+    int | None,
+    Param("collect on beyond K until every task is among the updates, at most so many; K only if not set", ge=1),
 ]
 FlushSeconds = Annotated[
     float | None,

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedmtl.components import check_options
 from fedmtl.config import ExperimentConfig, complete, parse_config, read_toml, set_key, to_toml
 from fedmtl.errors import ConfigError
+from fedmtl.partitions import PARTITIONS
 
 # TOML's numbers: 64-bit integers, doubles (but no NaN, which equals nothing, itself included); text has no surrogates.
 NUMBERS = st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False)
@@ -131,7 +133,56 @@ def test_an_override_is_read_as_toml_and_else_as_text(text: str, value: object) 
     assert tables == {"a": {"b": value}}
 
 
-@pytest.mark.parametrize("assignment", ["devices.ratio", "=3", ".ratio=3", "devices..ratio=3", "devices.=3"])
+def test_a_key_is_unset_as_if_it_were_not_there() -> None:
+    tables = {"tasks": {"only": "ink"}, "stop": {"time": 5}, "data": {"alpha": 3.0, "clients": 7}}
+    config = parse_config(tables, ["tasks.only=unset", "stop.time=unset", "data.alpha= unset", "data.clients=unset"])
+    assert (config.tasks.only, config.stop.time, config.stop.versions, config.data.clients) == (None, None, 400, 100)
+    assert check_options(PARTITIONS["dirichlet"], config.data.options, "data", "dirichlet")["alpha"] == 0.3
+    assert check_options(PARTITIONS["class"], {"max_classes": None}, "data", "class")["max_classes"] is None
+    assert parse_config(tables, ["tasks=unset", "stop.target=unset"]).tasks.only is None
+    assert parse_config(tables, ["stop=unset", "stop.updates=3"]).stop.updates == 3
+    assert parse_config({}, ['tasks.only="unset"']).tasks.only == "unset"
+    assert parse_config({"stop": {"versions": None}}).stop.versions == 400
+
+
+def test_a_key_that_there_is_not_cannot_be_unset() -> None:
+    assert "training.epocs is not a key" in complaint({}, "training.epocs=unset")
+    assert "trainig is not a key" in complaint({}, "trainig=unset")
+    options = parse_config({}, ["data.alfa=unset"]).data.options
+    with pytest.raises(ConfigError, match=r"data\.alfa is not a key of 'dirichlet'"):
+        check_options(PARTITIONS["dirichlet"], options, "data", "dirichlet")
+
+
+@pytest.mark.parametrize(
+    ("assignment", "path", "value"),
+    [
+        ('data.targets."education.num"=regression', ("data", "targets", "education.num"), "regression"),
+        ("data.targets.'a=b.c' = 1", ("data", "targets", "a=b.c"), 1),
+        ('"a"."b"="x=y"', ("a", "b"), "x=y"),
+        ('a.b="x=y"', ("a", "b"), "x=y"),
+    ],
+)
+def test_a_part_of_a_key_that_holds_dots_stands_in_quotes(assignment: str, path: tuple[str, ...], value: Any) -> None:
+    tables: dict[str, Any] = {}
+    assert set_key(tables, assignment) == path
+    for part in reversed(path):
+        value = {part: value}
+    assert tables == value
+
+
+@pytest.mark.parametrize("text", ["caf\udce9.npz", "a\0b"])
+def test_text_that_no_file_can_hold_is_refused_wherever_it_stands(text: str) -> None:
+    for data in ({"path": text}, {"features": ["x", text]}, {"targets": {text: "binary"}}):
+        message = complaint({"data": data})
+        assert message.startswith("lab.toml: data.")
+        assert message.isascii()
+    assert complaint({}, f"data.path={text}").startswith("--set data.path=")
+
+
+NO_ASSIGNMENTS = ["devices.ratio", "=3", ".ratio=3", "devices..ratio=3", "devices.=3", 'a."b', '""=1']
+
+
+@pytest.mark.parametrize("assignment", NO_ASSIGNMENTS)
 def test_what_is_no_assignment_is_refused(assignment: str) -> None:
     with pytest.raises(ConfigError, match=r"write section\.key=value"):
         set_key({}, assignment)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fedmtl.errors import ConfigError
 from fedmtl.tasks import Task
@@ -78,3 +82,26 @@ def test_the_metric_and_its_direction_follow_from_the_loss() -> None:
 def test_a_task_that_makes_no_sense_is_refused(arguments: tuple[object, ...], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Task(*arguments)  # type: ignore[arg-type]
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8")), unique=True, min_size=2, max_size=20))
+def test_keys_are_safe_and_as_different_as_the_names(names: list[str]) -> None:
+    tasks = [Task(name, "binary") for name in names]
+    keys = [task.key for task in tasks]
+    assert len(set(keys)) == len(keys)
+    assert [Task(name, "binary").key for name in names] == keys
+    for key in keys:
+        assert re.fullmatch(r"[\w -]{1,100}", key)
+        # A name that is another task's key gets one of its own.
+        assert Task(key, "binary").key not in set(keys) - {key}
+
+
+def test_a_name_that_was_made_of_another_is_not_taken_for_it() -> None:
+    made = Task("education.num", "binary").key
+    assert made.startswith("education-num-")
+    assert Task(made, "binary").key != made
+
+
+def test_a_name_that_no_table_can_hold_is_refused() -> None:
+    with pytest.raises(ConfigError, match="no valid Unicode"):
+        Task("caf\udce9", "binary")

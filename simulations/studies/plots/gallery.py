@@ -10,6 +10,7 @@ import pyarrow as pa
 from matplotlib.figure import Figure
 
 from fedmtl.plots.style import save
+from fedmtl.text import file_name
 from simulations.studies.overview import Overview, place_name
 from simulations.studies.plots.curves import draw_curves
 from simulations.studies.plots.dots import final_pages, target_pages
@@ -62,7 +63,7 @@ def draw(study: Study, results: pa.Table, out: Path) -> list[Picture]:
     whole = Overview(study, results)
     drawn = []
     for name, title, caption, figure in _figures(whole, out) if whole.tasks else ():
-        safe = "".join(c if c.isalnum() or c in "._-" else "-" for c in name.replace(", ", "--"))
+        safe = file_name(name.replace(", ", "--"))
         drawn.append(Picture(save(figure, out / "plots" / f"{safe}.png"), title, caption))
     return drawn
 

@@ -1,9 +1,11 @@
 import pytest
 import torch
 
+from fedmtl.balancing import TaskNetwork
 from fedmtl.components import check_options
 from fedmtl.errors import ConfigError
 from fedmtl.models import MODELS, MultiTaskModel, build_model
+from fedmtl.parameters import ParameterLayout
 from fedmtl.tasks import Task
 
 TASKS = (Task("class", "classification", 10), Task("odd", "binary"), Task("ink", "regression"))
@@ -178,10 +180,25 @@ def test_options_may_come_from_a_file():
     assert build_model("mlp", options, (4,), TASKS, 0).heads["odd"].in_features == 6
 
 
-@pytest.mark.parametrize(
-    ("names", "complaint"),
-    [(("a", "a"), "'a' occurs twice"), (("a.b",), "'a.b'"), (("keys",), "'keys'"), (("",), "''"), ((), "at least one")],
-)
-def test_tasks_need_names_that_can_name_heads(names, complaint):
+@pytest.mark.parametrize(("names", "complaint"), [(("a", "a"), "'a' occurs twice"), ((), "at least one")])
+def test_tasks_need_names_of_their_own(names, complaint):
     with pytest.raises(ConfigError, match=complaint):
         build_model("linear", {}, (4,), [Task(name, "binary") for name in names], 0)
+
+
+def test_a_task_may_have_any_name_and_its_head_lies_under_a_safe_one():
+    names = ("a.b", "a-b", "a/b", "keys", "training", "type", "_modules", "", "\x1b[2J", "x" * 300, "ink")
+    tasks = [Task(name, "binary") for name in names]
+    model = build_model("linear", {}, (4,), tasks, 0)
+    assert list(model.heads) == [task.key for task in tasks]
+    assert len(model(torch.zeros(2, 4))) == len(names)
+    layout = ParameterLayout.of(model)
+    assert layout.entries[-1].name == "heads.ink.bias"
+    assert all(entry.name.count(".") == 2 for entry in layout.entries)
+    network = TaskNetwork(model, tasks)
+    assert network.outputs == (1,) * len(names)
+
+
+def test_a_name_that_is_safe_is_kept_so_that_parameters_keep_their_names():
+    every = ["digit", "left digit", "5_o_Clock_Shadow", "task-0", "höhe"]
+    assert [Task(name, "binary").key for name in every] == every

@@ -351,6 +351,22 @@ def test_a_preset_is_run_and_looked_at_with_what_is_set_beside_it(here: Path) ->
     assert fedmtl("run", "own.toml", "--out", "runs/own").exit_code == 0
 
 
+def test_what_was_meant_is_told_with_the_command_for_it(here: Path, finished: Path) -> None:
+    assert_refused(["run", "fedqs-reference"], here, "is run with fedmtl run --preset fedqs-reference")
+    assert_refused(["run", "quick"], here, "the study of that name is run with fedmtl study quick")
+    assert_refused(["partition", "quick"], here, "the study of that name")
+    assert_refused(["presets", "quick"], here, "quick is a study, not a preset: run it with fedmtl study quick")
+    (here / "study.toml").write_text('[axes.strategy.FedQS.strategy]\nname = "fedqs"\n')
+    assert_refused(["run", "study.toml"], here, "study.toml is a study, not an experiment: run it with fedmtl study")
+    (here / "own.toml").write_text("seed = 1\n[data]\nclients = 3\n")
+    assert_refused(["study", "own.toml"], here, "own.toml is an experiment, not a study: run it with fedmtl run")
+    assert_refused(["run", finished], here, "is a directory; to go on with its run, use --resume")
+    shutil.copytree(finished, here / "unfinished")
+    (here / "unfinished/summary.json").unlink()
+    for command in (["report"], ["compare", finished], ["ntk", "--run"]):
+        assert_refused([*command, "unfinished"], here, "fedmtl run --resume unfinished")
+
+
 def test_a_study_that_is_neither_a_file_nor_shipped_is_refused(here: Path) -> None:
     shipped = "those that ship with FedMTL: balancers, fedqs-reference, quick, strategies, task-weights"
     hint = "no file quik, and no study of that name (did you mean 'quick'?)"

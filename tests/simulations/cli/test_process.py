@@ -38,7 +38,7 @@ def endless(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_run_says_how_to_go_on_and_does(
     endless: subprocess.Popen[str], number: signal.Signals, tmp_path: Path
 ) -> None:
@@ -70,7 +70,9 @@ def test_a_run_under_way_is_not_overwritten_by_accident(endless: subprocess.Pope
 def test_a_wrong_input_exits_with_two_and_says_so_on_standard_error(tmp_path: Path) -> None:
     result = finish("run", "--set", "data.clients=0", "--out", tmp_path / "run")
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr == "--set data.clients=0: data.clients = 0: should be greater than 0\n"
+    assert result.stderr == (
+        "--set data.clients=0: data.clients = 0: should be greater than 0 (how many clients there are)\n"
+    )
     assert not (tmp_path / "run").exists()
 
 
