@@ -70,7 +70,7 @@ def attempt(tables: Mapping[str, Any], folder: Path) -> tuple[str, str, dict[str
     """
     result = run(Experiment.load(tables=tables), folder / "run", pictures=False)
     check_run(folder / "run", result.summary)
-    return "success", result.ended, {"diverged": result.summary.get("diverged") is not None}
+    return "success", result.ended, {"diverged": result.summary["diverged"] is not None}
 
 
 def check_run(directory: Path, summary: Mapping[str, Any]) -> None:
@@ -98,7 +98,7 @@ def check_run(directory: Path, summary: Mapping[str, Any]) -> None:
     finite = bool(torch.isfinite(model.vector).all())
     # Three evaluations one after the other make a divergence: a shorter run has nothing to say it by.
     evaluated = len({row["version"] for row in losses if row["version"] > 0})
-    said = summary.get("diverged") is not None
+    said = summary["diverged"] is not None
     if (not finite or any(not math.isfinite(last[task]) for task in wild)) and not said:
         raise Fault("diverged", f"the model is {'finite' if finite else 'not finite'}, losses are {last}")
     if wild and evaluated >= 3 and not said and _three_times(losses, wild, first):

@@ -67,4 +67,6 @@ def attempt(cell: Cell, folder: Path, stop: Mapping[str, Any] | None) -> tuple[s
     reasons = read_table(folder / "run", "updates")["rejected"].drop_null().to_pylist()
     if guarded := [reason for reason in reasons if "median" in reason]:
         raise Fault("guarded", f"{len(guarded)} honest updates were turned down: {guarded[0]}")
-    return "success", result.ended, {"ratios": result.summary["guard"]}
+    ratios = result.summary["guard"]["largest_ratio"]
+    heads = [ratio for kind, ratio in ratios.items() if kind.startswith("head")]
+    return "success", result.ended, {"ratios": {"model": ratios.get("model", 0.0), "head": max(heads, default=0.0)}}
