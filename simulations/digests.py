@@ -3,7 +3,8 @@
 A digest that was recorded once, in a checkpoint or a study, shall stay that of the same experiment while FedMTL grows.
 So what enters is written down in ``digest_keys.json``, every key with the default that it had when this rule began:
 
-- these keys always enter; one that has been removed, or is unset now, enters with its old default;
+- these keys always enter; one that has been removed enters with its old default, one that is unset now with what is in
+  force;
 - any other key enters where it is set to something else than its default;
 - what only keeps, shows or deploys never enters: when a run stops and is saved, where it runs, what it is called.
 
@@ -44,6 +45,18 @@ _COMPONENTS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
 }
 """The keys that name a component, and the tables that they name it from."""
 
+
+def _statistics_in_force(tables: Mapping[str, Any]) -> str:
+    """FedQS's rule for the statistics of batch norm: it was as with parameters, and a model without has none."""
+    normed = "batch" in (tables["model"].get("norm"), tables["model"].get("out_norm"))
+    return "weighted_mean" if normed else "as_parameters"
+
+
+_IN_FORCE: Mapping[str, Mapping[str, Callable[[Mapping[str, Any]], Any]]] = {
+    "strategy": {"bn_buffers": _statistics_in_force},
+}
+"""Keys that had a default and are unset now: what is in force where they are."""
+
 _NEVER = ("name", "engine", "stop")
 """What never enters: keys at the top, and sections."""
 
@@ -73,15 +86,16 @@ def entering(tables: Mapping[str, Any]) -> dict[str, Any]:
     for section, value in tables.items():
         if section in _NEVER:
             continue
-        kept = _section(section, value) if isinstance(value, Mapping) else value
+        kept = _section(section, value, tables) if isinstance(value, Mapping) else value
         if kept != {}:
             entered[section] = kept
     return entered
 
 
-def _section(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
+def _section(section: str, values: Mapping[str, Any], tables: Mapping[str, Any]) -> dict[str, Any]:
     recorded, defaults = _known_keys(section, values)
     kept = {key: value for key, value in recorded.items() if value is not None and key not in values}
+    kept |= {key: in_force(tables) for key, in_force in _IN_FORCE.get(section, {}).items() if key in kept}
     kept |= {
         key: value
         for key, value in values.items()

@@ -5,6 +5,8 @@ the names of the segments that were there when it was written, so whatever a kil
 the resumed run. Rows that only the end of a run knows (uploads still unsettled, the evaluation of a last version that
 was not due) go into the final tables and not into the log: a run that is resumed after its end gives the tables of a
 run that never stopped.
+
+Long because all that a run records goes through here, each kind of row in a few lines.
 """
 
 from __future__ import annotations

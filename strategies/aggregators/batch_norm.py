@@ -21,8 +21,8 @@ GroupRule = Annotated[
 BatchNormBuffers = Annotated[
     Literal["as_parameters", "average", "keep_server"],
     Param(
-        "batch-norm statistics: like parameters (authors' code) within the range of the clients', the mean of the "
-        "clients', or never changed; nothing for a model without",
+        "batch-norm statistics: like parameters (authors' code) within the range of the clients', their mean by "
+        "weights divided by their sum, or never changed; unset, as with any strategy, their mean by the weights",
     ),
 ]
 """What FedQS offers in the option `bn_buffers`."""
@@ -104,6 +104,6 @@ class BatchNormStatistics(Aggregator):
         return [weight / total for weight in weights]
 
 
-def batch_norm_apart(base: Aggregator, rule: Rule | Literal["weighted_mean"]) -> Aggregator:
+def batch_norm_apart(base: Aggregator, rule: Rule | Literal["weighted_mean"] | None) -> Aggregator:
     """The aggregator with that rule; as it is where the statistics are averaged by the weights of the updates."""
-    return base if rule == "weighted_mean" else BatchNormStatistics(base, rule=rule)
+    return base if rule is None or rule == "weighted_mean" else BatchNormStatistics(base, rule=rule)

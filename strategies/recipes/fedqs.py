@@ -25,8 +25,8 @@ compare with the published numbers, which were all made with it, and to see what
 - weights by examples, whereas the methods compared with have 1/K; phi   weight_base = "data_size", phi = 0.1
 - momentum stays 0                                                       momentum = false
 - clients are judged on examples that they train on                      sbc_data = "train20"
-- batch-norm statistics are aggregated like parameters                   bn_buffers = "as_parameters", our default, too,
-                                                                         within the range of the clients' statistics
+- batch-norm statistics are aggregated like parameters                   bn_buffers = "as_parameters", within the
+                                                                         range of the clients' statistics
 - a short last batch is dropped, and with it whole small clients         training.tiny_clients = "ref_drop_last"
 
 The last is no option of a strategy, but of an experiment. Not reproduced: angles that are no numbers and then make
@@ -68,7 +68,7 @@ def fedqs(
     aggregation: Annotated[Literal["gradient", "model"], Param("FedQS-SGD or FedQS-Avg", source="paper")] = "gradient",
     weight_base: WeightBase = "uniform",
     carry_meta: CarryMeta = "with_update",
-    bn_buffers: BatchNormBuffers = "as_parameters",
+    bn_buffers: BatchNormBuffers | None = None,
     updates: Updates = "snapshot",
     **options: Annotated[Any, PARTS],
 ) -> FlowerStrategy:

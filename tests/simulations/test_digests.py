@@ -102,3 +102,9 @@ def test_a_checkpoint_of_other_results_is_refused_by_both_numbers(
     monkeypatch.setattr("fedmtl.checkpoint.RESULTS", RESULTS)
     with pytest.raises(CheckpointError, match=f"an older FedMTL.*results is {RESULTS - 1}, this version's {RESULTS}"):
         load_checkpoint(tmp_path, "digest")
+
+
+def test_a_key_that_became_unset_enters_with_what_is_in_force() -> None:
+    # FedQS added up statistics like parameters; now it averages them, which is nothing to models without.
+    assert digest_of() == digest_of("strategy.bn_buffers=as_parameters")
+    assert digest_of("model.norm=batch") != digest_of("model.norm=batch", "strategy.bn_buffers=as_parameters")

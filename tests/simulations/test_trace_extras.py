@@ -148,8 +148,8 @@ def test_sketches_travel_to_the_bit_and_rubbish_in_their_place_is_seen() -> None
     assert torch.equal(found.task_sketches, update.task_sketches)
     rubbish = {
         "is not finite": torch.full_like(update.task_sketches, float("nan")),
-        "rows of float32": update.task_sketches.double(),
-        "rows of float32 or": update.task_sketches[:-1],
+        "float32 of shape": update.task_sketches.double(),
+        "of shape .2, ": update.task_sketches[:-1],
         "expected": 3.0,
     }
     for message, sketches in rubbish.items():

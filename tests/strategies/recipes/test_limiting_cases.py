@@ -206,8 +206,7 @@ def test_the_first_round_of_scaffold_is_fedavg_whatever_the_clients_have(toys) -
 @pytest.mark.parametrize("clock", ["event", "tick"])
 def test_neutral_fedqs_is_plain_semi_asynchronous_learning(toys, aggregation: str, plain: str, clock: str) -> None:
     common = {"buffer_size": 5, "clock": clock}
-    neutral = NEUTRAL | {"bn_buffers": "average"}  # as all others average the toys' statistic
-    fedqs = run(toys, "fedqs", neutral | common | {"aggregation": aggregation}, uneven)
+    fedqs = run(toys, "fedqs", NEUTRAL | common | {"aggregation": aggregation}, uneven)
     assert any(type_name(update.terms.get("client_type")) for update in fedqs.received)
     assert same(fedqs, run(toys, plain, common, uneven))
     assert not same(fedqs, run(toys, "fedqs", common | {"aggregation": aggregation}, uneven))
