@@ -10,9 +10,6 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from hypothesis import HealthCheck, settings
 
-WAITING = "flower"
-"""The chain of slow tests whose processes wait for each other most of the time."""
-
 # Before torch is loaded: on several threads, sums have other bits than on the one thread of a worker.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -22,22 +19,22 @@ settings.load_profile("untimed")
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """A worker for each core, and one that waits for Flower's processes most of the time."""
+    """A worker for each core, and one more, as tests that start processes wait for these most of the time."""
     return (os.cpu_count() or 1) + (config.option.markexpr != "not slow")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Put the slow tests last, so that a plain mistake shows within minutes, and of those the long chains first.
 
-    On several workers one begins with the chain that mostly waits, so that it is done beside all others.
+    On several workers the chains come before all others: each keeps one worker busy for minutes and waits much of the
+    time, so that it is done beside them.
     """
-    beside = WAITING if getattr(config.option, "loadgroup", False) else None
+    beside = getattr(config.option, "loadgroup", False)
 
     def turn(item: pytest.Item) -> int:
         if not is_slow(item):
             return 1
-        word = chain(item)
-        return 3 if word is None else 0 if word == beside else 2
+        return 3 if chain(item) is None else 0 if beside else 2
 
     items.sort(key=turn)
 

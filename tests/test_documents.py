@@ -44,7 +44,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.slow("ray")
+@pytest.mark.slow
 def test_every_command_of_the_readme_runs(here: Path) -> None:
     shell = blocks("README.md", "sh")
     assert set(shell) >= BY_CI

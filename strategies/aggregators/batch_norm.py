@@ -19,7 +19,7 @@ GroupRule = Annotated[
 """What FedCompass offers in the option `statistics`."""
 
 BatchNormBuffers = Annotated[
-    Literal["as_parameters", "average", "keep_server"],
+    Literal["as_parameters", "average", "keep_server"] | None,
     Param(
         "batch-norm statistics: like parameters (authors' code) within the range of the clients', their mean by "
         "weights divided by their sum, or never changed; unset, as with any strategy, their mean by the weights",

@@ -68,7 +68,7 @@ def fedqs(
     aggregation: Annotated[Literal["gradient", "model"], Param("FedQS-SGD or FedQS-Avg", source="paper")] = "gradient",
     weight_base: WeightBase = "uniform",
     carry_meta: CarryMeta = "with_update",
-    bn_buffers: BatchNormBuffers | None = None,
+    bn_buffers: BatchNormBuffers = None,
     updates: Updates = "snapshot",
     **options: Annotated[Any, PARTS],
 ) -> FlowerStrategy:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-LONG = ["--set", "stop.versions=100000", "--set", "records.checkpoint_every=5"]
+LONG = ["--set", "stop.versions=100000", "--set", "records.checkpoint_every=5", "--set", "records.pictures=[]"]
 
 
 def command(*arguments: str | Path) -> list[str]:

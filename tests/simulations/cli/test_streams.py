@@ -15,6 +15,7 @@ from simulations.cli.app import app
 from simulations.cli.streams import _Lossy
 
 SMALL = ["--set", "data.clients=12", "--set", "strategy.buffer_size=3", "--set", "stop.versions=4"]
+SMALL += ["--set", "records.pictures=[]"]
 FULL = "/dev/full"
 
 

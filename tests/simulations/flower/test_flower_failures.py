@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors import safe_open
 
+from fedmtl.checkpoint import load_checkpoint
 from fedmtl.records import read_summary
 from strategies.flower.dispatched import STOPPED
 
@@ -129,7 +130,10 @@ def story(tmp_path_factory: pytest.TempPathFactory, flower_programs: Any) -> Ite
 
 def version_of(checkpoint: Path) -> int:
     with safe_open(checkpoint, "pt") as file:
-        return int(json.loads(file.metadata()["state"])["loop"]["strategy"]["model"]["version"])
+        configuration = file.metadata()["configuration"]
+    state = load_checkpoint(checkpoint.parent, configuration)
+    assert state is not None
+    return int(state["loop"]["strategy"]["model"]["version"])
 
 
 def test_what_a_hostile_client_sends_is_rejected_with_the_reason(story: Story) -> None:
