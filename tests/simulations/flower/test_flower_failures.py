@@ -5,7 +5,6 @@ One deployment, since Flower's processes take long to start; each part of the st
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
