@@ -9,7 +9,7 @@ from strategies.aggregators.lone_reports import LoneReports
 from strategies.aggregators.model import ModelAggregator
 from strategies.aggregators.optimized import Optimized
 from strategies.aggregators.reference_faults import NewestMeta, Overwritten
-from strategies.aggregators.robust import FlowerRule, robust
+from strategies.aggregators.robust import FlowerRule
 from strategies.aggregators.tier_models import TierModels
 from strategies.aggregators.wkafl import WKAFLAggregator
 
@@ -27,5 +27,4 @@ __all__ = [
     "Overwritten",
     "TierModels",
     "WKAFLAggregator",
-    "robust",
 ]

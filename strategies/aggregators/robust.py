@@ -8,7 +8,7 @@ name              rule                                                          
 ================  ==============================================================================  ===================
 ``krum``          the delta nearest to its K - f - 2 nearest others                               arXiv 1703.02757
 ``multikrum``     weighted mean of the `selected` nearest of them                                 arXiv 1703.02757
-``trimmed-mean``  per entry, mean without the smallest and the largest (share `trim`, at least f)     arXiv 1803.01498
+``trimmed-mean``  per entry, mean without the smallest and largest: share `trim`, f at least      arXiv 1803.01498
 ``median``        per entry, median                                                               arXiv 1803.01498
 ``bulyan``        Krum selects K - 2f, then per entry the mean of the K - 4f nearest the median   arXiv 1802.07927
 ``dp-clip``       mean of deltas clipped to norm S, plus noise of deviation ``z S / K``           arXiv 1710.06963

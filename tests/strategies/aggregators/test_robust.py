@@ -11,7 +11,8 @@ import torch
 from fedmtl.errors import ConfigError
 from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import GlobalModel
-from strategies.aggregators import GradientAggregator, robust
+from strategies.aggregators import GradientAggregator
+from strategies.aggregators.robust import robust
 from strategies.core.kinds import Step
 from strategies.core.ledger import Ledger
 from strategies.core.part import prepare, restore, states_of

@@ -13,8 +13,9 @@ from fedmtl.compression import SharedRandomness
 from fedmtl.errors import ConfigError
 from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import Arrival, GlobalModel, Update
-from strategies.aggregators import GradientAggregator, ModelAggregator, Optimized, robust
+from strategies.aggregators import GradientAggregator, ModelAggregator, Optimized
 from strategies.aggregators.per_task import PerTaskAggregator
+from strategies.aggregators.robust import robust
 from strategies.aggregators.server_optimizers import SGD
 from strategies.core.kinds import Step
 from strategies.core.strategy import Strategy
