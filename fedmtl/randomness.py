@@ -14,7 +14,7 @@ import functools
 import hashlib
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -68,16 +68,12 @@ def numpy_generator(seed: int, purpose: str, *numbers: int) -> np.random.Generat
 _spare: list[np.random.MT19937] = []
 """Generators for NumPy's default one to be exchanged with; to make one takes ten times as long as to seed it."""
 
-_blocks = {"default": 0, "undisturbed": 0}
-"""How many blocks of either kind are open in this process, whose default generators are one for all of it."""
-
 
 @contextmanager
 def default_generators(seed: int, device: torch.device | None = None) -> Iterator[None]:
     """Meanwhile the default generators of torch, NumPy and Python draw from streams of this seed.
 
-    Afterwards, also after an error, they go on where they were; in :func:`undisturbed_generators`, which gives them
-    back by itself, the outermost of these blocks leaves that to it.
+    Afterwards, also after an error, they go on where they were.
 
     Parameters
     ----------
@@ -106,9 +102,7 @@ def default_generators(seed: int, device: torch.device | None = None) -> Iterato
     True
     """
     of_device = None if device is None else _device_state(device)
-    given_back = _blocks["undisturbed"] > 0 and _blocks["default"] == 0
-    with nullcontext() if given_back else _exchanged():
-        _blocks["default"] += 1
+    with _exchanged():
         try:
             torch.default_generator.manual_seed(seed)
             np.random.seed(seed & 0xFFFFFFFF)  # noqa: NPY002 - it is the one that others draw from
@@ -117,7 +111,6 @@ def default_generators(seed: int, device: torch.device | None = None) -> Iterato
                 _seed_device(device, seed)
             yield
         finally:
-            _blocks["default"] -= 1
             if device is not None and of_device is not None:
                 _restore_device(device, of_device)
 
@@ -146,12 +139,9 @@ def undisturbed_generators() -> Iterator[None]:
     """
     of_torch, of_python = torch.default_generator.get_state(), random.getstate()
     of_numpy, numpy_state = mtrand.get_bit_generator(), np.random.get_state(legacy=False)  # noqa: NPY002
-    outer = dict(_blocks)
-    _blocks.update(default=0, undisturbed=outer["undisturbed"] + 1)
     try:
         yield
     finally:
-        _blocks.update(outer)
         torch.default_generator.set_state(of_torch)
         random.setstate(of_python)
         mtrand.set_bit_generator(of_numpy)

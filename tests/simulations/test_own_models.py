@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from clients.trainer import LocalTrainer
 from fedmtl.errors import ConfigError
 from fedmtl.models import MODELS, MultiTaskModel
+from fedmtl.randomness import default_generators, undisturbed_generators
 from simulations import Experiment, run
 from simulations.runner import RunResult
 from strategies.core.loop import Loop, Observer
@@ -160,6 +161,19 @@ def test_a_job_that_fails_gives_the_generators_back() -> None:
     before = states()
     with pytest.raises(CutError):
         trainer.train(order)
+    assert states() == before
+
+
+def test_runs_that_end_in_another_order_than_they_began_leave_nothing_behind() -> None:
+    # As in two threads; a count of open blocks had gone wrong here, and later jobs gave nothing back.
+    first, second = undisturbed_generators(), undisturbed_generators()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    second.__exit__(None, None, None)
+    before = states()
+    with default_generators(7):
+        disturb()
     assert states() == before
 
 
