@@ -116,17 +116,26 @@ def default_generators(seed: int, device: torch.device | None = None) -> Iterato
 
 
 @contextmanager
-def _exchanged() -> Iterator[None]:
-    """Whatever becomes of the generators meanwhile, they then go on as before."""
+def _given_back() -> Iterator[None]:
+    """Torch's generator (CPU) and Python's then go on as before, and NumPy has the generator that it had."""
     of_torch, of_python, of_numpy = torch.default_generator.get_state(), random.getstate(), mtrand.get_bit_generator()
-    meanwhile = _spare.pop() if _spare else np.random.MT19937()
-    mtrand.set_bit_generator(meanwhile)
     try:
         yield
     finally:
         torch.default_generator.set_state(of_torch)
         random.setstate(of_python)
         mtrand.set_bit_generator(of_numpy)
+
+
+@contextmanager
+def _exchanged() -> Iterator[None]:
+    """Whatever becomes of the generators meanwhile, they then go on as before."""
+    meanwhile = _spare.pop() if _spare else np.random.MT19937()
+    try:
+        with _given_back():
+            mtrand.set_bit_generator(meanwhile)
+            yield
+    finally:
         _spare.append(meanwhile)
 
 
@@ -137,15 +146,12 @@ def undisturbed_generators() -> Iterator[None]:
     Exact, and ten times as slow as a block of `default_generators`: for a whole run, in which nothing may rely on them
     but what has such a block of its own.
     """
-    of_torch, of_python = torch.default_generator.get_state(), random.getstate()
-    of_numpy, numpy_state = mtrand.get_bit_generator(), np.random.get_state(legacy=False)  # noqa: NPY002
+    of_numpy = np.random.get_state(legacy=False)  # noqa: NPY002
     try:
-        yield
+        with _given_back():
+            yield
     finally:
-        torch.default_generator.set_state(of_torch)
-        random.setstate(of_python)
-        mtrand.set_bit_generator(of_numpy)
-        np.random.set_state(numpy_state)  # noqa: NPY002
+        np.random.set_state(of_numpy)  # noqa: NPY002
 
 
 def _device_state(device: torch.device) -> Tensor | None:

@@ -275,4 +275,4 @@ def test_the_same_state_is_welcome_where_it_does_not_change(monkeypatch: pytest.
         return MultiTaskModel(Hidden(int(np.prod(input_shape)), state, lambda module: None), WIDTH, tasks)
 
     monkeypatch.setitem(MODELS, "constant", constant)
-    experiment("model.name=constant").new_strategy()
+    assert experiment("model.name=constant").new_strategy().model.version == 0

@@ -177,7 +177,7 @@ for name in ("natural", "iid", "dirichlet", "quantity", "dual-dirichlet", "class
     hold_out(PARTITIONS[name](pool, 20, 0), 0.2, 0)
 import fedmtl.data.build
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 0
 
 
 def test_one_task_alone_keeps_everything_else_as_it_is():
