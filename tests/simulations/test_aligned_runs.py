@@ -14,7 +14,7 @@ from clients.trainer import LocalTrainer
 from fedmtl.data.federated import Examples, FederatedData
 from fedmtl.protocol import GlobalModel, TrainOrder, Update
 from simulations import Experiment, run
-from strategies.core.loop import Loop, Observer
+from tests.interrupting import InterruptAt
 
 SMALL = [
     "data.clients=12",
@@ -27,18 +27,6 @@ SMALL = [
 ]
 
 
-class Interrupt(Observer):
-    """Interrupts after so many events."""
-
-    def __init__(self, events: int) -> None:
-        self.left = events
-
-    def after_event(self, loop: Loop, event: object) -> None:
-        self.left -= 1
-        if self.left == 0:
-            loop.interrupt()
-
-
 def model_of(directory: Path) -> torch.Tensor:
     values = load_file(directory / "model.safetensors")
     return torch.cat([values[name].reshape(-1) for name in sorted(values)])
@@ -48,7 +36,7 @@ def model_of(directory: Path) -> torch.Tensor:
 def test_a_run_gives_the_same_bits_on_any_workers_and_after_an_interruption(tmp_path: Path, workers: str) -> None:
     run(Experiment.load(None, SMALL), tmp_path / "uncut", pictures=False)
     there = Experiment.load(None, [*SMALL, f"engine.workers={workers}"])
-    assert run(there, tmp_path / "cut", pictures=False, observers=[Interrupt(20)]).interrupted
+    assert run(there, tmp_path / "cut", pictures=False, observers=[InterruptAt(20)]).interrupted
     assert not run(there, tmp_path / "cut", resume=True, pictures=False).interrupted
     assert torch.equal(model_of(tmp_path / "cut"), model_of(tmp_path / "uncut"))
 

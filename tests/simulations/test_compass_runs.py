@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from fedmtl.config import read_toml
 from fedmtl.errors import ConfigError
 from simulations import Experiment, run
-from strategies.core.loop import Loop, Observer
+from tests.interrupting import InterruptAt
 
 SMALL = [
     "data.clients=12",
@@ -47,18 +47,6 @@ every_configuration = pytest.mark.parametrize(
 
 def experiment(name: str) -> Experiment:
     return Experiment.load(None, [*SMALL, f"name={name}", *CONFIGURATIONS[name]])
-
-
-class InterruptAt(Observer):
-    """Interrupts the loop after so many events, as a signal does."""
-
-    def __init__(self, events: int) -> None:
-        self.left = events
-
-    def after_event(self, loop: Loop, event: object) -> None:
-        self.left -= 1
-        if self.left == 0:
-            loop.interrupt()
 
 
 def same(first: Path, second: Path) -> bool:

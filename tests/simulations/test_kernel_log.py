@@ -12,7 +12,7 @@ from fedmtl.ntk.measure import PROBE_EXAMPLES, KernelProbe
 from fedmtl.records import SCHEMAS
 from fedmtl.report import write_report
 from simulations import Experiment, run
-from strategies.core.loop import Loop, Observer
+from tests.interrupting import InterruptAt
 
 SMALL = [
     "name=small",
@@ -35,18 +35,6 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("measured") / "run"
     run(small(EVERY), directory, pictures=False)
     return directory
-
-
-class InterruptAt(Observer):
-    """Interrupts the loop after so many events."""
-
-    def __init__(self, events: int) -> None:
-        self.left = events
-
-    def after_event(self, loop: Loop, event: object) -> None:
-        self.left -= 1
-        if self.left == 0:
-            loop.interrupt()
 
 
 def test_the_table_has_version_zero_every_fourth_and_the_last(measured: Path) -> None:

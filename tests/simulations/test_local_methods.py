@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from simulations import Experiment, run
-from strategies.core.loop import Loop, Observer
+from tests.interrupting import InterruptAt
 
 SMALL = [
     "data.clients=20",
@@ -42,18 +42,6 @@ def model(directory: Path) -> dict[str, torch.Tensor]:
 def same(first: Path, second: Path) -> bool:
     one, other = model(first), model(second)
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-
-
-class InterruptAt(Observer):
-    """Interrupts the loop after so many events, as a signal does."""
-
-    def __init__(self, events: int) -> None:
-        self.left = events
-
-    def after_event(self, loop: Loop, event: object) -> None:
-        self.left -= 1
-        if self.left == 0:
-            loop.interrupt()
 
 
 @pytest.mark.slow

@@ -9,12 +9,13 @@ import torch
 from safetensors.torch import load_file
 
 from fedmtl.errors import ConfigError, DataError
-from fedmtl.protocol import Aggregation, Event
+from fedmtl.protocol import Aggregation
 from simulations import Experiment, run
 from simulations.presets import preset_tables
 from simulations.runner import simulated_fleet
 from simulations.studies.file import load_study
 from strategies.core.loop import Loop, Observer
+from tests.interrupting import InterruptAt
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
@@ -38,18 +39,6 @@ class Seen(Observer):
 
     def on_aggregation(self, loop: Loop, aggregation: Aggregation) -> None:
         self.updates += aggregation.updates
-
-
-class InterruptAt(Observer):
-    """Interrupts after so many events."""
-
-    def __init__(self, events: int) -> None:
-        self.left = events
-
-    def after_event(self, loop: Loop, event: Event) -> None:
-        self.left -= 1
-        if self.left == 0:
-            loop.interrupt()
 
 
 def played(*given: str) -> tuple[Loop, list]:

@@ -18,7 +18,8 @@ from fedmtl.restoring import restoring
 from simulations import Experiment, run
 from simulations.directory import RunDirectory
 from simulations.runner import simulated_fleet
-from strategies.core.loop import Loop, Observer
+from strategies.core.loop import Loop
+from tests.interrupting import InterruptAt
 
 SMALL = [
     "data.clients=8",
@@ -51,16 +52,6 @@ STRATEGIES = {
     "fedadam": ["strategy.name=fedadam"],
     "wkafl": ["strategy.name=wkafl"],
 }
-
-
-class InterruptAt(Observer):
-    def __init__(self, events: int) -> None:
-        self.left = events
-
-    def after_event(self, loop: Loop, event: object) -> None:
-        self.left -= 1
-        if self.left == 0:
-            loop.interrupt()
 
 
 def places(state: Any, way: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

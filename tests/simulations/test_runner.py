@@ -20,7 +20,7 @@ from fedmtl.errors import CheckpointError, RunDirectoryError, UserError
 from simulations import Experiment, run
 from simulations.cli.run import resume_run
 from simulations.directory import RunDirectory
-from strategies.core.loop import Loop, Observer
+from tests.interrupting import InterruptAt
 
 TABLES = ("updates.parquet", "aggregations.parquet", "evaluations.parquet")
 SMALL = [
@@ -66,18 +66,6 @@ def test_the_same_seed_gives_the_same_bits(uncut: Path, tmp_path: Path) -> None:
 def test_another_seed_gives_another_run(uncut: Path, tmp_path: Path) -> None:
     run(small("seed=1"), tmp_path / "other", pictures=False)
     assert results(tmp_path / "other")["updates.parquet"] != results(uncut)["updates.parquet"]
-
-
-class InterruptAt(Observer):
-    """Interrupts the loop after so many events, as a signal does."""
-
-    def __init__(self, events: int) -> None:
-        self.left = events
-
-    def after_event(self, loop: Loop, event: object) -> None:
-        self.left -= 1
-        if self.left == 0:
-            loop.interrupt()
 
 
 @pytest.mark.parametrize("events", [1, 5, 37, 90])

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from simulations import Experiment, run
-from strategies.core.loop import Loop, Observer
+from tests.interrupting import InterruptAt
 
 SMALL = [
     "data.clients=20",
@@ -36,18 +36,6 @@ ROBUST = ("krum", "multikrum", "trimmed-mean", "median", "bulyan", "dp-clip")
 
 def small(name: str, *overrides: str) -> Experiment:
     return Experiment.load(None, [*SMALL, f"name={name}", f"strategy.name={name}", *overrides])
-
-
-class InterruptAt(Observer):
-    """Interrupts the loop after so many events, as a signal does."""
-
-    def __init__(self, events: int) -> None:
-        self.left = events
-
-    def after_event(self, loop: Loop, event: object) -> None:
-        self.left -= 1
-        if self.left == 0:
-            loop.interrupt()
 
 
 def digit(result) -> float:
