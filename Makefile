@@ -52,8 +52,12 @@ docs: setup  ## build the documentation into docs/_build
 bench: setup  ## client updates per second against a bare PyTorch loop
 	$(BIN)/python -m benchmarks.throughput $(ARGS)
 
-soak: setup  ## hours of random configurations, kills and honest fleets; goes on where it was cut
+# The soak's first part keeps what it has done; its options, such as ARGS="--kills 20", leave the second as it is.
+soak: setup  ## hours of random configurations, kills, honest fleets and malformed updates; goes on where it was cut
 	$(BIN)/python -m tools.soak $(ARGS)
+	FEDMTL_MALFORMED=10000 FEDMTL_MALFORMED_GRID=1000 FEDMTL_MALFORMED_NODE=30 $(BIN)/python -m pytest -k malformed \
+	  tests/strategies/core/test_malformed_updates.py tests/strategies/flower/test_grid_fleet.py \
+	  tests/simulations/flower/test_malformed_messages.py
 
 lock: setup  ## write requirements.lock anew from pyproject.toml
 	$(BIN)/python tools/lock.py

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import time
 from pathlib import Path
 
 import pytest
@@ -80,3 +82,13 @@ def test_a_soak_tells_every_kind_of_fault_and_goes_on_where_it_was_cut(tmp_path:
     text = (tmp_path / "log").read_text()
     (tmp_path / "log").write_text(text[: text.rindex("{") + 5])  # as a kill leaves it
     assert len(outcomes(pieces, tmp_path / "log", seconds=2)) == 1
+
+
+def test_who_ends_a_soak_waits_for_nothing_and_leaves_nothing(tmp_path: Path) -> None:
+    pieces = [Piece("tried", number, deed.__name__, deed) for number, deed in enumerate([refuse, hang])]
+    began = time.monotonic()
+    soak = done(pieces, Log(tmp_path / "log"), workers=2, seconds=600)
+    assert next(soak).about == "refuse"
+    soak.close()  # as an exception such as KeyboardInterrupt does
+    assert time.monotonic() - began < 300
+    assert multiprocessing.active_children() == []

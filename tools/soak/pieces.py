@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -11,7 +12,7 @@ import subprocess
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -126,7 +127,7 @@ class Log:
             file.write("\n" + json.dumps(asdict(outcome)))
 
 
-def done(pieces: Iterable[Piece], log: Log, *, workers: int, seconds: float) -> Iterator[Outcome]:
+def done(pieces: Iterable[Piece], log: Log, *, workers: int, seconds: float) -> Generator[Outcome, None, None]:
     """Do the pieces that the log does not have, several at a time, each in a process forked for it.
 
     Parameters
@@ -143,23 +144,36 @@ def done(pieces: Iterable[Piece], log: Log, *, workers: int, seconds: float) -> 
     todo = iter([piece for piece in pieces if not log.has(piece)])
     at_work: dict[Connection, tuple[Piece, Any, float]] = {}
     fork = multiprocessing.get_context("fork")
-    while True:
-        while len(at_work) < workers and (piece := next(todo, None)) is not None:
-            ours, theirs = fork.Pipe(duplex=False)
-            process = fork.Process(target=_do, args=(piece, theirs, seconds))
-            process.start()
-            theirs.close()
-            at_work[ours] = piece, process, time.monotonic() + seconds + 30
-        if not at_work:
-            return
-        ready = wait(list(at_work), timeout=5.0)
-        late = [ours for ours, (_, _, end) in at_work.items() if ours not in ready and time.monotonic() > end]
-        for ours in [*ready, *late]:
-            assert isinstance(ours, Connection)
-            piece, process, _ = at_work.pop(ours)
-            outcome = _heard(piece, ours, process, stuck=ours in late)
-            log.add(outcome)
-            yield outcome
+    try:
+        while True:
+            while len(at_work) < workers and (piece := next(todo, None)) is not None:
+                ours, theirs = fork.Pipe(duplex=False)
+                process = fork.Process(target=_do, args=(piece, theirs, seconds))
+                process.start()
+                theirs.close()
+                at_work[ours] = piece, process, time.monotonic() + seconds + 30
+            if not at_work:
+                return
+            ready = wait(list(at_work), timeout=5.0)
+            late = [ours for ours, (_, _, end) in at_work.items() if ours not in ready and time.monotonic() > end]
+            for ours in [*ready, *late]:
+                assert isinstance(ours, Connection)
+                piece, process, _ = at_work.pop(ours)
+                outcome = _heard(piece, ours, process, stuck=ours in late)
+                log.add(outcome)
+                yield outcome
+    finally:
+        # Who ends a soak shall not wait for what is at work: it is done again.
+        for _, process, _ in at_work.values():
+            _end(process)
+            process.join()
+
+
+def _end(process: Any) -> None:
+    """End a piece's process and those that it started; one that has just begun has no group of its own yet."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
 
 
 def _heard(piece: Piece, ours: Connection, process: Any, *, stuck: bool) -> Outcome:
@@ -167,7 +181,7 @@ def _heard(piece: Piece, ours: Connection, process: Any, *, stuck: bool) -> Outc
         if not stuck:
             outcome: Outcome = ours.recv()
             return outcome
-        os.killpg(process.pid, signal.SIGKILL)
+        _end(process)
         return Outcome(piece.part, piece.number, "stuck", piece.about, "it did not even heed its alarm")
     except EOFError:
         process.join()
