@@ -275,6 +275,8 @@ def _delta(update: Update, expected: Expected) -> str | None:
 def _vectors(update: Update, expected: Expected) -> str | None:
     if missing := [name for name in expected.required if name not in update.vectors]:
         return f"lacks the vector {missing[0]!r}"
+    if not update.vectors:
+        return None
     allowed = None if expected.reportable is None else expected.reportable(update.tasks).vectors
     for name, vector in update.vectors.items():
         if allowed is not None and name not in allowed:

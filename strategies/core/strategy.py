@@ -428,12 +428,13 @@ class Strategy:
         if (fault := wrong or self._fault(update, asked, lengths)) is not None:
             self._jobs.lose(update.client)
             return self._rejected(update, fault, now)
-        measured = self.guard.measured(update, lengths, self.policy.reports(update.tasks).vectors)
         self._jobs.keep(update)
         update.arrived_version = self.model.version
-        if self.guard.opening:
-            self.guard.hold(update, measured, now)
-            return Reaction(NOTHING)
+        if self.guard.factor:
+            measured = self.guard.measured(update, lengths, self.policy.reports(update.tasks).vectors)
+            if self.guard.opening:
+                self.guard.hold(update, measured, now)
+                return Reaction(NOTHING)
         fault = self._excess(update) or (self.guard.fault(measured) if self.guard.factor else None)
         return self._accepted(update, now) if fault is None else self._turned_down(update.key, fault, now)
 
