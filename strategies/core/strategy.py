@@ -327,7 +327,8 @@ class Strategy:
         """The answers to an event, each to be carried out before the next is asked for.
 
         There is one, as a rule. Updates that the guard held back are handed to the scheduler as soon as there are
-        enough to judge them by, and before it hears of anything that may depend on them.
+        enough to judge them by, and before it hears of anything that may depend on them. So one event may make several
+        versions, and more than the run was to make.
         """
         woken = isinstance(event, Deadline)
         if (woken and not self.guard.can_wait(event.time)) or (

@@ -27,9 +27,8 @@ import os, sys, time
 from pathlib import Path
 from simulations.lock import held
 with held(Path(sys.argv[1])):
-    child = os.fork()
-    if child:
-        print(child, flush=True)
+    if not os.fork():
+        print(os.getpid(), flush=True)  # when it holds nothing any more
     time.sleep(600)
 """
 

@@ -74,7 +74,7 @@ def test_a_start_without_an_agent_is_told_and_left_clean_and_so_is_a_killed_driv
             message = driver.stdout.readline()  # which takes half a minute, for so long Ray waits
             assert message.startswith("Ray did not start: ")
             assert 'train in this process (engine.workers = "inline")' in message
-            assert not first.keys() & of_ray(driver.pid).keys()
+            assert within(20, lambda: not first.keys() & of_ray(driver.pid).keys()), of_ray(driver.pid)
             assert driver.stdout.readline() == "ready\n"
             # As they are started, and call themselves later; they would stay for good.
             assert within(60, lambda: agents(driver.pid, "dashboard/agent", "DashboardAgent"))

@@ -89,7 +89,8 @@ def test_a_restored_fleet_goes_on_with_what_was_in_flight_lost_and_asked_anew(
     second.load_state_dict(state)
     assert second.fleet.now() >= state["fleet"]["now"]
     run(second, 6)
-    assert second.strategy.model.version == 6
+    # Updates that the guard held at first are judged at once, and may then make several versions.
+    assert 6 <= second.strategy.model.version <= 8
     assert not grid.crowded
     lost = [event for event in watcher.events if isinstance(event, Lost)]
     assert {(event.client, event.reason) for event in lost} == {(client, STOPPED) for client in busy}
