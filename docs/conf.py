@@ -25,7 +25,7 @@ apidoc_modules = [
     {
         "path": str(ROOT / package),
         "destination": f"api/{package}",
-        "separate_modules": True,
+        "separate_modules": False,  # every page names all others, so that a page a module takes twice as long
         "module_first": True,
         "include_private": False,
         "automodule_options": {"members", "show-inheritance", "ignore-module-all"},

@@ -7,7 +7,8 @@ keys are used, so that modules may move and classes be renamed between the two. 
 exit code 0, or names the runs that differ, with exit code 1.
 
 Of each run the configuration, every column of every table, every tensor of the model and every number of the summary
-are compared, except for what ``same_bits_worker.NOT_COMPARED`` names. A commit's digests are kept in ``.same_bits``.
+are compared, except for what ``same_bits_worker.NOT_COMPARED`` names and for keys that one of the two does not write
+at all, which are listed before the last line. A commit's digests are kept in ``.same_bits``.
 
 Long because it takes trees apart from what is installed, and survives whatever a run does to its process.
 """
@@ -41,13 +42,14 @@ RUNS = Path(__file__).with_name("same_bits_runs.toml")
 WORKER = Path(__file__).with_name("same_bits_worker.py")
 CACHE = ROOT / ".same_bits"
 
-_FORMAT = 1
+_FORMAT = 2
 """To be raised when a digest comes to say something else, so that older ones are not used."""
 
 _PATIENCE = 180
 """Seconds that a process has for an answer; it gives a run up before."""
 
-CONFIGURATION = "experiment.toml:"
+_DOCUMENTS = ("experiment.toml:", "summary.json:", "inputs.json:")
+_METADATA = ":(metadata)."
 _SHOWN = 6
 
 _SITE = """import sys
@@ -95,7 +97,7 @@ def main() -> None:
             say(f"ATTENTION, {side}: {name}: {message}")
     for side in ("before", "after"):
         if keys := sorted(key for key, only in strange if only == side):
-            say(f"configuration keys only {side}: {', '.join(keys)}")
+            say(f"keys only {side}: {', '.join(keys)}")
     broken = [name for name in names if "failed" in before[name] or "failed" in after[name]]
     some = f"DIFFERENT: {len(different)} of {len(names)} runs: {', '.join(different)}"
     if broken and not different:
@@ -140,8 +142,8 @@ def differences(before: Record, after: Record, ignored: Iterable[str] = ()) -> l
         old, new = before["parts"].get(part), after["parts"].get(part)
         if old == new or any(fnmatch.fnmatch(part, pattern) for pattern in ignored):
             continue
-        if part.startswith(CONFIGURATION) and None in (old, new):
-            continue  # a key that only one of the two knows is no result; `strange_keys` lists it
+        if None in (old, new) and is_key(part):
+            continue  # what only one of the two knows of is no result that moved; `strange_keys` lists it
         file = part.partition(":")[0]
         pairs = enumerate(zip(before["rows"].get(file, ()), after["rows"].get(file, ()), strict=False))
         row = next((number for number, (a, b) in pairs if a != b), None)
@@ -150,12 +152,14 @@ def differences(before: Record, after: Record, ignored: Iterable[str] = ()) -> l
     return found
 
 
+def is_key(part: str) -> bool:
+    """Whether a part is a key of a document or of a file's metadata: not data, whose every column counts."""
+    return part.startswith(_DOCUMENTS) or _METADATA in part
+
+
 def strange_keys(before: Record, after: Record) -> set[tuple[str, str]]:
-    """Configuration keys that a run has at one commit alone, each with ``"before"`` or ``"after"``."""
-    keys = [
-        {part.removeprefix(CONFIGURATION) for part in record.get("parts", ()) if part.startswith(CONFIGURATION)}
-        for record in (before, after)
-    ]
+    """Keys that a run has at one commit alone, each with ``"before"`` or ``"after"``."""
+    keys = [{part for part in record.get("parts", ()) if is_key(part)} for record in (before, after)]
     if not all(keys):
         return set()
     return {(key, "before") for key in keys[0] - keys[1]} | {(key, "after") for key in keys[1] - keys[0]}

@@ -20,8 +20,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-NOT_COMPARED = ("wall_seconds", "ntk_seconds", "packages", "directory")
-"""Keys of ``summary.json`` that hold the real clock, versions of packages, and a folder named by these versions."""
+NOT_COMPARED = ("wall_seconds", "ntk_seconds", "packages", "directory", "results")
+"""Keys of ``summary.json`` that hold the real clock, versions of packages, a folder named by these versions, and the
+number that says whether results may have changed."""
 
 SECONDS = 120
 """What a run may take."""
@@ -175,7 +176,7 @@ def table_digests(file: Path) -> tuple[dict[str, str], list[str]]:
     table = pq.read_table(file)
     columns = {name: [bits(value) for value in table[name].to_pylist()] for name in sorted(table.column_names)}
     found = {name: digest(str(table.schema.field(name).type), *cells) for name, cells in columns.items()}
-    found["(metadata)"] = digest(sorted((table.schema.metadata or {}).items()))
+    found |= {f"(metadata).{key.decode()}": digest(value) for key, value in (table.schema.metadata or {}).items()}
     return found, [digest(*row)[:8] for row in zip(*columns.values(), strict=True)]
 
 
@@ -184,7 +185,8 @@ def tensor_digests(file: Path) -> Iterator[tuple[str, str]]:
     from safetensors import safe_open
 
     with safe_open(file, "np") as opened:
-        yield "(metadata)", digest(sorted((opened.metadata() or {}).items()))
+        for key, value in (opened.metadata() or {}).items():
+            yield f"(metadata).{key}", digest(value)
         for name in sorted(opened.keys()):
             tensor = opened.get_tensor(name)
             yield name, digest(str(tensor.dtype), tensor.shape, tensor.tobytes())
