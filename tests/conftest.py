@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -68,6 +69,46 @@ def chain(item: pytest.Item) -> str | None:
     """What a test may not run at the same time as others: the word that its mark `slow` has, if any."""
     marker = item.get_closest_marker("slow")
     return marker.args[0] if marker is not None and marker.args else None
+
+
+class OneRay:
+    """A Ray for all tests of a process that train on one that the workers themselves started: a start takes seconds.
+
+    It lives while somebody uses it, and this is one more user beside the workers under test.
+    """
+
+    def __init__(self) -> None:
+        self._cluster: Any = None
+
+    def open(self) -> None:
+        """Start it, if none is there."""
+        import ray
+
+        if not ray.is_initialized():
+            from simulations.workers.cluster import Cluster
+
+            self._cluster = Cluster(ray, None, 2)
+
+    def close(self) -> None:
+        """End it, for tests to which it matters who started Ray, and where."""
+        if self._cluster is not None:
+            self._cluster.close()
+            self._cluster = None
+
+
+@pytest.fixture(scope="session")
+def one_ray() -> Iterator[OneRay]:
+    """The Ray of this process."""
+    kept = OneRay()
+    yield kept
+    kept.close()
+
+
+@pytest.fixture(autouse=True)
+def _ray_goes_on(request: pytest.FixtureRequest) -> None:
+    """Keep Ray between those tests that need it."""
+    if chain(request.node) == "ray":
+        request.getfixturevalue("one_ray").open()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -65,26 +65,31 @@ def model(tmp_path: Path) -> MultiTaskModel:
     return MultiTaskModel(Haunted(tmp_path), 4, TASKS)
 
 
-@pytest.fixture
-def workers(
-    tmp_path: Path, data: FederatedData, model: MultiTaskModel, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[RayWorkers]:
-    """Workers on a Ray that somebody else started, elsewhere, and that knows nothing of our packages."""
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory, one_ray: Any) -> Iterator[None]:
+    """A Ray that somebody else started, elsewhere, and that knows nothing of our packages."""
     import ray
     from ray import cloudpickle
 
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("PYTHONPATH", raising=False)
-    monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a warning
+    one_ray.close()
     # Actors cannot import a test.
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
-    made = RayWorkers(model, data, count=2)
-    yield made
-    made.close()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("elsewhere"))
+        patch.delenv("PYTHONPATH", raising=False)
+        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a warning
+        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    yield
     assert ray.is_initialized(), "workers must not end a Ray that they did not start"
     ray.shutdown()
     cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+@pytest.fixture
+def workers(data: FederatedData, model: MultiTaskModel, others: None) -> Iterator[RayWorkers]:
+    made = RayWorkers(model, data, count=2)
+    yield made
+    made.close()
 
 
 @pytest.fixture

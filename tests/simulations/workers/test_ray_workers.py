@@ -30,7 +30,10 @@ NewModel = Callable[[int], MultiTaskModel]
 
 
 @pytest.fixture(scope="module", params=[1, 2])
-def workers(request: pytest.FixtureRequest, ragged: FederatedData, new_model: NewModel) -> Iterator[RayWorkers]:
+def workers(
+    request: pytest.FixtureRequest, ragged: FederatedData, new_model: NewModel, one_ray: Any
+) -> Iterator[RayWorkers]:
+    one_ray.open()
     made = RayWorkers(new_model(5), ragged, count=request.param)
     yield made
     made.close()
