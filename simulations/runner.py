@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -16,12 +16,10 @@ from clients.trainer import LocalTrainer
 from fedmtl.checkpoint import save_model
 from fedmtl.config import EngineSection, StopSection
 from fedmtl.errors import ConfigError
-from fedmtl.plots.style import Format
 from fedmtl.protocol import GlobalModel
 from fedmtl.randomness import undisturbed_generators
 from fedmtl.records.divergence import divergence_words
 from fedmtl.records.summary import write_summary
-from fedmtl.report import write_report
 from simulations.directory import MODEL, RunDirectory
 from simulations.experiment import Experiment
 from simulations.fleet import SimulatedFleet
@@ -34,6 +32,9 @@ from simulations.workers.inline import InlineWorkers
 from simulations.workers.ray import RayWorkers
 from strategies.core.fleet import Fleet
 from strategies.core.loop import Loop, Observer
+
+if TYPE_CHECKING:
+    from fedmtl.plots.style import Format
 
 _log = logging.getLogger(__name__)
 
@@ -202,6 +203,8 @@ def _leave_behind(path: Path, model: GlobalModel, summary: dict[str, Any], forma
     save_model(path / MODEL, model)
     if formats is not None:
         try:
+            from fedmtl.report import write_report  # matplotlib takes a second, and runs without a report do without it
+
             write_report(path, summary, formats)
         except Exception as error:
             _log.warning(

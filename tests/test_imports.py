@@ -182,6 +182,24 @@ def importers(package: str) -> set[str]:
     }
 
 
+def loaded_by(start: str) -> set[str]:
+    """The modules of the house that are loaded when this one is imported."""
+    found, waiting = set(), {start}
+    while waiting:
+        found.add(module := waiting.pop())
+        first = [node for node in ast.parse(SOURCES[module]).body if isinstance(node, ast.Import | ast.ImportFrom)]
+        names = {name for _, name in imported(ast.unparse(ast.Module(first, []))) if name.partition(".")[0] in HOUSE}
+        parts = {".".join(name.split(".")[:length]) for name in names for length in range(1, name.count(".") + 2)}
+        waiting |= (parts & SOURCES.keys()) - found
+    return found
+
+
+def test_who_draws_nothing_does_without_matplotlib() -> None:
+    assert "fedmtl.plots.style" in loaded_by("fedmtl.report")  # so it is seen
+    for module in ("simulations.runner", "simulations.cli.app", "simulations.flower.server_app", "clients.client_app"):
+        assert not {name for name in loaded_by(module) if name.startswith(("fedmtl.plots", "fedmtl.report"))}
+
+
 def test_only_server_client_and_flowers_engine_import_flwr() -> None:
     # The robust aggregator holds Flower's own rules, which it imports when it is made.
     single = {"clients/client_app.py", "strategies/aggregators/robust.py", "simulations/workers/grid.py"}
