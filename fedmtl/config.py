@@ -60,7 +60,9 @@ class DataSection(_ComponentSection):
     ] = 0.2
     shift: Annotated[
         ShiftKind,
-        Param("how each client's features differ, held-out ones too, the test set's not: images turned, or noise added"),
+        Param(
+            "how each client's features differ, held-out ones too, the test set's not: images turned, or noise added"
+        ),
     ] = "none"
     shift_strength: Annotated[
         float | None,

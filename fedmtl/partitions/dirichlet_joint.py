@@ -25,7 +25,7 @@ def dirichlet_joint(
     alpha: Annotated[
         float, Param("concentration; the smaller, the fewer combinations a client has", gt=0, le=1e6)
     ] = 0.3,
-    bins: Annotated[int, Param("equal-sized bins that a regression target is cut into", ge=2)] = 2,
+    bins: Bins = 2,
     min_examples: Annotated[
         int, Param("examples that every client has at least, taken from the largest shards where it drew fewer", ge=1)
     ] = 1,

@@ -1,4 +1,4 @@
-"""What examples are skewed by: the classes of a task, bins of a regression target, or combinations of several tasks'."""
+"""What examples are skewed by: a task's classes, bins of a regression target, or combinations of several tasks'."""
 
 from __future__ import annotations
 
