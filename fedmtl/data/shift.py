@@ -61,7 +61,7 @@ class Shift:
     @property
     def unit(self) -> str:
         """Of the strength and the levels."""
-        return "degrees" if self.kind == "rotation" else "in the unit of the features"
+        return "degrees" if self.kind == "rotation" else "units of the features"
 
     @property
     def words(self) -> str:

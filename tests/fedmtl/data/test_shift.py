@@ -106,11 +106,12 @@ def test_symbols_cannot_be_shifted():
 
 
 def test_a_run_says_how_its_clients_were_shifted_and_differs_by_its_digest(tmp_path):
-    short = ["data.clients=8", "stop.versions=1", "strategy.name=fedavg", "balancing.name=equal"]
+    short = ["data.clients=8", "stop.versions=1", "strategy.name=fedavg", "balancing.name=equal", "records.pictures=[]"]
     plain, shifted = (
         Experiment.load(overrides=[*short, *more]) for more in ((), ("data.shift=rotation", "data.shift_strength=30.0"))
     )
     assert plain.digest != shifted.digest
     assert plain.digest == Experiment.load(overrides=[*short, "data.shift=none"]).digest
-    done = run(shifted, tmp_path / "run", pictures=False)
+    done = run(shifted, tmp_path / "run")
     assert done.summary["shift"] == {"kind": "rotation", "strength": 30.0, "unit": "degrees"}
+    assert "rotation, at most 30 degrees" in (tmp_path / "run/report.html").read_text(encoding="utf-8")
