@@ -41,7 +41,7 @@ class Dissimilarity:
 
     name: str
     clients: int
-    norm: float
+    norm: float | Undefined
     b: float | Undefined
     sigma: float | Undefined
 
@@ -92,6 +92,9 @@ class GradientSpread:
 
     def dissimilarity(self) -> Dissimilarity:
         """What the gradients that were taken in amount to."""
+        if not bool(self._weighted.isfinite().all()):
+            none = Undefined("a gradient is not finite")
+            return Dissimilarity(self._name, self._clients, none, none, none)
         norm = float(self._weighted.norm()) / self._examples
         mean_square = self._squares / self._examples
         b: float | Undefined = mean_square**0.5 / norm if norm > 0 else Undefined("the gradient of all is 0")

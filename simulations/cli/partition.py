@@ -33,6 +33,7 @@ _NAMES = {
     "effective_classes": "effective number of classes",
     "wasserstein": "Wasserstein distance",
     "gini": "Gini coefficient",
+    "norm": "norm",
     "b": "B",
     "sigma": "sigma",
 }
@@ -222,7 +223,7 @@ def _show_gradients(console: Console, experiment: Experiment) -> None:
     for header in ("loss", "clients", "norm of the mean", "B of FedProx", "sigma of FedBuff"):
         table.add_column(header, justify="left" if header == "loss" else "right")
     for one in found:
-        table.add_row(one.name, f"{one.clients:,}", f"{one.norm:.3g}", _number(one.b), _number(one.sigma))
+        table.add_row(one.name, f"{one.clients:,}", _number(one.norm), _number(one.b), _number(one.sigma))
     console.print(table)
     _print_reasons(console, {one.name: _undefined(one) for one in found})
 

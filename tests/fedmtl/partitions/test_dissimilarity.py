@@ -86,3 +86,5 @@ def test_where_there_is_nothing_to_compare_with_there_is_no_number():
     assert isinstance(alone.dissimilarity().sigma, Undefined)
     assert isinstance(opposed.dissimilarity().b, Undefined)
     assert opposed.dissimilarity().sigma == 1
+    opposed.add(torch.tensor([float("nan")]), examples=1)
+    assert opposed.dissimilarity().norm == opposed.dissimilarity().sigma == Undefined("a gradient is not finite")
