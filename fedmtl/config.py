@@ -21,7 +21,7 @@ from fedmtl.components import Param, fields_of
 from fedmtl.config_errors import by_key, explain
 from fedmtl.errors import ConfigError
 from fedmtl.paths import working_directory, written
-from fedmtl.settings import TinyClients
+from fedmtl.settings import ShiftKind, TinyClients
 from fedmtl.text import is_valid_text
 
 DEFAULT_VERSIONS = 400
@@ -58,6 +58,20 @@ class DataSection(_ComponentSection):
     validation_fraction: Annotated[
         float, Param("share of its own examples that each client holds out to evaluate on", ge=0, lt=1)
     ] = 0.2
+    shift: Annotated[
+        ShiftKind,
+        Param(
+            "how each client's features differ, held-out ones too, the test set's not: images turned, or noise added"
+        ),
+    ] = "none"
+    shift_strength: Annotated[
+        float | None,
+        Param(
+            "the largest rotation to either side, degrees, at most 180; or the largest deviation of the noise, in the "
+            "unit of the features; clients have evenly spaced ones in random order; unset: 45 degrees, or 0.1",
+            ge=0,
+        ),
+    ] = None
 
 
 class TasksSection(_Section):

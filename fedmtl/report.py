@@ -131,6 +131,10 @@ def _facts(summary: Mapping[str, Any]) -> list[list[str]]:
     if "ntk_seconds" in summary:
         share = summary["ntk_seconds"] / summary["wall_seconds"]
         facts.append(["... of it for measuring kernels", f"{summary['ntk_seconds']:,.1f} s ({share:.1%})"])
+    if (shift := summary.get("shift")) is not None:
+        facts.append(
+            ["Shift of the clients' features", f"{shift['kind']}, at most {shift['strength']:g} {shift['unit']}"]
+        )
     if target is not None:
         reached = "not reached" if target["time"] is None else f"{target['time']:,.1f} s, version {target['version']:,}"
         facts.append([f"Target: {target['task']} at {target['value']:g}", reached])

@@ -19,6 +19,10 @@ TinyClients = Literal["keep_last_batch", "skip_client", "ref_drop_last"]
 """
 
 
+ShiftKind = Literal["none", "rotation", "noise"]
+"""How the features of clients differ: not at all, or as :mod:`fedmtl.data.shift` says."""
+
+
 @dataclass(frozen=True)
 class TrainSettings:
     """How a client trains; a policy may send a client other settings than the run's.

@@ -50,6 +50,7 @@ class Watch:
         seconds = experiment.nominal_seconds if simulated else None
         evaluator = Evaluator(experiment.new_model(), experiment.data, seconds, seed=experiment.config.seed)
         self.evaluation = Evaluation(evaluator, self.recorder, every.evaluate_every)
+        self._shift = experiment.data.shift
         self.kernels = _kernel_log(experiment, self.recorder)
         self.checkpointer = Checkpointer(directory.checkpoint, self.recorder, experiment, self.kernels)
 
@@ -79,6 +80,8 @@ class Watch:
         )
         if (guard := loop.strategy.guard).factor:
             summary["guard"] = guard_summary(guard, [task.name for task in self.recorder.tasks])
+        if (shift := self._shift) is not None:
+            summary["shift"] = {"kind": shift.kind, "strength": shift.strength, "unit": shift.unit}
         if self.kernels is not None:
             summary["ntk_seconds"] = self.kernels.wall_seconds
         if single_task:

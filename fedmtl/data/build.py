@@ -11,6 +11,7 @@ from fedmtl.data.federated import FederatedData
 from fedmtl.data.holdout import hold_out
 from fedmtl.data.ownership import task_owners
 from fedmtl.data.pool import Pool
+from fedmtl.data.shift import make_shift, shift_strength
 from fedmtl.data.sources import DEFERRED, SOURCES
 from fedmtl.errors import ConfigError
 from fedmtl.partitions import PARTITIONS
@@ -34,7 +35,7 @@ def build_data(config: ExperimentConfig) -> FederatedData:
     _refuse_misfits(config)
     with default_generators(derive_seed(config.seed, "data")):
         pool = SOURCES[config.data.source](config.seed, config.data.clients, **source_options)
-    return _spread(config, pool)
+    return _shifted(config, _spread(config, pool))
 
 
 def build_own_data(config: ExperimentConfig, client: int) -> FederatedData:
@@ -56,7 +57,7 @@ def build_own_data(config: ExperimentConfig, client: int) -> FederatedData:
             pool = DEFERRED[section.source](config.seed, section.clients, **source_options)
     if pool is None or pool.features_of is None:
         return build_data(config)
-    return _spread(config, pool).of(client, pool.features_of)
+    return _shifted(config, _spread(config, pool).of(client, pool.features_of))
 
 
 def can_tell_apart(config: ExperimentConfig) -> bool:
@@ -98,15 +99,24 @@ def _spread(config: ExperimentConfig, pool: Pool) -> FederatedData:
     return kept if config.training.tiny_clients == "skip_client" else data
 
 
+def _shifted(config: ExperimentConfig, data: FederatedData) -> FederatedData:
+    """The data as the clients see them, where their features are to differ."""
+    section = config.data
+    shift = make_shift(section.shift, section.shift_strength, section.clients, config.seed)
+    return data if shift is None else data.shifted(shift)
+
+
 def data_options(config: ExperimentConfig) -> dict[str, Any]:
     """The checked options of the experiment's source and partition, defaults filled in.
 
     Raises
     ------
     ConfigError
-        If a source, partition or option is unknown, or a value has the wrong type or lies outside its range.
+        If a source, partition or option is unknown, a value has the wrong type or lies outside its range, or a shift
+        and its strength do not go together.
     """
     source_options, partition_options = _checked(config.data)
+    shift_strength(config.data.shift, config.data.shift_strength)
     options = {**source_options, **partition_options}
     return {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fedmtl.config_errors import did_you_mean
+from fedmtl.data.shift import Shift
 from fedmtl.errors import ConfigError, DataError
 from fedmtl.tasks import Task
 
@@ -94,6 +95,8 @@ class FederatedData:
         Whether there may be clients that own no task; these are never asked.
     client_names
         What the data call the clients; empty where they have no names.
+    shift
+        The shift that the clients' features have been given, if any.
 
     Raises
     ------
@@ -112,6 +115,7 @@ class FederatedData:
         *,
         idle: bool = False,
         client_names: Sequence[str] = (),
+        shift: Shift | None = None,
     ) -> None:
         self.tasks = tuple(tasks)
         self.train = train
@@ -121,6 +125,7 @@ class FederatedData:
         self.owners = owners
         self.idle = idle
         self.client_names = tuple(client_names)
+        self.shift = shift
         self._check()
         self._all_tasks = tuple(range(len(self.tasks)))
         self._everyone_owns_all = bool(owners.all())
@@ -147,9 +152,30 @@ class FederatedData:
             return self._all_tasks
         return tuple(int(task) for task in np.flatnonzero(self.owners[client]))
 
+    def examples_of(self, client: int) -> Tensor:
+        """The positions of all examples of a client, held-out ones included, ascending."""
+        return torch.cat([self.shards[client], self.validation[client]]).sort().values
+
+    def shifted(self, shift: Shift) -> FederatedData:
+        """The same data as each client sees them: its own examples' features shifted, those of nobody and tests not.
+
+        Raises
+        ------
+        ConfigError
+            If these features cannot be shifted so.
+        """
+        features = self.train.features.clone()
+        for client in range(self.clients):
+            mine = self.examples_of(client)
+            if len(mine):  # a node that has its own examples alone knows nobody else's
+                features[mine] = shift.apply(client, features[mine])
+        part = copy.copy(self)
+        part.train, part.shift = Examples(features, self.train.targets), shift
+        return part
+
     def of(self, client: int, features_of: Callable[[np.ndarray], Tensor]) -> FederatedData:
         """What one client needs: its own examples, with the features that are read here, and nobody else's."""
-        mine = torch.cat([self.shards[client], self.validation[client]]).sort().values
+        mine = self.examples_of(client)
         part = copy.copy(self)
         targets = tuple(target.index_select(0, mine) for target in self.train.targets)
         part.train = Examples(features_of(mine.numpy()), targets)
@@ -186,6 +212,7 @@ class FederatedData:
             *((self.tasks[at],), train, test, self.shards, self.validation, owners),
             idle=True,
             client_names=self.client_names,
+            shift=self.shift,
         )
 
     def without_tiny(self, examples: int) -> FederatedData:
@@ -206,6 +233,7 @@ class FederatedData:
             *(self.tasks, self.train, self.test, self.shards, self.validation, owners),
             idle=True,
             client_names=self.client_names,
+            shift=self.shift,
         )
 
     def _check(self) -> None:

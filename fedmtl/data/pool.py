@@ -34,6 +34,8 @@ class Pool:
         Columns to partition by: name and training labels (int64, shape [n]) of every classification, then of every
         binary task. Derived from the tasks, and kept when tasks are chosen: the split does not change with the tasks
         learned.
+    values
+        The targets of every regression by name (float32, shape [n]), derived and kept in the same way.
     features_of
         Where `train.features` has no columns, since reading them costs much: reads those of these examples (positions,
         ascending).
@@ -46,10 +48,15 @@ class Pool:
     labels: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     features_of: Callable[[np.ndarray], Tensor] | None = None
     users: tuple[str, ...] = ()
+    values: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.labels:
             object.__setattr__(self, "labels", self._label_columns())
+        if not self.values:
+            columns = zip(self.tasks, self.train.targets, strict=True)
+            values = {t.name: target.numpy() for t, target in columns if t.kind == "regression"}
+            object.__setattr__(self, "values", values)
 
     def _label_columns(self) -> dict[str, np.ndarray]:
         columns = list(zip(self.tasks, self.train.targets, strict=True))

@@ -27,7 +27,10 @@ def labels_of(pool: Pool, by: str) -> tuple[np.ndarray, int]:
         If the task does not exist, or the data have no labels.
     """
     if not pool.labels:
-        raise ConfigError("data.partition: these data have no classification or binary task to partition by; use 'iid'")
+        raise ConfigError(
+            "data.partition: these data have no classification or binary task to partition by; use 'iid', or "
+            "'dirichlet' with the name of a regression in data.by"
+        )
     name = by or next(iter(pool.labels))
     if name not in pool.labels:
         known = ", ".join(pool.labels)

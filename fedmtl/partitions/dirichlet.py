@@ -8,7 +8,8 @@ import numpy as np
 
 from fedmtl.components import Param
 from fedmtl.data.pool import Pool
-from fedmtl.partitions.cutting import at_least, check_enough, cut_by_shares, labels_of, parts_of
+from fedmtl.partitions.cutting import at_least, check_enough, cut_by_shares, parts_of
+from fedmtl.partitions.strata import Bins, By, strata_of
 from fedmtl.randomness import numpy_generator
 
 
@@ -23,9 +24,10 @@ def dirichlet(
     min_examples: Annotated[
         int, Param("examples that every client has at least, taken from the largest shards where it drew fewer", ge=1)
     ] = 1,
-    by: Annotated[str, Param("task whose labels are skewed; empty for the first classification task")] = "",
+    by: By = "",
+    bins: Bins = 10,
 ) -> list[np.ndarray]:
-    """Each class is shared out by one draw of Dir(alpha) over the clients.
+    """Each class, or bin of a regression target, is shared out by one draw of Dir(alpha) over the clients.
 
     The draws are those of Flower Datasets' ``DirichletPartitioner`` without self-balancing, so each client has the same
     number of examples of each class as there; but this needs no pandas and Arrow, and takes 100,000 clients in a
@@ -35,9 +37,9 @@ def dirichlet(
     Raises
     ------
     DataError
-        If there are too few examples for so many clients.
+        If there are too few examples for so many clients, or a target has fewer different values than bins.
     """
-    labels, _ = labels_of(pool, by)
+    labels = strata_of(pool, by, bins).labels
     check_enough(len(labels), clients, min_examples)
     within = numpy_generator(seed, "dirichlet examples")
     owner = dirichlet_owner(labels, clients, alpha, numpy_generator(seed, "dirichlet"), within)

@@ -11,6 +11,7 @@ from fedmtl.data.ownership import task_groups
 from fedmtl.data.pool import Pool
 from fedmtl.partitions.cutting import at_least, check_enough, parts_of
 from fedmtl.partitions.dirichlet import dirichlet_owner
+from fedmtl.partitions.strata import ordinal_bins
 from fedmtl.randomness import numpy_generator
 
 
@@ -48,14 +49,7 @@ def task_disjoint(
     for index, (task, target) in enumerate(zip(pool.tasks, pool.train.targets, strict=True)):
         members, group = np.flatnonzero(groups[seat] == index), np.flatnonzero(groups == index)
         values = target.numpy()[members]
-        labels = _bins(values, bins) if task.kind == "regression" else values.astype(np.int64)
+        labels = ordinal_bins(values, bins) if task.kind == "regression" else values.astype(np.int64)
         local = dirichlet_owner(labels, len(group), alpha, rng, rng)
         owner[members] = group[at_least(local, len(group), min_examples, rng)]
     return parts_of(owner, clients)
-
-
-def _bins(values: np.ndarray, bins: int) -> np.ndarray:
-    """The quantile bin of each value."""
-    from scipy.stats import rankdata
-
-    return np.asarray((rankdata(values, method="ordinal") - 1) * bins // len(values))

@@ -163,7 +163,7 @@ def save(figure: Figure, path: Path) -> Path:
         If it cannot be written.
     """
     with replacing(path) as temporary:
-        kind: Any = path.suffix.removeprefix(".")
+        kind: Any = path.suffix.removeprefix(".").lower()
         styled(figure.savefig)(temporary, format=kind, dpi=DPI, metadata=_METADATA[kind])
     return path
 

@@ -128,15 +128,23 @@ def partition(
     assignments: Assignments = None,
     seed: Seed = None,
     clients: Annotated[int, typer.Option(min=1, help="How many clients to list.")] = 20,
-    out: Annotated[Path, typer.Option(metavar="FILE.png", help="Where the heat map is written.")] = Path(
-        "partition.png"
-    ),
+    gradients: Annotated[
+        bool, typer.Option("--gradients", help="How much the clients' gradients differ at the first model, too.")
+    ] = False,
+    out: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write the heat map (.png), or the table (.csv); repeatable. [default: partition.png]",
+        ),
+    ] = None,
 ) -> None:
     """Show how the data are spread over the clients."""
     from simulations.cli.experiments import Wanted
-    from simulations.cli.show import show_partition
+    from simulations.cli.partition import show_partition
 
-    show_partition(Wanted(experiment, preset, assignments or [], seed), clients, out)
+    wanted = Wanted(experiment, preset, assignments or [], seed)
+    show_partition(wanted, clients, out or [Path("partition.png")], gradients=gradients)
 
 
 @app.command(cls=Command, help="Show how fast an experiment's devices are.")

@@ -1,13 +1,11 @@
-"""``fedmtl strategies``, ``presets``, ``partition`` and ``devices``: what an experiment is made of, before it runs."""
+"""``fedmtl strategies``, ``presets`` and ``devices``: what an experiment is made of, before it runs."""
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import numpy as np
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from fedmtl.components import choose, options_of, summary_of
@@ -110,89 +108,6 @@ def show_preset(name: str) -> None:
     if name not in presets() and name in shipped_studies():
         raise UserError(f"{name} is a study, not a preset: run it with fedmtl study {name}")
     sys.stdout.write(preset_file(name).read_text(encoding="utf-8"))
-
-
-def show_partition(wanted: Wanted, clients: int, out: Path) -> None:
-    """Examples of each class on each client, how skewed that is, and a heat map in `out`.
-
-    Raises
-    ------
-    UserError
-        If the experiment is wrong, or the picture cannot be written.
-    """
-    import pyarrow as pa
-
-    # Here, for matplotlib takes a second to import, and the other commands draw nothing.
-    from fedmtl.plots import RunTables
-    from fedmtl.plots.partition import draw
-    from fedmtl.plots.style import save
-    from fedmtl.records import partition_table
-
-    if out.suffix.lower() != ".png":
-        raise UserError(f"--out {out}: the heat map is a PNG file; give a name that ends in .png")
-    data = wanted.load().data
-    found = partition_table(data)
-    counts = np.zeros((data.clients, int(np.max(found["class"].to_numpy())) + 1), dtype=np.int64)
-    counts[found["client"].to_numpy(), found["class"].to_numpy()] = found["examples"].to_numpy()
-    name = (found.schema.metadata or {}).get(b"task", b"").decode()
-
-    console = new_console()
-    console.print(_partition_table(counts, name, clients, console))
-    for line in (_sizes(counts, data.validation.sizes), *(_skew(counts) if name else ())):
-        console.print(line, soft_wrap=True)
-    nothing = pa.table({})
-    figure = draw(RunTables({}, nothing, nothing, nothing, found, None))
-    if figure is not None:
-        console.print(f"heat map: {save(figure, out)}", soft_wrap=True)
-
-
-def _partition_table(counts: np.ndarray, name: str, clients: int, console: Console) -> Table:
-    """A row for each client and a column for each class; of many, as many as are as wide as the console."""
-    endless = console.options.update(width=1 << 16)
-    for shown in range(counts.shape[1], 0, -1):
-        table = _classes_table(counts, name, clients, shown)
-        if console.measure(table, options=endless).maximum <= console.width:
-            break
-    return table
-
-
-def _classes_table(counts: np.ndarray, name: str, clients: int, shown: int) -> Table:
-    """The table with so many of the classes."""
-    rest = ["..."] * (shown < counts.shape[1])
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        title=f"training examples by class of {name!r}" if name else "training examples",
-        title_justify="left",
-    )
-    for header in ("client", *map(str, range(shown)), *rest, "all"):
-        table.add_column(header, justify="right", no_wrap=True)
-    for client, row in enumerate(counts[:clients]):
-        cells = [str(n) if n else "·" for n in row[:shown]]
-        table.add_row(str(client), *cells, *rest, str(row.sum()), end_section=client == clients - 1)
-    if len(counts) > clients:
-        table.add_row("...")
-    table.add_row("all", *map(str, counts.sum(axis=0)[:shown]), *rest, str(counts.sum()))
-    return table
-
-
-def _sizes(counts: np.ndarray, held_out: np.ndarray) -> str:
-    sizes = counts.sum(axis=1)
-    return (
-        f"{len(counts):,} clients with {sizes.min():,} to {sizes.max():,} training examples, median "
-        f"{np.median(sizes):g}; {held_out.sum():,} held out"
-    )
-
-
-def _skew(counts: np.ndarray) -> tuple[str, str]:
-    """How far the clients' mixtures of classes are from that of all clients together."""
-    overall = counts.sum(axis=0) / counts.sum()
-    distance = np.abs(counts / counts.sum(axis=1, keepdims=True) - overall).sum(axis=1) / 2
-    return (
-        f"classes on a client: {(counts > 0).sum(axis=1).mean():.1f} of {counts.shape[1]} on average",
-        f"total variation distance to all clients together: mean {distance.mean():.2f}, largest {distance.max():.2f} "
-        "(0: the same mixture, 1: nothing in common)",
-    )
 
 
 def show_devices(wanted: Wanted) -> None:

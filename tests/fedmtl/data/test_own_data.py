@@ -61,8 +61,9 @@ def train(config: ExperimentConfig, data: FederatedData, client: int) -> torch.T
     return trainer.train(order).delta
 
 
-def test_a_clients_updates_have_the_bits_of_those_with_all_data(folder: Path) -> None:
-    config = config_of(folder)
+@pytest.mark.parametrize("shift", ["none", "rotation", "noise"])
+def test_a_clients_updates_have_the_bits_of_those_with_all_data(shift: str, folder: Path) -> None:
+    config = config_of(folder, shift=shift)
     whole = build_data(config)
     for client in range(whole.clients):
         own = build_own_data(config, client)

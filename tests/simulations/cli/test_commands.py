@@ -3,6 +3,7 @@
 Long because each command has its mistakes.
 """
 
+import csv
 import re
 import shutil
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from simulations.cli.app import app
-from simulations.cli.show import _partition_table
+from simulations.cli.partition import _partition_table
 
 ROOT = Path(__file__).resolve().parents[3]
 SMALL = ["--set", "data.clients=12", "--set", "strategy.buffer_size=3", "--set", "stop.versions=4"]
@@ -225,20 +226,59 @@ def test_numbers_of_a_partition_are_whole_at_any_width(width: int) -> None:
 def test_a_partition_less_skewed_is_nearer_to_the_whole(here: Path) -> None:
     def distance(alpha: str) -> float:
         result = fedmtl("partition", "--set", "data.clients=12", "--set", f"data.alpha={alpha}")
-        return float(re.findall(r"mean (0\.\d+)", result.stdout)[0])
+        return float(re.findall(r"^ +digit +12 +(0\.\d+) \(", result.stdout, re.MULTILINE)[0])
 
     assert distance("100.0") < distance("0.1")
 
 
-def test_a_partition_without_classes_shows_sizes_alone(here: Path) -> None:
-    result = fedmtl("partition", "--set", 'tasks.names=["ink"]', "--set", "data.clients=12")
+def test_a_statistic_without_meaning_is_a_dash_and_says_why(here: Path) -> None:
+    result = fedmtl("partition", "--set", 'tasks.names=["ink"]', "--set", "data.clients=12", "--out", "t.csv")
     assert result.exit_code == 0
     assert "12 clients with " in result.stdout
-    assert "classes" not in result.stdout
+    assert re.search(r"^ +ink +12 +- +- +- +0\.\d\d \(\d\.\d\d\) +0\.\d+ *$", result.stdout, re.MULTILINE)
+    assert "- every task: no total variation distance, Jensen-Shannon divergence, effective number of classes: a " in (
+        result.stdout
+    )
+    assert "classes on a client" not in result.stdout
 
 
-def test_partition_refuses_a_picture_that_is_no_png(here: Path) -> None:
-    assert_refused(["partition", "--out", "picture.jpg"], here, "ends in .png")
+def test_the_table_of_a_partition_holds_every_client(here: Path) -> None:
+    settings = ["--set", "data.clients=12", "--set", "data.shift=rotation"]
+    result = fedmtl("partition", *settings, "--clients", "2", "--out", "t.csv", "--out", "P.PNG")
+    assert result.exit_code == 0
+    assert "each client's features are shifted: images turned by -37.5 to 45 degrees" in result.stdout
+    assert (here / "P.PNG").read_bytes().startswith(b"\x89PNG")
+    assert not (here / "partition.png").exists()
+    with (here / "t.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["client"] for row in rows] == [str(client) for client in range(12)]
+    assert max(float(row["rotation"]) for row in rows) == 45
+    for row in rows:
+        assert sum(int(row[f"digit={label}"]) for label in range(10)) == int(row["examples"])
+        assert 0 <= float(row["digit/total_variation"]) <= 1
+    assert "ink/total_variation" not in rows[0]
+    # The printed mean over clients is that of the table.
+    mean = np.mean([float(row["digit/jensen_shannon"]) for row in rows])
+    assert re.search(rf"^ +digit +12 .* {mean:.2f} \(", result.stdout, re.MULTILINE)
+
+
+def test_gradients_of_clients_are_compared_when_asked_for(here: Path) -> None:
+    result = fedmtl("partition", "--set", "data.clients=6", "--gradients", "--out", "t.csv")
+    assert result.exit_code == 0
+    rows = re.findall(r"^ +([a-z ]+?) +6 +[\d.]+ +([\d.]+) +[\d.]+ *$", result.stdout, re.MULTILINE)
+    assert [name for name, _ in rows] == ["digit", "parity", "ink", "asymmetry", "all tasks"]
+    assert all(float(b) > 1 for _, b in rows)
+    alone = fedmtl("partition", "--set", "data.clients=1", "--gradients", "--out", "t.csv")
+    assert "- every task: no B, sigma: its one client has no other to be compared with" in alone.stdout
+
+
+def test_partition_refuses_what_it_cannot_write_before_it_reads_any_data(here: Path) -> None:
+    assert_refused(
+        ["partition", "--out", "t.csv", "--out", "picture.jpg"],
+        here,
+        "--out picture.jpg: give a name that ends in .png (heat map) or .csv (table)",
+    )
+    assert not list(here.iterdir())
 
 
 def test_devices_are_shown(here: Path) -> None:
