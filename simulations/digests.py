@@ -29,6 +29,7 @@ from fedmtl.models import MODELS
 from fedmtl.partitions import PARTITIONS
 from simulations.devices import DEVICES
 from strategies.core.part import Part
+from strategies.policies.fedqs import UNSET_RATES
 from strategies.recipes.catalogue import STRATEGIES, builder
 from strategies.recipes.custom import KINDS, SECTIONS, complete_part, inner_parts
 from strategies.selectors import Selector
@@ -52,10 +53,20 @@ def _statistics_in_force(tables: Mapping[str, Any]) -> str:
     return "weighted_mean" if normed else "as_parameters"
 
 
-_IN_FORCE: Mapping[str, Mapping[str, Callable[[Mapping[str, Any]], Any]]] = {
-    "strategy": {"bn_buffers": _statistics_in_force},
+def _rate_in_force(name: str) -> Callable[[Mapping[str, Any]], float]:
+    """FedQS's rates were absolute: they are those in force, at whatever learning rate."""
+    return lambda tables: UNSET_RATES[name] * float(tables["training"]["learning_rate"])
+
+
+InForce = Mapping[str, Callable[[Mapping[str, Any]], Any]]
+
+_RATES: InForce = {name: _rate_in_force(name) for name in UNSET_RATES}
+_IN_FORCE: Mapping[tuple[str, str], InForce] = {
+    ("strategy", "fedqs"): {"bn_buffers": _statistics_in_force, **_RATES},
+    ("ClientPolicy", "fedqs"): _RATES,
 }
-"""Keys that had a default and are unset now: what is in force where they are."""
+"""Keys that had a default and are unset now, and what is in force where they are: by section or kind of part, and the
+name of the component."""
 
 _NEVER = ("name", "engine", "stop")
 """What never enters: keys at the top, and sections."""
@@ -95,15 +106,21 @@ def entering(tables: Mapping[str, Any]) -> dict[str, Any]:
 def _section(section: str, values: Mapping[str, Any], tables: Mapping[str, Any]) -> dict[str, Any]:
     recorded, defaults = _known_keys(section, values)
     kept = {key: value for key, value in recorded.items() if value is not None and key not in values}
-    kept |= {key: in_force(tables) for key, in_force in _IN_FORCE.get(section, {}).items() if key in kept}
+    kept |= _in_force(section, values, tables)
     kept |= {
         key: value
         for key, value in values.items()
         if key in recorded or (section not in _ONLY_RECORDED and not _same(value, defaults.get(key)))
     }
     if values.get("name") == "custom":
-        kept |= {key: _tree(kind, kept[key]) for key, kind in SECTIONS.items() if key in kept}
+        kept |= {key: _tree(kind, kept[key], tables) for key, kind in SECTIONS.items() if key in kept}
     return kept
+
+
+def _in_force(owner: str, values: Mapping[str, Any], tables: Mapping[str, Any]) -> dict[str, Any]:
+    """What is in force for a component's keys that are unset."""
+    settled = _IN_FORCE.get((owner, values.get("name", "")), {})
+    return {key: in_force(tables) for key, in_force in settled.items() if values.get(key) is None}
 
 
 def _known_keys(section: str, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -119,7 +136,7 @@ def _known_keys(section: str, values: Mapping[str, Any]) -> tuple[dict[str, Any]
     return recorded, defaults
 
 
-def _tree(kind: type[Part], tree: Mapping[str, Any] | str) -> Any:
+def _tree(kind: type[Part], tree: Mapping[str, Any] | str, tables: Mapping[str, Any]) -> Any:
     """What enters of a part of a free composition, and of the parts inside it.
 
     Of a selector whose options are the usual ones it is the name alone: once it had no options here.
@@ -133,7 +150,8 @@ def _tree(kind: type[Part], tree: Mapping[str, Any] | str) -> Any:
     kept = {key: value for key, value in recorded.items() if key not in tree}
     for key, value in tree.items():
         if key == "name" or key in recorded or not _same(value, usual[key]):
-            kept[key] = _tree(inner[key], value) if key in inner else value
+            kept[key] = _tree(inner[key], value, tables) if key in inner else value
+    kept |= _in_force(kind.__name__, tree, tables)
     return name if kind is Selector and kept.keys() == {"name"} else kept
 
 

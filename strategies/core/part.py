@@ -20,7 +20,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from fedmtl.models.multitask import MultiTaskModel
-from fedmtl.protocol import GlobalModel
+from fedmtl.protocol import GlobalModel, TrainSettings
 
 Trait = Literal[
     "every-update",
@@ -71,9 +71,9 @@ USUAL: frozenset[Trait] = frozenset({"exact-updates", "local-steps"})
 class Part:
     """What every part of a strategy has: a state, and other parts that it may hold.
 
-    `prepare`, `examine`, `state_dict` and `load_state_dict` are about a part alone. Nobody hands them on: a strategy
-    calls them for every part that is held by one of its own, at any depth (:func:`every_part`), so that a part with a
-    state works wherever it is put. Parts without a state inherit these methods as they are.
+    `train_with`, `prepare`, `examine`, `state_dict` and `load_state_dict` are about a part alone. Nobody hands them on:
+    a strategy calls them for every part that is held by one of its own, at any depth (:func:`every_part`), so that a
+    part with a state works wherever it is put. Parts without a state inherit these methods as they are.
 
     Attributes
     ----------
@@ -124,6 +124,18 @@ class Part:
         """
         for name, value in vars(self).items():
             yield from _parts_in(name, value)
+
+    def train_with(self, settings: TrainSettings) -> None:
+        """Learn how clients train, unless a policy says otherwise: what is unset may follow from it.
+
+        A strategy says so before it prepares a part, and may say it more than once before a run.
+
+        Raises
+        ------
+        ConfigError
+            If the part's options do not go with it.
+        """
+        return None
 
     def prepare(self, model: GlobalModel, seed: int) -> None:
         """Before anything else: the model that the run starts from, and the run's seed for the part's random draws."""

@@ -173,6 +173,8 @@ class Strategy:
         """
         if settings.tiny_clients == "ref_drop_last":
             refuse_misfits(self._parts.values(), given=USUAL - {"local-steps"})
+        for part in self.every_part:
+            part.train_with(settings)
         self.settings = settings
 
     def aggregate_by(self, rule: Rule) -> None:

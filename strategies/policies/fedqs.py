@@ -12,7 +12,8 @@ term                      meaning
 
 The vector ``global_step`` is the pseudo-global gradient ``L_g = w[t] - w[t-1]``; absent at the first version. The
 options that say how strongly clients adapt are constants, as are the measure ``similarity``, the flag ``since_last``
-(whether the client is to form L_g itself) and the number ``judged_on``.
+(whether the client is to form L_g itself) and the number ``judged_on``. What is unset (:data:`UNSET_RATES`) is settled
+here, so that clients are sent the numbers in force, and updates are judged by the same.
 
 What a client sends up are the terms ``similarity``, of which the ledger follows the mean, ``client_type`` and
 ``feedback``, where it has them.
@@ -44,13 +45,33 @@ GlobalStepName = Literal["previous", "since_last", "ref_previous_model"]
 
 _CODE = "authors' code"
 
-RateChange = Annotated[float, Param("change of the learning rate per unit of F", ge=0, le=0.1, source=_CODE)]
+RateChange = Annotated[
+    float | None,
+    Param(
+        "change of the learning rate per unit of F; unset: 0.02 times training.learning_rate (authors' code: 0.002, at "
+        "0.1)",
+        ge=0,
+        le=0.1,
+    ),
+]
 MomentumMin = Annotated[float, Param("least momentum of an unbiased client", ge=0, lt=1, source=_CODE)]
 MomentumGain = Annotated[float, Param("gain of the momentum", ge=0, source=_CODE)]
 MomentumCap = Annotated[float, Param("most momentum beyond m0", ge=0, lt=1, source=_CODE)]
 AdaptMomentum = Annotated[bool, Param("set momentum by client type; otherwise it stays training.momentum")]
-RateMin = Annotated[float, Param("least learning rate after a change", gt=0, source=_CODE)]
-RateMax = Annotated[float, Param("largest learning rate after a change", gt=0, source=_CODE)]
+RateMin = Annotated[
+    float | None,
+    Param(
+        "least learning rate after a change; unset: 0.01 times training.learning_rate (authors' code: 0.001, at 0.1)",
+        gt=0,
+    ),
+]
+RateMax = Annotated[
+    float | None,
+    Param(
+        "largest learning rate after a change; unset: 2 times training.learning_rate (authors' code: 0.2, at 0.1)",
+        gt=0,
+    ),
+]
 Spread = Annotated[float, Param("spread of class accuracies of SBC-2, points", ge=0, le=100, source=_CODE)]
 SmallClass = Annotated[float, Param("held-out examples below which a class counts half", ge=0, source=_CODE)]
 MeanFrequency = Annotated[Literal["active", "all"], Param("clients that f_bar is the mean over", source=_CODE)]
@@ -70,6 +91,14 @@ ClassData = Annotated[
 ]
 
 
+UNSET_RATES: Mapping[str, float] = MappingProxyType({"a": 0.02, "rate_min": 0.01, "rate_max": 2.0})
+"""What ``a``, ``rate_min`` and ``rate_max`` are where they are unset, as multiples of the run's learning rate.
+
+At the learning rate of the authors' code, 0.1, these are its numbers. As absolute numbers they would cut a rate of 1 to
+0.2 in a client's first typed job.
+"""
+
+
 class FedQSPolicy(ClientPolicy):
     """FedQS's typing: clients learn how fast and how similar they are, and adapt rate and momentum.
 
@@ -81,7 +110,7 @@ class FedQSPolicy(ClientPolicy):
     Raises
     ------
     ConfigError
-        If the bounds of the learning rate cross, or momentum could reach 1.
+        If the bounds of the learning rate cross, also those that follow from the run's, or momentum could reach 1.
 
     Examples
     --------
@@ -108,14 +137,14 @@ class FedQSPolicy(ClientPolicy):
     def __init__(
         self,
         *,
-        a: RateChange = 0.002,
+        a: RateChange = None,
         m0: MomentumMin = 0.1,
         k: MomentumGain = 2.0,
         momentum_cap: MomentumCap = 0.4,
         momentum: AdaptMomentum = True,
         frequency_cap: FrequencyCap = 9.0,
-        rate_min: RateMin = 0.001,
-        rate_max: RateMax = 0.2,
+        rate_min: RateMin = None,
+        rate_max: RateMax = None,
         spread: Spread = 30.0,
         small_class: SmallClass = 10.0,
         fbar: MeanFrequency = "active",
@@ -123,8 +152,8 @@ class FedQSPolicy(ClientPolicy):
         lg_source: GlobalStep = "previous",
         sbc_data: ClassData = "holdout",
     ) -> None:
-        if rate_min > rate_max:
-            raise ConfigError(f"rate_min = {rate_min} is above rate_max = {rate_max}")
+        if rate_min is not None and rate_max is not None and rate_min > rate_max:
+            raise ConfigError(f"rate_min = {rate_min:g} is above rate_max = {rate_max:g}")
         if m0 + momentum_cap >= 1:
             raise ConfigError(f"m0 + momentum_cap = {m0 + momentum_cap}: a momentum must stay below 1")
         self.fbar = fbar
@@ -144,8 +173,22 @@ class FedQSPolicy(ClientPolicy):
             "since_last": lg_source == "since_last",
             "judged_on": 20 if sbc_data == "train20" else 0,
         }
+        self._unset = tuple(name for name in UNSET_RATES if self.constants[name] is None)
+        self.constants = self._in_force(TrainSettings().learning_rate)
         self._global_step: Tensor | None = None
         self._similarity_mean: float | None = None
+
+    def train_with(self, settings: TrainSettings) -> None:
+        """Settle what is unset by the run's learning rate; clients are sent the numbers in force, as constants."""
+        constants = self._in_force(settings.learning_rate)
+        least, most = constants["rate_min"], constants["rate_max"]
+        if least > most:
+            name = next(name for name in self._unset if name != "a")
+            raise ConfigError(
+                f"strategy: rate_min = {least:g} is above rate_max = {most:g}, as {name} is unset and so "
+                f"{UNSET_RATES[name]:g} times training.learning_rate = {settings.learning_rate:g}: set both"
+            )
+        self.constants = constants
 
     def instruct(self, client: int, settings: TrainSettings, model: GlobalModel, ledger: Ledger) -> Instruction:
         """The terms and the vector of the module's table."""
@@ -177,6 +220,10 @@ class FedQSPolicy(ClientPolicy):
         elif self.lg_source == "ref_previous_model":
             self._global_step = before.vector
         self._similarity_mean = ledger.mean("similarity")
+
+    def _in_force(self, learning_rate: float) -> dict[str, Any]:
+        """The constants with numbers for what is unset; a new table, for orders that were given hold the old one."""
+        return {**self.constants, **{name: UNSET_RATES[name] * learning_rate for name in self._unset}}
 
     def _frequency_mean(self, ledger: Ledger) -> float | None:
         if self.fbar == "active" or not ledger.total:
