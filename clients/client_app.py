@@ -62,7 +62,7 @@ class Node:
     def new_model(self) -> MultiTaskModel:
         """A module of the experiment's model."""
         model, data = self._config.model, self.data
-        return build_model(model.name, model.options, data.input_shape, data.tasks, self._config.seed)
+        return build_model(model.name, model.options, data.input_shape, data.tasks, self._config.seeds.model)
 
 
 @functools.lru_cache(maxsize=1)

@@ -265,12 +265,12 @@ def _means(steps: list[Tensor]) -> tuple[float, ...]:
 
 
 def local_steps(order: TrainOrder, examples: int) -> int:
-    """Steps that an order makes a client run: those it names, or its epochs over a shard of so many examples.
+    """Steps that an order makes a client run: those it names, or those of its settings on so many examples.
 
     None at all where short batches are dropped and the shard has no other.
     """
-    batches = order.settings.batches(examples)
-    return order.steps if order.steps is not None and batches > 0 else order.settings.epochs * batches
+    usual = order.settings.local_steps(examples)
+    return order.steps if order.steps is not None and usual > 0 else usual
 
 
 def _balancing_key(balancing: Balancing) -> tuple[str, str]:

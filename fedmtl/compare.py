@@ -167,9 +167,12 @@ def _differing(directories: Sequence[Path]) -> Iterator[tuple[str, ...]]:
         differing = {key: cells for key, cells in rows.items() if len(set(cells)) > 1}
         # Options of different components say nothing beside each other.
         component = next((key for key in (f"{section}.name", f"{section}.kind") if key in differing), None)
-        shown = differing if component is None else {component: differing[component]}
+        if component is not None:
+            differing = {key: cells for key, cells in differing.items() if key in (component, f"{section}.seed")}
         yield from (
-            (key, *(names.get(cell, cell) for cell in cells)) for key, cells in shown.items() if key != "strategy.name"
+            (key, *(names.get(cell, cell) for cell in cells))
+            for key, cells in differing.items()
+            if key != "strategy.name"
         )
 
 

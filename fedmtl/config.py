@@ -13,9 +13,17 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from fedmtl.components import Param, fields_of
 from fedmtl.config_errors import by_key, explain
@@ -53,6 +61,14 @@ class DataSection(_ComponentSection):
     """Where the examples come from and how they are spread over the clients."""
 
     source: Annotated[str, Param("what the examples are")] = "digits"
+    seed: Annotated[
+        int | None,
+        Param(
+            "seed of the examples that are drawn, of the partition, of who owns which task and of what is held out; "
+            "unset: the run's",
+            ge=0,
+        ),
+    ] = None
     clients: Annotated[int, Param("how many clients there are", gt=0)] = 100
     partition: Annotated[str, Param("how the examples are spread over the clients")] = "dirichlet"
     validation_fraction: Annotated[
@@ -96,12 +112,16 @@ class ModelSection(_ComponentSection):
     """The shared backbone; each task has a linear head on it."""
 
     name: Annotated[str, Param("which backbone")] = "mlp"
+    seed: Annotated[int | None, Param("seed of the first parameters; unset: the run's", ge=0)] = None
 
 
 class DevicesSection(_ComponentSection):
     """How fast the clients' devices are."""
 
     kind: Annotated[str, Param("how speeds are spread over the clients")] = "uniform"
+    seed: Annotated[
+        int | None, Param("seed of the speeds, of their jitter, and of who goes away when; unset: the run's", ge=0)
+    ] = None
 
 
 class StrategySection(_ComponentSection):
@@ -133,7 +153,15 @@ class CompressionSection(_ComponentSection):
 class TrainingSection(_Section):
     """How clients train: stochastic gradient descent, unless the strategy's policy says otherwise."""
 
-    epochs: Annotated[int, Param("passes over a client's examples in a job", gt=0)] = 2
+    epochs: Annotated[int | None, Param("passes over a client's examples in a job; unset where steps is set", gt=0)] = 2
+    steps: Annotated[
+        int | None,
+        Param(
+            "local steps of a job in place of epochs, through as many shuffled passes as they take; neither counts "
+            "where the strategy says how many steps an order has",
+            gt=0,
+        ),
+    ] = None
     batch_size: Annotated[int, Param("examples of a step", gt=0)] = 50
     learning_rate: Annotated[float, Param("learning rate of a step", gt=0)] = 0.1
     momentum: Annotated[float, Param("heavy-ball momentum, which starts anew in every job", ge=0, lt=1)] = 0.0
@@ -147,6 +175,22 @@ class TrainingSection(_Section):
             "asked; or dropped, as the code of FedQS's authors does"
         ),
     ] = "keep_last_batch"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _steps_in_place_of_epochs(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("steps") is not None:
+            return {"epochs": None, **given}
+        return given
+
+    @field_validator("steps")
+    @classmethod
+    def _one_of_two(cls, steps: int | None, others: ValidationInfo) -> int | None:
+        if steps is not None and (epochs := others.data.get("epochs")) is not None:
+            raise ValueError(
+                f"left out, or training.epochs = {epochs} be unset: a job is counted in passes or in steps"
+            )
+        return steps
 
 
 class EngineSection(_Section):
@@ -199,13 +243,33 @@ class RecordsSection(_Section):
     ] = ["png"]
 
 
+class Seeds(NamedTuple):
+    """The seeds of what a run starts from.
+
+    Attributes
+    ----------
+    data
+        Of the examples that a source draws, of the partition, of who owns which task, and of what is held out.
+    devices
+        Of speeds, of the jitter of each job, and of who goes away when.
+    model
+        Of the first parameters.
+    """
+
+    data: int
+    devices: int
+    model: int
+
+
 class ExperimentConfig(_Section):
     """A complete experiment: all sections of a configuration."""
 
     name: Annotated[str, Param("what the run is called, and its directory"), AfterValidator(_file_name)] = (
         "fedqs-digits"
     )
-    seed: Annotated[int, Param("seed of every random draw", ge=0)] = 0
+    seed: Annotated[
+        int, Param("seed of every random draw that data.seed, devices.seed or model.seed does not hold fixed", ge=0)
+    ] = 0
     data: DataSection = DataSection()
     tasks: TasksSection = TasksSection()
     model: ModelSection = ModelSection()
@@ -217,6 +281,12 @@ class ExperimentConfig(_Section):
     engine: EngineSection = EngineSection()
     stop: StopSection = StopSection(versions=DEFAULT_VERSIONS)
     records: RecordsSection = RecordsSection()
+
+    @property
+    def seeds(self) -> Seeds:
+        """The seeds of what a run starts from: the run's own where a section has none."""
+        own = (self.data.seed, self.devices.seed, self.model.seed)
+        return Seeds(*(self.seed if seed is None else seed for seed in own))
 
 
 def read_toml(path: Path) -> dict[str, Any]:

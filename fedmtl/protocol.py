@@ -46,7 +46,7 @@ class TrainOrder:
     base
         The model to start from.
     steps
-        Local steps to run, or None for ``settings.epochs`` passes over the shard.
+        Local steps to run, or None for as many as the settings say.
     settings
         How to train.
     task_factors

@@ -43,7 +43,7 @@ def derive_seed(seed: int, purpose: str, *numbers: int) -> int:
     Parameters
     ----------
     seed
-        The seed of the run.
+        The seed of the run, or one that holds its data, its devices or its first model fixed.
     purpose
         What the stream is for, such as ``"batches"``.
     numbers

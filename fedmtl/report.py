@@ -104,7 +104,13 @@ def _page(summary: Mapping[str, Any], plots: Mapping[str, Sequence[Path]], confi
 
 
 def _lead(summary: Mapping[str, Any]) -> str:
-    return f"Strategy {summary['strategy']}, seed {summary['seed']}. The run ended because {summary['ended']}."
+    return f"Strategy {summary['strategy']}, {_seeds(summary)}. The run ended because {summary['ended']}."
+
+
+def _seeds(summary: Mapping[str, Any]) -> str:
+    """The run's seed, and those that hold something else fixed."""
+    held = [f"{name} {seed}" for name, seed in summary.get("seeds", {}).items() if seed != summary["seed"]]
+    return f"seed {summary['seed']}" + (f" ({', '.join(held)})" if held else "")
 
 
 def _divergence(summary: Mapping[str, Any]) -> str:

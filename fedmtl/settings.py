@@ -30,7 +30,10 @@ class TrainSettings:
     Attributes
     ----------
     epochs
-        Passes over the shard, used when an order does not fix the number of steps.
+        Passes over the shard in a job, where neither its order nor `steps` says how many steps it has.
+    steps
+        Local steps of a job, in place of epochs; None: as many as those make. They run on through as many passes over
+        the shard as they take, each of them shuffled anew.
     batch_size
         Examples per step; the last batch of an epoch may be smaller.
     learning_rate, momentum
@@ -53,12 +56,31 @@ class TrainSettings:
     proximal: float = 0.0
     weight_decay: float = 0.0
     tiny_clients: TinyClients = "keep_last_batch"
+    steps: int | None = None
 
     def batches(self, examples: int) -> int:
         """Steps of an epoch over so many examples."""
         if self.tiny_clients == "ref_drop_last":
             return examples // self.batch_size
         return -(-examples // self.batch_size)
+
+    def local_steps(self, examples: int) -> int:
+        """Local steps of a job over so many examples, where its order does not say how many.
+
+        None at all where short batches are dropped and there is no other.
+
+        Examples
+        --------
+        A shard of 23 examples makes three batches, so that two epochs are six steps:
+
+        >>> from fedmtl.settings import TrainSettings
+        >>> TrainSettings(epochs=2, batch_size=10).local_steps(23), TrainSettings(steps=4).local_steps(23)
+        (6, 4)
+        """
+        batches = self.batches(examples)
+        if self.steps is not None and batches > 0:
+            return self.steps
+        return self.epochs * batches
 
 
 @dataclass(frozen=True)

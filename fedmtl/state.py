@@ -71,7 +71,7 @@ _ORDER: Mapping[str, tuple[type, ...]] = {
 
 _SETTINGS: Mapping[str, tuple[type, ...]] = {
     name: _NUMBER if isinstance(usual, float) else (type(usual),) for name, usual in vars(TrainSettings()).items()
-}
+} | {"steps": (int, _NONE)}
 _BALANCING: Mapping[str, tuple[type, ...]] = {"name": (str,), "options": (Mapping,)}
 _COMPRESSION: Mapping[str, tuple[type, ...]] = {**_BALANCING, "seed": (int,)}
 

@@ -191,9 +191,10 @@ class RunDirectory:
         self._write_setting(experiment, simulated=simulated)
 
     def _write_setting(self, experiment: Experiment, *, simulated: bool) -> None:
-        write_partition(self.path, experiment.data)
+        seeds = experiment.config.seeds
+        write_partition(self.path, experiment.data, seeds.data)
         if simulated:
-            write_devices(self.path, experiment.nominal_seconds)
+            write_devices(self.path, experiment.nominal_seconds, seeds.devices)
         write_inputs(self.path, experiment.inputs)
         # Last: a directory with this file is a run that can be resumed.
         with replacing(self.path / EXPERIMENT) as temporary:

@@ -144,10 +144,9 @@ class Experiment:
         return data
 
     def new_model(self) -> MultiTaskModel:
-        """A module with the initial values that the seed gives."""
-        return build_model(
-            self.config.model.name, self._options["model"], self.data.input_shape, self.data.tasks, self.config.seed
-        )
+        """A module with the initial values that the model's seed gives."""
+        name, seed = self.config.model.name, self.config.seeds.model
+        return build_model(name, self._options["model"], self.data.input_shape, self.data.tasks, seed)
 
     @cached_property
     def initial(self) -> GlobalModel:
@@ -164,7 +163,7 @@ class Experiment:
     @cached_property
     def devices(self) -> Devices:
         """The clients' devices."""
-        section, seed = self.config.devices, self.config.seed
+        section, seed = self.config.devices, self.config.seeds.devices
         batch = self.data.train.features[: self.config.training.batch_size]
         with default_generators(derive_seed(seed, "devices")):
             return build_devices(section, self.config.data.clients, seed, model=self.new_model(), batch=batch)
@@ -172,13 +171,14 @@ class Experiment:
     @property
     def settings(self) -> TrainSettings:
         """How clients train, unless a policy says otherwise."""
-        return TrainSettings(**self.config.training.model_dump())
+        return TrainSettings(**self.config.training.model_dump(exclude_none=True))
 
     @cached_property
     def nominal_seconds(self) -> NDArray[np.float64]:
         """Seconds that each client takes for one job of its own size, without jitter: who is fast and who is slow."""
-        sizes = self.data.shards.sizes
-        steps = np.array([self.settings.epochs * max(self.settings.batches(size), 1) for size in sizes.tolist()])
+        settings, sizes = self.settings, self.data.shards.sizes
+        # A client that drops its only batch is busy as one that has a whole one.
+        steps = np.array([settings.local_steps(max(size, settings.batch_size)) for size in sizes.tolist()])
         return self.devices.nominal_seconds(steps)
 
     def new_strategy(self) -> Strategy:
@@ -193,7 +193,7 @@ class Experiment:
         with default_generators(derive_seed(self.config.seed, "examination")):
             refuse_hidden_state(self.new_model(), self.data.train.features[:2])
             strategy.examine(self.new_model(), self.data.train.features)
-        strategy.initialise(self.initial, self.settings, self.config.seed)
+        strategy.initialise(self.initial, self.settings, self.config.seed, self.config.seeds.model)
         return strategy
 
     def _composed(self) -> Strategy:

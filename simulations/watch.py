@@ -72,6 +72,7 @@ class Watch:
             name=config.name,
             strategy=config.strategy.name,
             seed=config.seed,
+            seeds=config.seeds._asdict(),
             ended=loop.ended,
             time=loop.fleet.now(),
             wall_seconds=self.checkpointer.wall_seconds,

@@ -33,8 +33,9 @@ def build_data(config: ExperimentConfig) -> FederatedData:
     """
     source_options, _ = _checked(config.data)
     _refuse_misfits(config)
-    with default_generators(derive_seed(config.seed, "data")):
-        pool = SOURCES[config.data.source](config.seed, config.data.clients, **source_options)
+    seed = config.seeds.data
+    with default_generators(derive_seed(seed, "data")):
+        pool = SOURCES[config.data.source](seed, config.data.clients, **source_options)
     return _shifted(config, _spread(config, pool))
 
 
@@ -53,8 +54,9 @@ def build_own_data(config: ExperimentConfig, client: int) -> FederatedData:
     _refuse_misfits(config)
     pool = None
     if can_tell_apart(config):
-        with default_generators(derive_seed(config.seed, "data")):
-            pool = DEFERRED[section.source](config.seed, section.clients, **source_options)
+        seed = config.seeds.data
+        with default_generators(derive_seed(seed, "data")):
+            pool = DEFERRED[section.source](seed, section.clients, **source_options)
     if pool is None or pool.features_of is None:
         return build_data(config)
     return _shifted(config, _spread(config, pool).of(client, pool.features_of))
@@ -80,7 +82,7 @@ def _refuse_misfits(config: ExperimentConfig) -> None:
 
 
 def _spread(config: ExperimentConfig, pool: Pool) -> FederatedData:
-    section, seed = config.data, config.seed
+    section, seed = config.data, config.seeds.data
     _, partition_options = _checked(section)
     if config.tasks.names is not None:
         pool = pool.choose(config.tasks.names)
@@ -102,7 +104,7 @@ def _spread(config: ExperimentConfig, pool: Pool) -> FederatedData:
 def _shifted(config: ExperimentConfig, data: FederatedData) -> FederatedData:
     """The data as the clients see them, where their features are to differ."""
     section = config.data
-    shift = make_shift(section.shift, section.shift_strength, section.clients, config.seed)
+    shift = make_shift(section.shift, section.shift_strength, section.clients, config.seeds.data)
     return data if shift is None else data.shifted(shift)
 
 

@@ -23,7 +23,7 @@ def hold_out(parts: Sequence[np.ndarray], fraction: float, seed: int) -> tuple[S
     fraction
         Share of the examples that is held out, in [0, 1).
     seed
-        The seed of the run.
+        Of the data: ``data.seed``, or the run's.
 
     Returns
     -------

@@ -20,7 +20,7 @@ def task_owners(ownership: str, clients: int, tasks: int, seed: int) -> np.ndarr
     clients, tasks
         Their numbers.
     seed
-        The seed of the run.
+        Of the data: ``data.seed``, or the run's.
 
     Raises
     ------

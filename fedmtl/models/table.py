@@ -42,7 +42,8 @@ def build_model(
     tasks
         The tasks, in order; a head is made for each.
     seed
-        The run's seed. The initial values depend on it alone, and the default generators are left as they were.
+        Of the first parameters: ``model.seed``, or the run's. The initial values depend on it alone, and the default
+        generators are left as they were.
 
     Raises
     ------

@@ -42,19 +42,19 @@ def partition_table(data: FederatedData) -> pa.Table:
     return pa.table([pairs // outputs, pairs % outputs, counts.astype(np.int64)], schema=schema)
 
 
-def write_partition(directory: Path, data: FederatedData) -> None:
-    """Write ``partition.parquet``.
+def write_partition(directory: Path, data: FederatedData, seed: int) -> None:
+    """Write ``partition.parquet``, with the seed that the data were drawn by in its metadata.
 
     Raises
     ------
     RunDirectoryError
         If it cannot be written.
     """
-    write_table(directory / PARTITION_FILE, partition_table(data))
+    write_table(directory / PARTITION_FILE, _drawn_by(seed, partition_table(data)))
 
 
-def write_devices(directory: Path, seconds: np.ndarray) -> None:
-    """Write ``devices.parquet``.
+def write_devices(directory: Path, seconds: np.ndarray, seed: int) -> None:
+    """Write ``devices.parquet``, with the seed that they were drawn by in its metadata.
 
     Parameters
     ----------
@@ -62,6 +62,8 @@ def write_devices(directory: Path, seconds: np.ndarray) -> None:
         Of the run.
     seconds
         What each client's device takes for the same work, shape [clients].
+    seed
+        Of the devices.
 
     Raises
     ------
@@ -69,7 +71,11 @@ def write_devices(directory: Path, seconds: np.ndarray) -> None:
         If it cannot be written.
     """
     columns = [np.arange(len(seconds), dtype=np.int64), np.asarray(seconds, dtype=np.float64)]
-    write_table(directory / DEVICES_FILE, pa.table(columns, schema=DEVICES))
+    write_table(directory / DEVICES_FILE, _drawn_by(seed, pa.table(columns, schema=DEVICES)))
+
+
+def _drawn_by(seed: int, table: pa.Table) -> pa.Table:
+    return table.replace_schema_metadata({**(table.schema.metadata or {}), "seed": str(seed)})
 
 
 def write_table(path: Path, table: pa.Table) -> None:

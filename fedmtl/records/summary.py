@@ -42,6 +42,7 @@ def summarise(
     ended: str,
     time: float,
     wall_seconds: float,
+    seeds: Mapping[str, int] | None = None,
     target: tuple[str, float] | None = None,
     refused: Divergence | None = None,
 ) -> dict[str, Any]:
@@ -59,6 +60,8 @@ def summarise(
         Seconds of the fleet's clock at the end.
     wall_seconds
         What the run really took.
+    seeds
+        By what they are of: data, devices and first model.
     target
         A task and the value that its metric on the test set was to reach, if there was one.
     refused
@@ -74,6 +77,7 @@ def summarise(
         "name": name,
         "strategy": strategy,
         "seed": seed,
+        **({} if seeds is None else {"seeds": dict(seeds)}),
         "ended": ended,
         "diverged": None if diverged is None else diverged.as_json(),
         "versions": pc.max(recorder.table("aggregations")["version"]).as_py() or 0,

@@ -114,7 +114,7 @@ def show_devices(wanted: Wanted) -> None:
     """How long the devices take for an order of a median client."""
     experiment = wanted.load()
     settings, sizes = experiment.settings, experiment.data.shards.sizes
-    steps = int(np.median([settings.epochs * settings.batches(size) for size in sizes.tolist()]))
+    steps = int(np.median([settings.local_steps(size) for size in sizes.tolist()]))
     summary = describe(experiment.devices, steps)
 
     console = new_console()

@@ -52,7 +52,7 @@ def build_devices(
     clients
         Number of clients.
     seed
-        The run's seed.
+        Of the devices: ``devices.seed``, or the run's.
     model, batch
         The model that is trained, and a batch of inputs, shape [batch, ...]; only the kind `gpus` needs them.
 

@@ -27,7 +27,7 @@ class World:
     clients
         Number of clients.
     seed
-        The run's seed.
+        Of the devices: ``devices.seed``, or the run's.
     model
         The model that is trained, or None if it is not known.
     batch

@@ -47,7 +47,7 @@ class Devices:
     clients
         Number of clients.
     seed
-        The run's seed.
+        Of the devices: ``devices.seed``, or the run's.
     startup_seconds, seconds_per_order, seconds_per_step
         Seconds before the work starts, of an order whatever its steps, and of a step: one number, or one per client.
     jitter

@@ -60,6 +60,9 @@ class Study:
     ``baselines = true`` has single-task models trained, too, and experiments compared with them
     (:mod:`simulations.studies.baselines`). It changes no experiment, either.
 
+    A seed of the study is that of a run. ``[base.data] seed = 0`` holds the data and their partition fixed in all of
+    them, ``devices.seed`` the fleet and ``model.seed`` the first model; on an axis, each of them varies by itself.
+
     The first axis is what is compared; tables and plots have a part for each combination of the others. A section
     ``[tune]`` (:class:`simulations.studies.tuning.Tuning`) has one setting chosen for each label first.
     """
@@ -112,6 +115,9 @@ class Study:
         return to_toml(tables | ({"targets": self.targets} if self.targets else {}))
 
 
+_OF_NO_COMPONENT = ("seed",)
+"""Keys of a section that names a component which are not the component's."""
+
 Progress = Callable[[Cell, Exception | None], None]
 """Called with each experiment when it is done, and with the fault if it failed."""
 
@@ -119,14 +125,16 @@ Progress = Callable[[Cell, Exception | None], None]
 def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Tables laid over each other, section by section; a component that is named anew drops the older one's options.
 
-    Options below no name stay: they may be meant for any component, and one that does not know them refuses them.
+    Options below no name stay: they may be meant for any component, and one that does not know them refuses them. A
+    seed is none of a component's options, and stays, too.
     """
     result = dict(under)
     for key, value in over.items():
         older = result.get(key)
         if isinstance(value, Mapping) and isinstance(older, Mapping):
             renamed = any(k in value and k in older and value[k] != older[k] for k in ("name", "kind"))
-            result[key] = dict(value) if renamed else merged(older, value)
+            stays = {k: older[k] for k in _OF_NO_COMPONENT if k in older}
+            result[key] = {**stays, **value} if renamed else merged(older, value)
         else:
             result[key] = value
     return result

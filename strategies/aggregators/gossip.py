@@ -98,13 +98,17 @@ class Gossip(Aggregator):
             )
         self.mix_order = mix_order
         self.start = start
-        self._seed = 0
+        self._seed = self._model_seed = 0
         self._rows: dict[int, int] = {}
         self._models = torch.empty(0)  # [N, P], as they stand between rounds
         self._bases = torch.empty(0)  # [N, P], to train from; the same, unless mixing comes first
         self._mean = torch.empty(0)
         self._tensors: list[slice] = []
         self._graph: tuple[int, Graph] | None = None  # of this version
+
+    def start_models(self, seed: int) -> None:
+        """Take the seed of the models that clients start from, where these are their own."""
+        self._model_seed = seed
 
     def prepare(self, model: GlobalModel, seed: int) -> None:
         """No client has a model yet; take the seed of the graphs."""
@@ -170,7 +174,7 @@ class Gossip(Aggregator):
     def _own_starts(self, clients: Sequence[int]) -> Tensor:
         rows = self._mean.repeat(len(clients), 1)
         for client, row in zip(clients, rows, strict=True):
-            generator = torch_generator(self._seed, "start", client)
+            generator = torch_generator(self._model_seed, "start", client)
             for tensor in self._tensors:
                 row[tensor] = row[tensor][torch.randperm(tensor.stop - tensor.start, generator=generator)]
         return rows

@@ -93,6 +93,7 @@ class Jobs:
         job = self._next.get(client, 0)
         self._next[client] = job + 1
         limits = limits or (settings.learning_rate, settings.momentum)
+        steps = settings.steps if steps is None else steps
         self._out[client] = Asked(job, model.version, steps, settings.epochs, settings.batch_size, *limits)
         self._bases.hold(model.version, model.vector)
         if self._statistics.needed:

@@ -364,7 +364,7 @@ class ClientPolicy(Part, ABC):
     measured: Mapping[str, Range] = MappingProxyType({})
 
     def initial(self, model: GlobalModel, seed: int) -> GlobalModel:
-        """The model that a run starts from, given the one that was drawn for it."""
+        """The model that a run starts from, given the one that was drawn for it and the seed of first parameters."""
         return model
 
     @abstractmethod

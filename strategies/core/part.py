@@ -137,6 +137,10 @@ class Part:
         """
         return None
 
+    def start_models(self, seed: int) -> None:
+        """Take the seed of first parameters, for models that the part has clients start from; `prepare` follows."""
+        return None
+
     def prepare(self, model: GlobalModel, seed: int) -> None:
         """Before anything else: the model that the run starts from, and the run's seed for the part's random draws."""
         return None

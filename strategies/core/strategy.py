@@ -117,15 +117,28 @@ class Strategy:
         self.compressor: Compressor | None = None
         self.ledger = Ledger(*(part.follows for part in self.every_part))
         self.settings = TrainSettings()
-        self.seed = 0
+        self.seed = self.model_seed = 0
         self._model: GlobalModel | None = None
         self._jobs = Jobs(self._needs_bases)
         self.guard = Guard()
         self._guard_factor: float | None = None
         self._claims: Claims | None = None
 
-    def initialise(self, model: GlobalModel, settings: TrainSettings | None = None, seed: int = 0) -> None:
+    def initialise(
+        self, model: GlobalModel, settings: TrainSettings | None = None, seed: int = 0, model_seed: int | None = None
+    ) -> None:
         """Give the strategy the model to start from, and what every order has in common.
+
+        Parameters
+        ----------
+        model
+            The model that was drawn for the run.
+        settings
+            How clients train.
+        seed
+            Of the run.
+        model_seed
+            Of the first parameters, for parts that change or complete what was drawn; None: the run's.
 
         Raises
         ------
@@ -137,9 +150,12 @@ class Strategy:
         if self._notice:
             _log.warning("%s", self._notice)
         self.train_with(settings or TrainSettings())
-        self._model = model = self.policy.initial(model, seed)
-        self._jobs = Jobs(self._needs_bases, needs_statistics=_has_statistics(model))
         self.seed = seed
+        self.model_seed = seed if model_seed is None else model_seed
+        self._model = model = self.policy.initial(model, self.model_seed)
+        self._jobs = Jobs(self._needs_bases, needs_statistics=_has_statistics(model))
+        for part in self.every_part:
+            part.start_models(self.model_seed)
         prepare(self._parts.values(), model, seed)
 
     def examine(self, model: MultiTaskModel, features: Tensor) -> None:

@@ -82,7 +82,8 @@ class Rounds(Observer):
         if not self._begun:
             self._begun = True
             start = GlobalModel(0, vector, model.layout)
-            self._strategy.initialise(start, self._strategy.settings, self._strategy.seed)
+            known = self._strategy
+            known.initialise(start, known.settings, known.seed, known.model_seed)
         elif not vector.equal(model.vector):
             raise ValueError("the arrays are not the model that the strategy made; it keeps the model itself")
         self._fleet.refresh()

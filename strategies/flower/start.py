@@ -32,7 +32,7 @@ def start(
     """Run a strategy on Flower's grid: the work of :meth:`strategies.flower.strategy.FlowerStrategy.start`."""
     layout = strategy.model.layout
     model = GlobalModel(0, vector_of(initial_arrays, layout), layout)
-    strategy.initialise(model, strategy.settings, strategy.seed)
+    strategy.initialise(model, strategy.settings, strategy.seed, strategy.model_seed)
     log_summary(strategy)
     result = Result()
     results = _Results(result, evaluate_fn)

@@ -1,6 +1,6 @@
 """Clients that are held near the model that they were sent.
 
-Down: the factor and the epochs, in the settings. Up: nothing beside the update. The client's half is
+Down: the factor and the epochs or steps, in the settings. Up: nothing beside the update. The client's half is
 :mod:`clients.policies.plain`.
 """
 
@@ -16,7 +16,7 @@ from strategies.core.kinds import ClientPolicy, Instruction
 from strategies.core.ledger import Ledger
 
 PROXIMAL = Param("factor of the proximal term", ge=0)
-STRAGGLERS = Param("probability that a client runs only some of its epochs", ge=0, le=1)
+STRAGGLERS = Param("probability that a client runs only some of its epochs, or of training.steps", ge=0, le=1)
 Mu = Annotated[float, PROXIMAL.by("authors' code")]
 Stragglers = Annotated[float, STRAGGLERS.by("paper")]
 
@@ -25,8 +25,8 @@ class Proximal(ClientPolicy):
     """Clients are held near the model that they were sent, and stragglers do partial work (FedProx).
 
     ``mu/2 ||w - w_base||^2`` is added to the local objective (arXiv 1812.06127; FedAsync calls the factor rho); mu
-    replaces the factor of the run's settings. A straggler runs 1 to all of its epochs, each as likely; this has no
-    effect where the scheduler says how many steps to run.
+    replaces the factor of the run's settings. A straggler runs 1 to all of its epochs, or of its steps where the run
+    counts these, each number as likely; this has no effect where the scheduler says how many steps to run.
 
     Examples
     --------
@@ -53,10 +53,11 @@ class Proximal(ClientPolicy):
         self._seed = seed
 
     def instruct(self, client: int, settings: TrainSettings, model: GlobalModel, ledger: Ledger) -> Instruction:
-        """The settings, with the factor and the epochs."""
-        epochs = settings.epochs
+        """The settings, with the factor and the epochs or steps."""
+        epochs, steps = settings.epochs, settings.steps
         if self.stragglers > 0:
             generator = numpy_generator(self._seed, "stragglers", client, model.version)
             if generator.random() < self.stragglers:
-                epochs = int(generator.integers(1, epochs, endpoint=True))
-        return Instruction(dataclasses.replace(settings, proximal=self.mu, epochs=epochs), {}, {})
+                done = int(generator.integers(1, steps or epochs, endpoint=True))
+                epochs, steps = (done, None) if steps is None else (epochs, done)
+        return Instruction(dataclasses.replace(settings, proximal=self.mu, epochs=epochs, steps=steps), {}, {})
