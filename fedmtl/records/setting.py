@@ -42,8 +42,8 @@ def partition_table(data: FederatedData) -> pa.Table:
     return pa.table([pairs // outputs, pairs % outputs, counts.astype(np.int64)], schema=schema)
 
 
-def write_partition(directory: Path, data: FederatedData, seed: int) -> None:
-    """Write ``partition.parquet``, with the seed that the data were drawn by in its metadata.
+def write_partition(directory: Path, data: FederatedData, seed: int | None = None) -> None:
+    """Write ``partition.parquet``, with the seed that the data were drawn by in its metadata, if it is known.
 
     Raises
     ------
@@ -53,8 +53,8 @@ def write_partition(directory: Path, data: FederatedData, seed: int) -> None:
     write_table(directory / PARTITION_FILE, _drawn_by(seed, partition_table(data)))
 
 
-def write_devices(directory: Path, seconds: np.ndarray, seed: int) -> None:
-    """Write ``devices.parquet``, with the seed that they were drawn by in its metadata.
+def write_devices(directory: Path, seconds: np.ndarray, seed: int | None = None) -> None:
+    """Write ``devices.parquet``, with the seed that they were drawn by in its metadata, if it is known.
 
     Parameters
     ----------
@@ -74,7 +74,9 @@ def write_devices(directory: Path, seconds: np.ndarray, seed: int) -> None:
     write_table(directory / DEVICES_FILE, _drawn_by(seed, pa.table(columns, schema=DEVICES)))
 
 
-def _drawn_by(seed: int, table: pa.Table) -> pa.Table:
+def _drawn_by(seed: int | None, table: pa.Table) -> pa.Table:
+    if seed is None:
+        return table
     return table.replace_schema_metadata({**(table.schema.metadata or {}), "seed": str(seed)})
 
 

@@ -45,9 +45,7 @@ def test_a_component_section_keeps_the_components_own_options() -> None:
 
 def test_a_wrong_key_is_named_with_the_nearest_and_all_valid_keys() -> None:
     message = complaint({"training": {"epocs": 3}})
-    assert message.startswith(
-        "lab.toml: training.epocs is not a key (did you mean 'epochs'?); known: epochs, batch_size,"
-    )
+    assert message.startswith("lab.toml: training.epocs is not a key (did you mean 'epochs'?); known: epochs, steps,")
 
 
 def test_a_key_in_the_wrong_section_is_shown_home() -> None:
