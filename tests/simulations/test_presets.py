@@ -36,6 +36,9 @@ CODE = {
     "buffer": "one_per_tick",
     "clock": "tick",
     "tick_order": "client",
+    "a": 0.002,
+    "rate_min": 0.001,
+    "rate_max": 0.2,
 }
 
 
@@ -45,6 +48,7 @@ def test_the_reference_brings_back_every_fault_and_leaves_the_rest_alone() -> No
     paper = Experiment.load(None, ["strategy.buffer_size=2"]).tables["strategy"]
     others = options.keys() - CODE.keys()
     assert {key: options[key] for key in others} == {key: paper[key] for key in others}
+    assert not paper.keys() & {"a", "rate_min", "rate_max"}
     assert Experiment.load(preset="fedqs-reference").settings.tiny_clients == "ref_drop_last"
 
 

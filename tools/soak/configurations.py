@@ -133,6 +133,7 @@ def random_tables(seed: int) -> dict[str, Any]:
             "clients": draw.randint(2, 16),
             "partition": partition,
             "validation_fraction": draw.choice([0.0, 0.2, 0.5]),
+            **draw.choice([{}, {}, {}, {"seed": 0}]),
             **_options(draw, PARTITIONS[partition], 0.3),
         },
         "tasks": {"ownership": draw.choice(["all", "all", "all", "random", "disjoint", "skewed"])},
@@ -142,7 +143,7 @@ def random_tables(seed: int) -> dict[str, Any]:
         "balancing": _component(draw, BALANCING, 0.4),
         "compression": _component(draw, COMPRESSORS, 0.5) if draw.random() < 0.2 else {"name": "none"},
         "training": {
-            "epochs": draw.choice([1, 1, 2]),
+            **draw.choice([{"epochs": 1}, {"epochs": 1}, {"epochs": 2}, {"steps": 3}]),
             "batch_size": draw.choice([1, 7, 20, 50]) if draw.random() < 0.3 else 50,
             "learning_rate": round(10 ** draw.uniform(-3, 0.5), 4),
             "momentum": draw.choice([0.0, 0.0, 0.5, 0.9]),
@@ -209,6 +210,8 @@ def _fitting(chosen: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
             chosen[least], chosen[most] = sorted((chosen[least], chosen[most]))
         elif most in chosen and least == "buffer_size":
             chosen[least] = max(1, chosen[most] - 1)
+        elif least in chosen and least == "rate_min":
+            chosen[most] = chosen[least]  # unset it would follow from the learning rate, and be below
     return chosen
 
 

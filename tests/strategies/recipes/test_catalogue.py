@@ -71,7 +71,7 @@ def test_a_strategy_names_its_family_and_its_paper(name: str) -> None:
         ("fedqs", {"phi": 101.0}, "phi.*less than or equal to 100"),
         ("fedqs", {"frequency_cap": 1001.0}, "frequency_cap.*less than or equal to 1000"),
         ("fedqs", {"buffer": "one_per_tick"}, "clock = 'tick'"),
-        ("fedqs", {"rate_min": 0.3}, "rate_min = 0.3 is above rate_max = 0.2"),
+        ("fedqs", {"rate_min": 0.3, "rate_max": 0.2}, "rate_min = 0.3 is above rate_max = 0.2"),
         ("fedqs", {"momentum_cap": 0.9}, "momentum must stay below 1"),
         ("fedbuff", {"concurrency": 0}, "concurrency"),
         ("fedasync", {"alpha": 1.5}, "alpha"),
