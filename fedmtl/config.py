@@ -64,8 +64,8 @@ class DataSection(_ComponentSection):
     seed: Annotated[
         int | None,
         Param(
-            "seed of the examples that are drawn, of the partition, of who owns which task and of what is held out; "
-            "unset: the run's",
+            "seed of the examples that are drawn, of partition and shift, of who owns which task and of what is "
+            "held out; unset: the run's",
             ge=0,
         ),
     ] = None
@@ -249,7 +249,7 @@ class Seeds(NamedTuple):
     Attributes
     ----------
     data
-        Of the examples that a source draws, of the partition, of who owns which task, and of what is held out.
+        Of the examples that a source draws, of partition and shift, of who owns which task, and of what is held out.
     devices
         Of speeds, of the jitter of each job, and of who goes away when.
     model

@@ -26,6 +26,7 @@ BASE = (
         "strategy.name=fedbuff",
         "strategy.buffer_size=2",
     ),
+    *("data.shift=noise", "data.shift_strength=0.1"),
     *("devices.kind=normal", "devices.jitter=0.2", "devices.dropout=0.3", "balancing.name=equal"),
 )
 
