@@ -188,9 +188,8 @@ def loaded_by(start: str) -> set[str]:
     while waiting:
         found.add(module := waiting.pop())
         first = [node for node in ast.parse(SOURCES[module]).body if isinstance(node, ast.Import | ast.ImportFrom)]
-        names = {name for _, name in imported(ast.unparse(ast.Module(first, []))) if name.partition(".")[0] in HOUSE}
-        parts = {".".join(name.split(".")[:length]) for name in names for length in range(1, name.count(".") + 2)}
-        waiting |= (parts & SOURCES.keys()) - found
+        names = [name.split(".") for _, name in imported(ast.unparse(ast.Module(first, [])))]
+        waiting |= {".".join(name[:n]) for name in names for n in range(1, len(name) + 1)} & SOURCES.keys() - found
     return found
 
 
