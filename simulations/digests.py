@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from fedmtl.balancing.options import weight_bound
 from fedmtl.checkpoint import digest
 from fedmtl.components import options_of
 from fedmtl.compression import COMPRESSORS
@@ -58,12 +60,26 @@ def _rate_in_force(name: str) -> Callable[[Mapping[str, Any]], float]:
     return lambda tables: UNSET_RATES[name] * float(tables["training"]["learning_rate"])
 
 
+def _weight_bound_in_force(tables: Mapping[str, Any]) -> float:
+    """NTKMTL's bound of omega: it was 50 for every exponent, and is none above 0.5."""
+    bound = weight_bound(None, tables["balancing"]["exponent"])
+    return 0.0 if math.isinf(bound) else bound
+
+
+def _heads_in_force(tables: Mapping[str, Any]) -> str:
+    """What DB-MTL's heads follow: it was their loss, and is its logarithm as in the authors' code."""
+    return "log"
+
+
 InForce = Mapping[str, Callable[[Mapping[str, Any]], Any]]
 
 _RATES: InForce = {name: _rate_in_force(name) for name in UNSET_RATES}
 _IN_FORCE: Mapping[tuple[str, str], InForce] = {
     ("strategy", "fedqs"): {"bn_buffers": _statistics_in_force, **_RATES},
     ("ClientPolicy", "fedqs"): _RATES,
+    ("balancing", "ntkmtl"): {"w_max": _weight_bound_in_force},
+    ("balancing", "ntkmtl-sr"): {"w_max": _weight_bound_in_force},
+    ("balancing", "db-mtl"): {"head_weight": _heads_in_force},
 }
 """Keys that had a default and are unset now, and what is in force where they are: by section or kind of part, and the
 name of the component."""

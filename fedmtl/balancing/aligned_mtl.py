@@ -6,7 +6,7 @@ equal preferences,
     w = sqrt(lambda_s) V diag(lambda^(-1/2)) V^T (1/K, ..., 1/K),    lambda_s the least eigenvalue that is not 0
 
 so that the gradients' principal components all have the length of the shortest. The authors' code has two further
-scales: the median and the mean eigenvalue.
+scales: the median and the mean eigenvalue. It adds the aligned gradients up (`times_tasks`), and here d is their mean.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fedmtl.balancing import torchjd_adapter as torchjd
 from fedmtl.balancing.gram_weighting import GramWeighting
-from fedmtl.balancing.options import Clip, OwnHeads
+from fedmtl.balancing.options import AuthorsHeads, Clip, TimesTasks
 from fedmtl.components import Param
 
 
@@ -45,10 +45,11 @@ class AlignedMTL(GramWeighting):
             Literal["min", "median", "rmse"],
             Param("whose length: least, median or mean eigenvalue's", source="paper"),
         ] = "min",
-        head_weight: OwnHeads = "unweighted",
+        head_weight: AuthorsHeads = "unweighted",
+        times_tasks: TimesTasks = False,
         clip: Clip = 0.0,
     ) -> None:
-        super().__init__(head_weight, clip)
+        super().__init__(head_weight, clip, times_tasks)
         self._align = torchjd.aligned_mtl(scale)
 
     def weigh(self, gram: Tensor, losses: Tensor, tasks: Sequence[int]) -> Tensor:

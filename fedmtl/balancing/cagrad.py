@@ -5,8 +5,8 @@ gradient and g_w = sum_i w_i g_i,
 
     w = argmin over the simplex of g_w . g_0 + c ||g_0|| ||g_w||,    d = (g_0 + c ||g_0|| g_w / ||g_w||) / (1 + c^2)
 
-Differences: the authors' code multiplies d by the number of tasks and always clips it to norm 1; here d stays as it is
-and the clip is an option. Where g_w vanishes (a Pareto-stationary point) d is zero.
+Differences: the authors' code multiplies d by the number of tasks; here that is an option (`times_tasks`), and so is
+the clip to norm 1 that others add. Where g_w vanishes (a Pareto-stationary point) d is zero.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fedmtl.balancing import torchjd_adapter as torchjd
 from fedmtl.balancing.gram_weighting import GramWeighting
-from fedmtl.balancing.options import Clip, OwnHeads
+from fedmtl.balancing.options import AuthorsHeads, Clip, TimesTasks
 from fedmtl.components import Param
 
 
@@ -47,10 +47,11 @@ class CAGrad(GramWeighting):
             float, Param("radius around the mean gradient over its norm", ge=0, lt=1, source="authors' code")
         ] = 0.4,
         rescale: Annotated[bool, Param("whether d is divided by 1 + c^2", source="authors' code")] = True,
-        head_weight: OwnHeads = "unweighted",
+        head_weight: AuthorsHeads = "unweighted",
+        times_tasks: TimesTasks = False,
         clip: Clip = 0.0,
     ) -> None:
-        super().__init__(head_weight, clip)
+        super().__init__(head_weight, clip, times_tasks)
         self._solve = torchjd.cagrad(c, rescale)
 
     def weigh(self, gram: Tensor, losses: Tensor, tasks: Sequence[int]) -> Tensor:

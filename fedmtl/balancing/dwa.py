@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fedmtl.balancing import torchjd_adapter as torchjd
 from fedmtl.balancing.loss_weighting import LossWeighting
-from fedmtl.balancing.options import Clip, OwnHeads
+from fedmtl.balancing.options import AuthorsHeads, Clip
 from fedmtl.components import Param
 
 _LEAST = 1e-12  # a mean loss of 0 would make the next ratio undefined
@@ -45,7 +45,7 @@ class DWA(LossWeighting):
         *,
         temperature: Annotated[float, Param("T; the larger, the more equal the weights", gt=0, source="paper")] = 2.0,
         window: Annotated[int, Param("steps whose losses are averaged", ge=1)] = 5,
-        head_weight: OwnHeads = "weighted",
+        head_weight: AuthorsHeads = "weighted",
         clip: Clip = 0.0,
     ) -> None:
         super().__init__(head_weight, clip)

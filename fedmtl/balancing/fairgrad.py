@@ -6,8 +6,10 @@ Paper: "Fair Resource Allocation in Multi-Task Learning" (arXiv 2402.15638), equ
 
 alpha = 1 is Nash-MTL, and the larger alpha, the more the worst-served task counts.
 
-Difference: solved exactly (:mod:`fedmtl.balancing.fair`); the authors' general least-squares solver falls short where
-gradient norms differ much. For an alpha far above 10 the weights would leave the range of float64.
+Differences: solved exactly (:mod:`fedmtl.balancing.fair`); the authors' general least-squares solver falls short where
+gradient norms differ much. For an alpha far above 10 the weights would leave the range of float64. The weights scale
+the heads, too, as is usual where losses are weighted; the authors' heads follow their own losses, and their d is K
+times as long before it is clipped to norm 1 (``head_weight = "unweighted"``, ``times_tasks = true``, ``clip = 1``).
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from torch import Tensor
 
 from fedmtl.balancing.fair import fair_weights
 from fedmtl.balancing.gram_weighting import GramWeighting
-from fedmtl.balancing.options import Clip, OwnHeads
+from fedmtl.balancing.options import Clip, HeadWeight, TimesTasks
 from fedmtl.components import Param
 
 
@@ -45,10 +47,13 @@ class FairGrad(GramWeighting):
         self,
         *,
         alpha: Annotated[float, Param("kind of fairness; 1 is Nash-MTL", gt=0, le=10, source="authors' code")] = 2.0,
-        head_weight: OwnHeads = "weighted",
+        head_weight: Annotated[
+            HeadWeight, Param("whether the weights scale the heads; in the authors' code: unweighted")
+        ] = "weighted",
+        times_tasks: TimesTasks = False,
         clip: Clip = 0.0,
     ) -> None:
-        super().__init__(head_weight, clip)
+        super().__init__(head_weight, clip, times_tasks)
         self.alpha = alpha
 
     def weigh(self, gram: Tensor, losses: Tensor, tasks: Sequence[int]) -> Tensor:

@@ -24,7 +24,7 @@ from fedmtl.balancing import torchjd_adapter as torchjd
 from fedmtl.balancing.base import StepGradients
 from fedmtl.balancing.loss_weighting import LossWeighting
 from fedmtl.balancing.network import TaskNetwork
-from fedmtl.balancing.options import Clip, OwnHeads
+from fedmtl.balancing.options import AuthorsHeads, Clip
 from fedmtl.components import Param
 
 _LEAST = 1e-8  # a loss at its bound has no logarithm
@@ -53,7 +53,7 @@ class FAMO(LossWeighting):
         rate: Annotated[float, Param("learning rate of the logits, by Adam", gt=0, source="paper")] = 0.025,
         decay: Annotated[float, Param("weight decay of the logits", ge=0, source="paper")] = 1e-3,
         bound: Annotated[float, Param("b, below all losses, in their unit", source="paper")] = 0.0,
-        head_weight: OwnHeads = "weighted",
+        head_weight: AuthorsHeads = "weighted",
         clip: Clip = 0.0,
     ) -> None:
         super().__init__(head_weight, clip)

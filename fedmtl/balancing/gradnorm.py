@@ -3,11 +3,14 @@
 Paper: "GradNorm: Gradient Normalization for Adaptive Loss Balancing in Deep Multitask Networks" (arXiv 1711.02257).
 With l_i(0) the loss of the job's first step,
 
-    r_i = (l_i / l_i(0)) / mean_j (l_j / l_j(0)),    w = K softmax(s)
-    s descends sum_i | w_i ||g_i|| - c_i |,    c_i = mean_j (w_j ||g_j||) r_i^a held constant
+    r_i = (l_i / l_i(0)) / mean_j (l_j / l_j(0)),    n_i = ||g_i|| / mean_j ||g_j||,    w = K softmax(s)
+    s descends sum_i | w_i n_i - c_i |,    c_i = mean_j (w_j n_j) r_i^a held constant
 
-by Adam. Differences: norms are those of the whole backbone, not of its last layer; s and l(0) start anew in every job;
-a task that is left out of a step keeps its s.
+by Adam. Differences: the paper has the norms ||g_i|| in the place of n_i. Divided by their mean of the same step, they
+pull at the weights alike whatever the scale of the losses, and in late steps of a job as in early ones, though
+gradients shrink; what is least is the same. The paper learns w itself and brings it back to the sum K after each step;
+K softmax(s) keeps it positive, too. Norms are those of the whole backbone, not of its last layer; s and l(0) start anew
+in every job; a task that is left out of a step keeps its s.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import torch
 from torch import Tensor
 
 from fedmtl.balancing.gram_weighting import GramWeighting
-from fedmtl.balancing.options import Clip, OwnHeads
+from fedmtl.balancing.options import HEADS, Clip, HeadWeight
 from fedmtl.components import Param
 
 _LEAST = 1e-8  # a loss that starts at 0 has no pace
@@ -45,7 +48,7 @@ class GradNorm(GramWeighting):
         *,
         exponent: Annotated[float, Param("a, how much slow tasks are favoured", ge=0, source="paper")] = 1.5,
         rate: Annotated[float, Param("learning rate of s, by Adam", gt=0)] = 0.025,
-        head_weight: OwnHeads = "weighted",
+        head_weight: Annotated[HeadWeight, HEADS.by("paper")] = "weighted",
         clip: Clip = 0.0,
     ) -> None:
         super().__init__(head_weight, clip)

@@ -8,7 +8,8 @@ MGDA's vector and cos t = cos(g_0, g_m),
 
 as in the paper: CAGrad where the two disagree, MGDA's weights where they agree. (The authors' code has 1.5 for the 1.)
 Gradients are brought to a common scale first, without which the two terms could not be added. d is CAGrad's, with the
-same rescaling; where g_w vanishes it is zero.
+same rescaling, and the authors' code multiplies it by the number of tasks, too (`times_tasks`); where g_w vanishes it
+is zero.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedmtl.balancing import torchjd_adapter as torchjd
 from fedmtl.balancing.gram_weighting import GramWeighting
-from fedmtl.balancing.options import Clip, OwnHeads
+from fedmtl.balancing.least_norm import least_norm_weights
+from fedmtl.balancing.options import AuthorsHeads, Clip, TimesTasks
 from fedmtl.balancing.simplex import least_on_simplex
 from fedmtl.components import Param
 
@@ -51,12 +52,12 @@ class IMGrad(GramWeighting):
         c: Annotated[
             float, Param("radius around the mean gradient over its norm", ge=0, lt=1, source="authors' code")
         ] = 0.8,
-        head_weight: OwnHeads = "unweighted",
+        head_weight: AuthorsHeads = "unweighted",
+        times_tasks: TimesTasks = False,
         clip: Clip = 0.0,
     ) -> None:
-        super().__init__(head_weight, clip)
+        super().__init__(head_weight, clip, times_tasks)
         self.c = c
-        self._shortest = torchjd.mgda(epsilon=1e-6, iterations=250)
 
     def weigh(self, gram: Tensor, losses: Tensor, tasks: Sequence[int]) -> Tensor:
         """``(1/k + c ||g_0|| w / ||g_w||) / (1 + c^2)``, shape [k]."""
@@ -65,7 +66,7 @@ class IMGrad(GramWeighting):
         to_mean = m @ even  # g_i . g_0
         mean_norm = float(np.sqrt(max(even @ to_mean, 0.0)))
         radius = self.c * mean_norm
-        agreement = _cosine(m, even, self._shortest(gram).numpy())
+        agreement = _cosine(m, even, least_norm_weights(gram).numpy())
 
         def objective(w: np.ndarray) -> tuple[float, np.ndarray]:
             mw = m @ w

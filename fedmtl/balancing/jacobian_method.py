@@ -12,6 +12,7 @@ from torch import Tensor
 from fedmtl.balancing.base import StepGradients
 from fedmtl.balancing.gradients import clipped, head_gradients
 from fedmtl.balancing.network import Pullback, TaskNetwork
+from fedmtl.balancing.options import HeadWeight
 from fedmtl.balancing.several import SeveralTasks
 
 
@@ -20,6 +21,13 @@ class JacobianMethod(SeveralTasks):
 
     A task whose loss or gradient is not finite is left out of the step: its row is zero and its weight is 0. The
     kernel size that is reported for a task is its squared gradient norm, the NTK's trace for one chunk.
+
+    Parameters
+    ----------
+    head_weight, clip
+        See :class:`fedmtl.balancing.equal.Equal`.
+    times_tasks
+        Whether the direction, and with it the weights, are multiplied by the number of tasks that have a part in it.
 
     Examples
     --------
@@ -34,6 +42,10 @@ class JacobianMethod(SeveralTasks):
     >>> balance_gradients(balancer, [[1.0, 2.0], [0.1, -0.2], [-9.0, -0.2]]).shared[0]
     tensor([ 1., -1.])
     """
+
+    def __init__(self, head_weight: HeadWeight, clip: float, times_tasks: bool = False) -> None:
+        super().__init__(head_weight, clip)
+        self.times_tasks = times_tasks
 
     @abstractmethod
     def combine(self, rows: Tensor, losses: Tensor, sound: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
@@ -71,6 +83,9 @@ class JacobianMethod(SeveralTasks):
             losses = torch.where(sound, losses, 1.0)
         factors = torch.ones_like(losses) if task_weights is None else losses.new_tensor(task_weights)
         direction, weights = self.combine(rows, losses, sound, factors)
+        if self.times_tasks:
+            tasks = int(sound.sum())
+            direction, weights = tasks * direction, tasks * weights
         shared = as_parameters(direction, network)
         own = head_gradients(network, heads.gradients, weights, self.head_weight)
         return StepGradients(clipped(shared, self.clip), own, heads.losses, weights, sizes)

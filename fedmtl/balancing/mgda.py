@@ -4,8 +4,11 @@ Paper: "Multi-Task Learning as Multi-Objective Optimization" (arXiv 1810.04650),
 
     w = argmin over the simplex of ||sum_i w_i g_i||^2,    d = sum_i w_i g_i
 
-by Frank and Wolfe's method on the K by K Gram matrix. Normalisation divides the gradients by ``||g_i||``, ``l_i`` or
-``l_i ||g_i||`` before w is sought; w then weighs the gradients as they are, as in the authors' code.
+on the K by K Gram matrix. Normalisation divides the gradients by ``||g_i||``, ``l_i`` or ``l_i ||g_i||`` before w is
+sought; w then weighs the gradients as they are, as in the authors' code.
+
+Differences: solved exactly (:mod:`fedmtl.balancing.least_norm`), where Frank and Wolfe's method, which the paper takes,
+falls short once norms differ. Heads follow their own losses; the authors' are weighted (`head_weight`).
 """
 
 from __future__ import annotations
@@ -15,9 +18,9 @@ from typing import Annotated, Literal
 
 from torch import Tensor
 
-from fedmtl.balancing import torchjd_adapter as torchjd
 from fedmtl.balancing.gram_weighting import GramWeighting
-from fedmtl.balancing.options import Clip, OwnHeads
+from fedmtl.balancing.least_norm import least_norm_weights
+from fedmtl.balancing.options import Clip, HeadWeight
 from fedmtl.components import Param
 
 Normalisation = Literal["none", "l2", "loss", "loss+"]
@@ -47,18 +50,17 @@ class MGDA(GramWeighting):
         normalisation: Annotated[
             Normalisation, Param("what divides the gradients while w is sought", source="authors' code")
         ] = "none",
-        epsilon: Annotated[float, Param("step of w below which the solver stops", gt=0)] = 1e-3,
-        iterations: Annotated[int, Param("steps of the solver at most", ge=1)] = 100,
-        head_weight: OwnHeads = "unweighted",
+        head_weight: Annotated[
+            HeadWeight, Param("whether the weights scale the heads; in the authors' code: weighted")
+        ] = "unweighted",
         clip: Clip = 0.0,
     ) -> None:
         super().__init__(head_weight, clip)
         self.normalisation = normalisation
-        self._solve = torchjd.mgda(epsilon, iterations)
 
     def weigh(self, gram: Tensor, losses: Tensor, tasks: Sequence[int]) -> Tensor:
         """Weights on the simplex, shape [k]."""
         norms, sizes = gram.diagonal().sqrt(), losses.abs().clamp_min(1e-8)
         divisor = {"none": norms.new_ones(len(norms)), "l2": norms, "loss": sizes, "loss+": sizes * norms}
         scale = divisor[self.normalisation]
-        return self._solve(gram / scale.outer(scale))
+        return least_norm_weights(gram / scale.outer(scale))

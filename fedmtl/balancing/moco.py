@@ -5,8 +5,9 @@ Paper: "Mitigating Gradient Bias in Multi-objective Learning: A Provably Converg
 
     y_i <- y_i - beta (y_i - g_i),    w <- proj(w - gamma Y Y^T w),    d = Y^T w
 
-Differences: beta and gamma are constant. Estimates and weights start anew in every job, at 0 and at 1/K; a task that is
-left out of a step keeps its estimate. Needs the whole Jacobian twice, [K, P].
+Differences: beta and gamma are constant. The authors' code multiplies d by the number of tasks (`times_tasks`).
+Estimates and weights start anew in every job, at 0 and at 1/K; a task that is left out of a step keeps its estimate.
+Needs the whole Jacobian twice, [K, P].
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from fedmtl.balancing import torchjd_adapter as torchjd
 from fedmtl.balancing.jacobian_method import JacobianMethod
-from fedmtl.balancing.options import Clip, OwnHeads
+from fedmtl.balancing.options import AuthorsHeads, Clip, TimesTasks
 from fedmtl.components import Param
 
 
@@ -44,10 +45,11 @@ class MoCo(JacobianMethod):
             float, Param("share of the newest gradient in the estimate", gt=0, le=1, source="authors' code")
         ] = 0.99,
         gamma: Annotated[float, Param("step size of w; acts on squared gradient norms", gt=0)] = 0.1,
-        head_weight: OwnHeads = "unweighted",
+        head_weight: AuthorsHeads = "unweighted",
+        times_tasks: TimesTasks = False,
         clip: Clip = 0.0,
     ) -> None:
-        super().__init__(head_weight, clip)
+        super().__init__(head_weight, clip, times_tasks)
         self.beta = beta
         self._descend = torchjd.MoDo(gamma)
         self._estimate: Tensor | None = None

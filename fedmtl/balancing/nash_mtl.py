@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fedmtl.balancing.fair import fair_weights
 from fedmtl.balancing.gram_weighting import GramWeighting
-from fedmtl.balancing.options import Clip, OwnHeads
+from fedmtl.balancing.options import AuthorsHeads, Clip
 
 
 class NashMTL(GramWeighting):
@@ -38,7 +38,7 @@ class NashMTL(GramWeighting):
     tensor([1., 1.])
     """
 
-    def __init__(self, *, head_weight: OwnHeads = "weighted", clip: Clip = 0.0) -> None:
+    def __init__(self, *, head_weight: AuthorsHeads = "weighted", clip: Clip = 0.0) -> None:
         super().__init__(head_weight, clip)
 
     def weigh(self, gram: Tensor, losses: Tensor, tasks: Sequence[int]) -> Tensor:

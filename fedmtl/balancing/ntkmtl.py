@@ -3,7 +3,9 @@
 Paper: "NTKMTL: Mitigating Task Imbalance in Multi-Task Learning from Neural Tangent Kernel Perspective" (NeurIPS 2025),
 algorithm 1. Differences: a loss depends on the shared parameters only through the representation z, so heads are passed
 once for all tasks, and only the backbone once for each task (n = 1) or for each task and chunk; of the latter only an n
-by n Gram matrix per task is kept; weights are guarded against zero gradients and clipped.
+by n Gram matrix per task is kept; weights are guarded against zero gradients, and for p up to 0.5 clipped to 50 times
+their median. The authors' code has the sum of the lambda in the place of their mean, multiplies the shared gradient by
+the number of tasks and then clips it to norm 1, of which the clip leaves the direction (``clip = 1``).
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from torch import Tensor
 from fedmtl.balancing.base import Balancer, StepGradients
 from fedmtl.balancing.gradients import clipped, head_gradients, weighted_gradient
 from fedmtl.balancing.network import Pullback, TaskNetwork
-from fedmtl.balancing.options import HeadWeight, weight_bound
+from fedmtl.balancing.options import HeadWeight, NTKExponent, WeightBound, weight_bound
 from fedmtl.balancing.weights import KernelSize, balanced_weights, chunk_sizes, gram, kernel_size
 from fedmtl.components import Param
 from fedmtl.errors import ConfigError
@@ -43,7 +45,7 @@ class NTKMTL(Balancer):
     def __init__(
         self,
         *,
-        exponent: Annotated[float, Param("p in omega = (mean lambda / lambda)^p", ge=0, source="authors' code")] = 0.5,
+        exponent: NTKExponent = 0.5,
         chunks: Annotated[int, Param("n, parts that a batch is cut into", ge=1, source="paper")] = 1,
         statistic: Annotated[
             KernelSize, Param("size of a kernel; denoised needs 2 chunks", source="paper")
@@ -52,7 +54,7 @@ class NTKMTL(Balancer):
             HeadWeight, Param("whether omega scales the heads", source="authors' code")
         ] = "unweighted",
         clip: Annotated[float, Param("upper bound of the shared gradient's L2 norm; 0 for none", ge=0)] = 0.0,
-        w_max: Annotated[float, Param("bound of omega relative to the median; 0 for none", ge=0)] = 50.0,
+        w_max: WeightBound = None,
         eps: Annotated[float, Param("added to lambda", gt=0)] = 1e-12,
     ) -> None:
         if statistic == "denoised" and chunks < 2:
@@ -62,7 +64,7 @@ class NTKMTL(Balancer):
         self.statistic = statistic
         self.head_weight = head_weight
         self.clip = clip
-        self.w_max = weight_bound(w_max)
+        self.w_max = weight_bound(w_max, exponent)
         self.eps = eps
 
     def gradients(

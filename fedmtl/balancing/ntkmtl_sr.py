@@ -2,7 +2,9 @@
 
 Paper: "NTKMTL: Mitigating Task Imbalance in Multi-Task Learning from Neural Tangent Kernel Perspective" (NeurIPS
 2025), algorithm 2. Differences: the n by n kernel over chunks is diagonal, so its largest eigenvalue is read off the
-rows of one gradient instead of n passes per task; weights are guarded against zero gradients and clipped.
+rows of one gradient instead of n passes per task; weights are guarded against zero gradients, and for p up to
+0.5 clipped to 50 times their median. The authors' code has the sum of the lambda in the place of their mean, so that
+its steps are K^p times as long.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from torch import Tensor
 from fedmtl.balancing.base import Balancer, StepGradients
 from fedmtl.balancing.gradients import clipped, head_gradients, weighted_gradient
 from fedmtl.balancing.network import Pullback, TaskNetwork
-from fedmtl.balancing.options import HeadWeight, weight_bound
+from fedmtl.balancing.options import HeadWeight, NTKExponent, WeightBound, weight_bound
 from fedmtl.balancing.weights import balanced_weights, few_weights, head_chunk_norms, representation_sizes
 from fedmtl.components import Param
 
@@ -44,12 +46,12 @@ class NTKMTLSR(Balancer):
     def __init__(
         self,
         *,
-        exponent: Annotated[float, Param("p in omega = (mean lambda / lambda)^p", ge=0, source="authors' code")] = 0.5,
+        exponent: NTKExponent = 0.5,
         chunks: Annotated[int, Param("n, parts that a batch is cut into", ge=1, source="paper")] = 4,
         statistic: Annotated[Literal["top_eig", "trace"], Param("size of a kernel", source="paper")] = "top_eig",
         head_weight: Annotated[HeadWeight, Param("whether omega scales the heads", source="paper")] = "weighted",
         clip: Annotated[float, Param("upper bound of the shared gradient's L2 norm; 0 for none", ge=0)] = 0.0,
-        w_max: Annotated[float, Param("bound of omega relative to the median; 0 for none", ge=0)] = 50.0,
+        w_max: WeightBound = None,
         eps: Annotated[float, Param("added to lambda", gt=0)] = 1e-12,
     ) -> None:
         self.exponent = exponent
@@ -57,7 +59,7 @@ class NTKMTLSR(Balancer):
         self.statistic = statistic
         self.head_weight = head_weight
         self.clip = clip
-        self.w_max = weight_bound(w_max)
+        self.w_max = weight_bound(w_max, exponent)
         self.eps = eps
 
     def gradients(

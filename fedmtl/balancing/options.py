@@ -8,15 +8,49 @@ from typing import Annotated, Literal
 from fedmtl.components import Param
 from fedmtl.errors import ConfigError
 
+_W_MAX = 50.0
+
 HeadWeight = Literal["unweighted", "weighted"]
 """Whether a head follows its own task's gradient, or that times the weight the task has in the shared gradient."""
 
-OwnHeads = Annotated[HeadWeight, Param("whether the weights scale the heads")]
+HEADS = Param("whether the weights scale the heads")
+
+OwnHeads = Annotated[HeadWeight, HEADS]
+AuthorsHeads = Annotated[HeadWeight, HEADS.by("authors' code")]
+"""Where the default is what the authors do."""
+
 Clip = Annotated[float, Param("upper bound of the shared gradient's L2 norm; 0 for none", ge=0)]
 
+TimesTasks = Annotated[bool, Param("whether d is multiplied by the number of tasks; in the authors' code: true")]
+"""Where the authors bring a direction of a mean gradient's length to that of the sum of the losses."""
 
-def weight_bound(w_max: float) -> float:
-    """The bound of the weights relative to their median; infinity for the option's 0."""
+NTKExponent = Annotated[
+    float,
+    Param(
+        "p in omega = (mean lambda / lambda)^p; above 0.5 omega is not bounded, unless w_max is set",
+        ge=0,
+        source="authors' code",
+    ),
+]
+WeightBound = Annotated[
+    float | None, Param("bound of omega relative to the median; 0 for none; unset: 50, and none for p > 0.5", ge=0)
+]
+
+
+def weight_bound(w_max: float | None, exponent: float) -> float:
+    """The bound of NTKMTL's weights relative to their median; infinity for none.
+
+    The paper and its authors' code bound nothing. Where the weighted gradients are equally long (p = 0.5) or nearer to
+    their own lengths, a bound only holds back a task that has all but stopped; weights of a larger p differ by more
+    than that on losses of different scales, and a bound would make another method of it.
+
+    Raises
+    ------
+    ConfigError
+        If the bound is between 0 and 1.
+    """
+    if w_max is None:
+        w_max = _W_MAX if exponent <= 0.5 else 0.0
     if w_max == 0.0:
         return math.inf
     if w_max < 1.0:

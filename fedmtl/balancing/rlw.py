@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fedmtl.balancing import torchjd_adapter as torchjd
 from fedmtl.balancing.loss_weighting import LossWeighting
-from fedmtl.balancing.options import Clip, OwnHeads
+from fedmtl.balancing.options import AuthorsHeads, Clip
 
 
 class RLW(LossWeighting):
@@ -34,7 +34,7 @@ class RLW(LossWeighting):
     (True, tensor([1., 1.]))
     """
 
-    def __init__(self, *, head_weight: OwnHeads = "weighted", clip: Clip = 0.0) -> None:
+    def __init__(self, *, head_weight: AuthorsHeads = "weighted", clip: Clip = 0.0) -> None:
         super().__init__(head_weight, clip)
         self._draw = torchjd.random()
         self._generator = torch.Generator()

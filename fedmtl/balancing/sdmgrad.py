@@ -7,7 +7,8 @@ the Jacobians J_1, J_2, J_3 of three independent batches, and g_0 the mean gradi
     d = (J_3^T w + lam g_0) / (1 + lam)
 
 The three batches are thirds of the step's batch, in the order in which it was drawn; heads follow the whole batch.
-Three buffers, where the authors' code writes all three into one. A short batch of one or two examples, as it ends an
+Three buffers, where the authors' code writes all three into one; it multiplies d by the number of tasks
+(`times_tasks`). A short batch of one or two examples, as it ends an
 epoch, serves as all three; a batch size below three is refused. w starts anew in every job.
 """
 
@@ -24,7 +25,7 @@ from fedmtl.balancing.base import StepGradients
 from fedmtl.balancing.gradients import clipped, head_gradients, weighted_gradient
 from fedmtl.balancing.jacobian_method import jacobian
 from fedmtl.balancing.network import HeadPass, Pullback, TaskNetwork
-from fedmtl.balancing.options import Clip, OwnHeads
+from fedmtl.balancing.options import AuthorsHeads, Clip, TimesTasks
 from fedmtl.balancing.several import SeveralTasks
 from fedmtl.components import Param
 
@@ -55,10 +56,12 @@ class SDMGrad(SeveralTasks):
         rate: Annotated[float, Param("step size of w", gt=0, source="authors' code")] = 10.0,
         momentum: Annotated[float, Param("momentum of w", ge=0, lt=1, source="authors' code")] = 0.5,
         iterations: Annotated[int, Param("steps of w in a step", ge=1, source="authors' code")] = 20,
-        head_weight: OwnHeads = "unweighted",
+        head_weight: AuthorsHeads = "unweighted",
+        times_tasks: TimesTasks = False,
         clip: Clip = 0.0,
     ) -> None:
         super().__init__(head_weight, clip)
+        self.times_tasks = times_tasks
         self._descend = torchjd.SDMGrad(lam, rate, momentum, iterations)
 
     def start_job(self, generator: torch.Generator) -> None:
@@ -95,7 +98,7 @@ class SDMGrad(SeveralTasks):
         live = (weights > 0) & (sizes > 0)
         if bool(live.any()):
             index = live.nonzero()[:, 0]
-            weights[index] = self._descend(product[index][:, index])
+            weights[index] = self._descend(product[index][:, index]) * (len(index) if self.times_tasks else 1)
         return weights.to(losses)
 
 

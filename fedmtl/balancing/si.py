@@ -14,7 +14,7 @@ from typing import Annotated
 from torch import Tensor
 
 from fedmtl.balancing.loss_weighting import LossWeighting
-from fedmtl.balancing.options import Clip, OwnHeads
+from fedmtl.balancing.options import AuthorsHeads, Clip
 from fedmtl.components import Param
 
 
@@ -35,7 +35,7 @@ class SI(LossWeighting):
         self,
         *,
         eps: Annotated[float, Param("least loss that is distinguished from 0", gt=0)] = 1e-8,
-        head_weight: OwnHeads = "weighted",
+        head_weight: AuthorsHeads = "weighted",
         clip: Clip = 0.0,
     ) -> None:
         super().__init__(head_weight, clip)

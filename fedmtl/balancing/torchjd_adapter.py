@@ -23,6 +23,11 @@ REQUIREMENT = "torchjd[cagrad,quadprog-projector]==0.18.0"
 GramMethod = Callable[[Tensor], Tensor]
 """From a Gram matrix, float64 of shape [k, k] with a positive diagonal, to weights, shape [k]."""
 
+UPGradScale = Literal["cosines", "gram"]
+"""Whether UPGrad's programmes are set up in unit gradients, or in the gradients as they are."""
+
+_QUADPROG = "QuadprogProjector"
+
 
 def _make(module: str, name: str, *arguments: Any, **options: Any) -> Any:
     """An instance of one of torchjd's classes."""
@@ -54,12 +59,6 @@ def _cosines(gram: Tensor) -> tuple[Tensor, Tensor]:
     """The Gram matrix of the unit gradients, shape [k, k], and the gradients' norms, shape [k]."""
     norms = gram.diagonal().sqrt()
     return gram / norms.outer(norms), norms
-
-
-def mgda(epsilon: float, iterations: int) -> GramMethod:
-    """The point of least norm in the convex hull of the gradients, by Frank and Wolfe's method."""
-    weighting: GramMethod = _make("aggregation", "MGDAWeighting", epsilon=epsilon, max_iters=iterations)
-    return lambda gram: weighting(_common_scale(gram))
 
 
 def pcgrad() -> Callable[[Tensor, torch.Generator], Tensor]:
@@ -145,13 +144,16 @@ def aligned_mtl(scale: Literal["min", "median", "rmse"]) -> GramMethod:
     return lambda gram: weighting(_common_scale(gram).float()).double()
 
 
-def upgrad(eps: float) -> GramMethod:
+def upgrad(eps: float, scale: UPGradScale) -> GramMethod:
     """Mean of the gradients' projections on the dual cone.
 
-    In unit gradients, where `eps` on the diagonal weighs the same beside every task. The k projections of ``g_i / k``
-    are then those of ``||g_i|| / k`` unit gradients.
+    In unit gradients (``"cosines"``), where `eps` on the diagonal weighs the same beside every task; the k projections
+    of ``g_i / k`` are then those of ``||g_i|| / k`` unit gradients. Or (``"gram"``) as torchjd does by itself.
     """
-    projector = _make("linalg", "QuadprogProjector", norm_eps=0.0, reg_eps=eps)
+    if scale == "gram":
+        own: GramMethod = _make("aggregation", "UPGradWeighting", projector=_make("linalg", _QUADPROG, reg_eps=eps))
+        return own
+    projector = _make("linalg", _QUADPROG, norm_eps=0.0, reg_eps=eps)
 
     def weigh(gram: Tensor) -> Tensor:
         cosines, norms = _cosines(gram)

@@ -7,7 +7,10 @@ gradient conflicts with:
 
 by a quadratic programme for each task, on the K by K Gram matrix.
 
-Difference: the programmes are set up in unit gradients, where `eps` weighs the same beside every task.
+Difference: the programmes are set up in unit gradients, where `eps` weighs the same beside every task. The authors'
+code, torchjd, adds it to the Gram matrix over its trace (``scale = "gram"``): conflicts of a task whose gradient is a
+hundred times shorter than the longest then hardly count, and gradients whose squared norms sum to less than 1e-4 are
+averaged as they are.
 """
 
 from __future__ import annotations
@@ -19,7 +22,8 @@ from torch import Tensor
 
 from fedmtl.balancing import torchjd_adapter as torchjd
 from fedmtl.balancing.gram_weighting import GramWeighting
-from fedmtl.balancing.options import Clip, OwnHeads
+from fedmtl.balancing.options import AuthorsHeads, Clip
+from fedmtl.balancing.torchjd_adapter import UPGradScale
 from fedmtl.components import Param
 
 
@@ -43,12 +47,18 @@ class UPGrad(GramWeighting):
     def __init__(
         self,
         *,
-        eps: Annotated[float, Param("added to the diagonal, over the trace", gt=0, source="authors' code")] = 1e-4,
-        head_weight: OwnHeads = "unweighted",
+        eps: Annotated[
+            float, Param("added to the diagonal of what `scale` names, over its trace", gt=0, source="authors' code")
+        ] = 1e-4,
+        scale: Annotated[
+            UPGradScale,
+            Param("whether the programmes are in unit gradients or in gradients; in the authors' code: gram"),
+        ] = "cosines",
+        head_weight: AuthorsHeads = "unweighted",
         clip: Clip = 0.0,
     ) -> None:
         super().__init__(head_weight, clip)
-        self._project = torchjd.upgrad(eps)
+        self._project = torchjd.upgrad(eps, scale)
 
     def weigh(self, gram: Tensor, losses: Tensor, tasks: Sequence[int]) -> Tensor:
         """Sums of the projections' coefficients, shape [k]."""

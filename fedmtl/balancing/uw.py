@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fedmtl.balancing import torchjd_adapter as torchjd
 from fedmtl.balancing.loss_weighting import LossWeighting
-from fedmtl.balancing.options import Clip, OwnHeads
+from fedmtl.balancing.options import AuthorsHeads, Clip
 from fedmtl.components import Param
 
 
@@ -42,7 +42,7 @@ class UW(LossWeighting):
         *,
         rate: Annotated[float, Param("learning rate of s, by Adam", gt=0, source="authors' code")] = 0.025,
         start: Annotated[float, Param("s at the start of a job; the weights are then e^(-s) / 2", ge=-20, le=20)] = 0.0,
-        head_weight: OwnHeads = "weighted",
+        head_weight: AuthorsHeads = "weighted",
         clip: Clip = 0.0,
     ) -> None:
         super().__init__(head_weight, clip)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -147,6 +148,8 @@ def balanced_weights(lam: Tensor, exponent: float = 0.5, w_max: float = 50.0, ep
     A lambda that is not finite, or negative (de-noised), counts as 0; `eps` is added to mean and lambda alike, so that
     lambdas that are all equal, zeros included, give ones to the last bit. The median is taken over the tasks that have
     a gradient, and is the lower one of two: the clip shall hold back a task that has all but stopped, not raise others.
+    Without a clip the weight of a task that has no gradient would be nothing but `eps`, and could scale its head a
+    billionfold; it is the largest of those that have one.
 
     Parameters
     ----------
@@ -167,23 +170,36 @@ def balanced_weights(lam: Tensor, exponent: float = 0.5, w_max: float = 50.0, ep
     size = lam.nan_to_num(nan=0.0, posinf=0.0).clamp_min(0.0)
     omega = ((size.mean(-1, keepdim=True) + eps) / (size + eps)).pow(exponent).clamp_max(_LARGEST)
     if math.isinf(w_max):
-        return omega
+        live = size > eps
+        largest = torch.where(live, omega, 0.0).amax(-1, keepdim=True)
+        return torch.where(~live & live.any(-1, keepdim=True), largest, omega)
     median = torch.where(size > eps, omega, math.nan).nanmedian(-1, keepdim=True).values.nan_to_num(nan=1.0)
     return torch.clamp(omega, median / w_max, (median * w_max).clamp_max(_LARGEST))
 
 
 def few_weights(lam: list[float], exponent: float, w_max: float, eps: float) -> list[float]:
     """The same for one step of one client on the CPU: a dozen operators on K numbers would cost ten times as much."""
-    size = [value if 0.0 < value < math.inf else 0.0 for value in lam]
-    mean = sum(size) / len(size) + eps
-    omega = [_power(mean / (value + eps), exponent) for value in size]
+    size, omega = _sizes(lam), unbounded_weights(lam, exponent, eps)
     # The median lies between least and largest, so where these are within the bound of each other, no clip can bind.
-    if math.isinf(w_max) or max(omega) <= min(omega) * w_max:
+    if not math.isinf(w_max) and max(omega) <= min(omega) * w_max:
         return omega
     live = sorted(weight for weight, value in zip(omega, size, strict=True) if value > eps)
+    if math.isinf(w_max):
+        return [weight if value > eps or not live else live[-1] for weight, value in zip(omega, size, strict=True)]
     median = live[(len(live) - 1) // 2] if live else 1.0
     bound = min(median * w_max, _LARGEST)
     return [min(max(weight, median / w_max), bound) for weight in omega]
+
+
+def unbounded_weights(lam: Sequence[float], exponent: float, eps: float) -> list[float]:
+    """``(mean_j lambda_j / lambda_i)^p`` with its guards, for who bounds it otherwise; large without a gradient."""
+    size = _sizes(lam)
+    mean = sum(size) / len(size) + eps
+    return [_power(mean / (value + eps), exponent) for value in size]
+
+
+def _sizes(lam: Sequence[float]) -> list[float]:
+    return [value if 0.0 < value < math.inf else 0.0 for value in lam]
 
 
 def _power(ratio: float, exponent: float) -> float:

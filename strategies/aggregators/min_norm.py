@@ -7,6 +7,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from fedmtl.balancing.least_norm import least_norm_weights
 from fedmtl.parameters import weighted_sum
 from fedmtl.protocol import Update
 from strategies.aggregators.gradient import GradientAggregator, ServerRate
@@ -73,8 +74,8 @@ class MinNormAggregator(Aggregator):
                 changes = [task_change(update, task)[layout.shared] for update in owners]
                 means.append(weighted_sum(changes, shares, torch.zeros_like(changes[0])))
         rows = torch.stack(means)
-        lam = least_norm((rows @ rows.T).double())
-        moved = lam.to(rows.dtype) @ rows
+        lam = least_norm_weights((rows @ rows.T).double().cpu())
+        moved = lam.to(rows) @ rows
         vector[layout.shared] = step.model.vector[layout.shared] + self.server_rate * moved
         return vector, weights
 
@@ -89,58 +90,3 @@ def task_change(update: Update, task: int) -> Tensor:
         return weighted_sum(others, [-1.0] * len(others), update.delta)
     sent = update.vectors.get(f"task {task}")
     return torch.zeros_like(update.delta) if sent is None else sent
-
-
-def least_norm(gram: Tensor, tolerance: float = 1e-10, iterations: int = 10_000) -> Tensor:
-    """The weights of the point of least norm in the convex hull of some vectors.
-
-    From equal weights, mass is moved from the vector with the largest product with the point to the one with the
-    least, as far as it helps; at the least point all that have weight have the same product. Where that takes too many
-    moves, for vectors nearly cancel, the point is found by least squares.
-
-    Parameters
-    ----------
-    gram
-        The vectors' products, float64, shape [k, k].
-    tolerance
-        Difference of the products, relative to the mean squared norm, at which to stop.
-    iterations
-        Moves at most.
-
-    Returns
-    -------
-    Tensor
-        Shape [k], at least 0, sum 1.
-    """
-    k = len(gram)
-    M = gram.tolist()
-    w = [1.0 / k] * k
-    scale = sum(M[i][i] for i in range(k)) / k
-    for _ in range(iterations):
-        products = [sum(M[i][j] * w[j] for j in range(k)) for i in range(k)]
-        low = min(range(k), key=products.__getitem__)
-        high = max((i for i in range(k) if w[i] > 0.0), key=products.__getitem__)
-        if products[high] - products[low] <= tolerance * scale:
-            return torch.tensor(w, dtype=torch.float64)
-        curvature = M[low][low] + M[high][high] - 2.0 * M[low][high]
-        gain = products[high] - products[low]
-        move = w[high] if curvature <= 0.0 else min(gain / curvature, w[high])
-        w[low] += move
-        w[high] -= move
-    return _by_least_squares(gram) if bool(torch.isfinite(gram).all()) else torch.tensor(w, dtype=torch.float64)
-
-
-def _by_least_squares(gram: Tensor) -> Tensor:
-    """The same weights, where vectors nearly cancel and moves get nowhere.
-
-    With ``A A^T`` the products, these are the u >= 0 for which ``||A^T u||^2 + (sum(u) - 1)^2`` is least, over their
-    sum (Haskell and Hanson, "An algorithm for linear least squares problems with equality and nonnegativity
-    constraints", 1981).
-    """
-    from scipy.optimize import nnls
-
-    values, vectors = torch.linalg.eigh(gram / gram.diagonal().mean())
-    rows = (vectors * values.clamp(min=0.0).sqrt()).T
-    one = torch.ones(1, len(gram), dtype=torch.float64)
-    u, _ = nnls(torch.cat([rows, one]).numpy(), torch.cat([torch.zeros(len(gram)), torch.ones(1)]).double().numpy())
-    return torch.from_numpy(u / u.sum())

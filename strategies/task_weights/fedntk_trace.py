@@ -16,8 +16,9 @@ unless said otherwise)
 with n_i the updates of lam_i. The omega go down with every order and weigh the shared gradient; heads are unweighted.
 The division by the coverage q_i is there because a task that few updates carry moves the backbone by omega_i q_i.
 
-A statistic that is not finite, or a job whose probe could not be taken, is left out. With p = 0 and no coverage all
-omega are 1 to the bit.
+Unlike NTKMTL's own, the bound holds for every p: it is part of the method, as an omega outlives the step that it was
+measured in. A statistic that is not finite, or a job whose probe could not be taken, is left out. With p = 0 and no
+coverage all omega are 1 to the bit.
 
 Rare tasks suffer from heads that lag behind a backbone which all clients move. So a client first aligns the heads of
 its tasks with the backbone that it was sent, by `align` damped Newton steps on all its examples, probes, trains, and
@@ -41,12 +42,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-import torch
-
 from fedmtl.balancing import build_balancer
 from fedmtl.balancing.equal_probed import HeadStep, ProbePoint
 from fedmtl.balancing.options import HeadWeight
-from fedmtl.balancing.weights import KernelSize, balanced_weights
+from fedmtl.balancing.weights import KernelSize, unbounded_weights
 from fedmtl.components import Param
 from fedmtl.errors import ConfigError
 from fedmtl.parameters import ParameterLayout
@@ -56,7 +55,10 @@ from strategies.core.kinds import Aggregator, ClientPolicy, TaskWeights
 from strategies.task_weights.sketch import GramName, SketchedGram
 
 OmegaNorm = Literal["none", "sum_K", "geometric"]
-Exponent = Annotated[float, Param("p in omega = (mean lambda / lambda)^p", ge=0, source="authors' code")]
+Exponent = Annotated[
+    float,
+    Param("p in omega = (mean lambda / lambda)^p; w_max bounds omega for every p", ge=0, source="authors' code"),
+]
 LargestWeight = Annotated[float, Param("omega stays within 1/w_max and w_max", ge=1)]
 AddedToLambda = Annotated[float, Param("added to lambda", gt=0)]
 
@@ -220,8 +222,7 @@ class FedNTKTrace(TaskWeights):
         """The omega before coverage and clip; None while sketches of a task are still to come."""
         if self._sketch is not None:
             return self._sketch.omega()
-        lam = torch.tensor(self.traces, dtype=torch.float64)
-        omega: list[float] = balanced_weights(lam, self.exponent, math.inf, self.eps).tolist()
+        omega = unbounded_weights(self.traces, self.exponent, self.eps)
         live = [math.log(weight) for weight, size in zip(omega, self.traces, strict=True) if size > self.eps]
         if self.omega_norm == "geometric" and live:
             scale = math.exp(math.fsum(live) / len(live))

@@ -21,13 +21,10 @@ A client with T tasks computes T times as much and uploads the backbone T times:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
-from fedmtl.balancing.weights import balanced_weights
+from fedmtl.balancing.weights import unbounded_weights
 from fedmtl.errors import ConfigError
 from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import GlobalModel, Update
@@ -93,8 +90,7 @@ class PerTaskDeltas(TaskWeights):
             self._sizes[task] = size
         seen = [size for size in self._sizes if size is not None]
         if len(seen) == len(self._sizes):
-            lam = torch.tensor(seen, dtype=torch.float64)
-            omega = balanced_weights(lam, self.exponent, math.inf, self.eps).tolist()
+            omega = unbounded_weights(seen, self.exponent, self.eps)
             self._omega = tuple(min(max(weight, 1.0 / self.w_max), self.w_max) for weight in omega)
         return self._omega
 

@@ -66,5 +66,5 @@ def test_without_torchjd_only_the_balancers_that_need_it_are_refused():
         [sys.executable, "-c", WITHOUT_TORCHJD], check=True, text=True, stdout=subprocess.PIPE, timeout=120
     )
     own = {"equal", "equal-probed", "ntkmtl", "ntkmtl-sr", "si"}
-    own |= {"gradnorm", "nash-mtl", "fairgrad", "adatask", "conicgrad", "db-mtl"}
+    own |= {"gradnorm", "mgda", "imgrad", "nash-mtl", "fairgrad", "adatask", "conicgrad", "db-mtl"}
     assert set(done.stdout.split()) == set(BALANCERS) - own

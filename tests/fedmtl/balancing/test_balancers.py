@@ -29,10 +29,12 @@ VARIANTS = {
     "ntkmtl, trace": ("ntkmtl", {"chunks": 4, "statistic": "trace"}),
     "ntkmtl, de-noised": ("ntkmtl", {"chunks": 2, "statistic": "denoised"}),
     "ntkmtl-sr": ("ntkmtl-sr", {}),
-    "ntkmtl-sr, trace": ("ntkmtl-sr", {"chunks": 3, "statistic": "trace", "exponent": 0.75}),
+    "ntkmtl-sr, trace": ("ntkmtl-sr", {"chunks": 3, "statistic": "trace", "exponent": 0.75, "w_max": 50.0}),
     "mgda, normalised": ("mgda", {"normalisation": "loss+"}),
     "db-mtl, latest": ("db-mtl", {"beta": 0.0}),
     "fairgrad, alpha 1": ("fairgrad", {"alpha": 1.0}),
+    "cagrad, times tasks": ("cagrad", {"times_tasks": True}),
+    "upgrad, gram": ("upgrad", {"scale": "gram"}),
     "aligned-mtl, median": ("aligned-mtl", {"scale": "median"}),
     **{name: (name, {}) for name in BALANCERS if name not in ("equal", "equal-probed", "ntkmtl", "ntkmtl-sr")},
 }

@@ -165,9 +165,8 @@ def test_sdmgrad_weighs_small_gradients_like_large_ones(factor):
 @settings(max_examples=25)
 def test_mgda_gains_at_least_its_length_for_every_task(seed, tasks):
     rows = jacobian(seed, tasks, decades=1)
-    found = direction("mgda", rows, iterations=1000, epsilon=1e-6)
-    # Frank and Wolfe's gap after a thousand steps, beside gradients of size 10.
-    assert (rows @ found).min() >= found.square().sum() - 1e-2 * rows.square().sum(1).max()
+    found = direction("mgda", rows)
+    assert (rows @ found).min() >= found.square().sum() - 1e-6 * rows.square().sum(1).min()
 
 
 @given(seed=seeds)
@@ -183,9 +182,7 @@ def test_ntkmtl_of_exponent_one_is_mgda_where_gradients_are_orthogonal(seed, tas
     lengths = 10 ** (torch.rand(tasks, 1, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) - 0.5)
     rows = orthogonal(seed, tasks) * lengths
     weights = balanced_weights(rows.square().sum(1), 1.0, w_max=math.inf)
-    found = direction("mgda", rows, iterations=2000, epsilon=1e-9)
-    # Frank and Wolfe come within the root of a gap of order 1 over the steps.
-    assert cosine(weights @ rows, found) == pytest.approx(1, abs=1e-3)
+    assert cosine(weights @ rows, direction("mgda", rows)) == pytest.approx(1, abs=1e-9)
 
 
 @pytest.mark.parametrize(("normalisation", "scale"), [("l2", [5, 1]), ("loss", [2, 3]), ("loss+", [10, 3])])

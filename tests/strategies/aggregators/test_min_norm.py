@@ -2,54 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
-from hypothesis import example, given
-from hypothesis import strategies as st
-from torch import Tensor
 
 from fedmtl.protocol import GlobalModel
 from strategies.aggregators import GradientAggregator
-from strategies.aggregators.min_norm import MinNormAggregator, least_norm, task_change
+from strategies.aggregators.min_norm import MinNormAggregator, task_change
 from strategies.core.kinds import Step
 from strategies.core.ledger import Ledger
 from strategies.weightings import DataSize, Uniform
-
-
-def rows_of(*rows: tuple[float, ...]) -> Tensor:
-    return torch.tensor(rows, dtype=torch.float64)
-
-
-@pytest.mark.parametrize(
-    ("rows", "weights"),
-    [
-        (((3.0, 4.0), (1.0, 0.0)), (0.0, 1.0)),
-        (((1.0, 0.0), (-1.0, 1.0)), (0.6, 0.4)),
-        (((2.0, 0.0), (0.0, 1.0)), (0.2, 0.8)),
-        (((1.0, 1.0), (1.0, 1.0)), (0.5, 0.5)),
-        (((5.0, 1.0),), (1.0,)),
-        (((0.0, 0.0), (0.0, 0.0)), (0.5, 0.5)),
-    ],
-)
-def test_golden_weights(rows: tuple[tuple[float, ...], ...], weights: tuple[float, ...]) -> None:
-    G = rows_of(*rows)
-    torch.testing.assert_close(least_norm(G @ G.T), torch.tensor(weights, dtype=torch.float64))
-
-
-@given(st.integers(1, 8), st.integers(1, 12), st.integers(0, 2**32), st.floats(1e-3, 1e3))
-@example(6, 5, 308460, 15.0)  # vectors nearly cancel, and 10,000 moves do not reach the point
-@example(5, 3, 267707075, 0.10424145228402343)
-@example(7, 5, 1526356765, 24.145771507802067)
-def test_every_task_gains_at_least_the_squared_length(tasks: int, size: int, seed: int, spread: float) -> None:
-    """The optimality of the least point: d.g_i >= ||d||^2 for all i, up to the solver's tolerance."""
-    generator = torch.Generator().manual_seed(seed)
-    G = torch.randn(tasks, size, generator=generator, dtype=torch.float64)
-    G *= spread ** torch.linspace(0, 1, tasks, dtype=torch.float64).unsqueeze(1)
-    w = least_norm(G @ G.T)
-    assert w.min() >= 0
-    assert w.sum().item() == pytest.approx(1.0)
-    d = w @ G
-    assert (G @ d - d @ d).min() >= -1e-9 * G.square().sum(1).mean()
 
 
 def make_step(toys, updates) -> Step:
