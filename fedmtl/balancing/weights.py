@@ -179,7 +179,8 @@ def balanced_weights(lam: Tensor, exponent: float = 0.5, w_max: float = 50.0, ep
 
 def few_weights(lam: list[float], exponent: float, w_max: float, eps: float) -> list[float]:
     """The same for one step of one client on the CPU: a dozen operators on K numbers would cost ten times as much."""
-    size, omega = _sizes(lam), unbounded_weights(lam, exponent, eps)
+    size = _sizes(lam)
+    omega = _ratios(size, exponent, eps)
     # The median lies between least and largest, so where these are within the bound of each other, no clip can bind.
     if not math.isinf(w_max) and max(omega) <= min(omega) * w_max:
         return omega
@@ -193,13 +194,16 @@ def few_weights(lam: list[float], exponent: float, w_max: float, eps: float) -> 
 
 def unbounded_weights(lam: Sequence[float], exponent: float, eps: float) -> list[float]:
     """``(mean_j lambda_j / lambda_i)^p`` with its guards, for who bounds it otherwise; large without a gradient."""
-    size = _sizes(lam)
-    mean = sum(size) / len(size) + eps
-    return [_power(mean / (value + eps), exponent) for value in size]
+    return _ratios(_sizes(lam), exponent, eps)
 
 
 def _sizes(lam: Sequence[float]) -> list[float]:
     return [value if 0.0 < value < math.inf else 0.0 for value in lam]
+
+
+def _ratios(size: list[float], exponent: float, eps: float) -> list[float]:
+    mean = sum(size) / len(size) + eps
+    return [_power(mean / (value + eps), exponent) for value in size]
 
 
 def _power(ratio: float, exponent: float) -> float:

@@ -108,3 +108,16 @@ def test_a_key_that_became_unset_enters_with_what_is_in_force() -> None:
     # FedQS added up statistics like parameters; now it averages them, which is nothing to models without.
     assert digest_of() == digest_of("strategy.bn_buffers=as_parameters")
     assert digest_of("model.norm=batch") != digest_of("model.norm=batch", "strategy.bn_buffers=as_parameters")
+    # NTKMTL's bound of the weights was 50 for every exponent, and is none above 0.5.
+    assert digest_of() == digest_of("balancing.w_max=50.0") != digest_of("balancing.w_max=0.0")
+    steep = "balancing.exponent=1.0"
+    assert digest_of(steep) == digest_of(steep, "balancing.w_max=0.0") != digest_of(steep, "balancing.w_max=50.0")
+    # DB-MTL's heads followed their losses, and follow the logarithms now.
+    heads = {
+        rule: digest_of("balancing.name=db-mtl", f"balancing.head_weight={rule}") for rule in ("log", "unweighted")
+    }
+    assert digest_of("balancing.name=db-mtl") == heads["log"] != heads["unweighted"] == "6d01941f021f62f9"
+
+
+def test_options_that_mgda_has_no_more_are_in_its_digest_as_they_were() -> None:
+    assert digest_of("balancing.name=mgda") == "a4caa26900a90341"
