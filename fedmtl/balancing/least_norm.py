@@ -52,9 +52,9 @@ def least_norm_weights(gram: Tensor) -> Tensor:
     >>> from fedmtl.balancing.least_norm import least_norm_weights
     >>> for rows in ([[1.0, 0.0], [-1.0, 1.0]], [[3.0, 4.0], [1.0, 0.0]]):
     ...     vectors = torch.tensor(rows, dtype=torch.float64)
-    ...     least_norm_weights(vectors @ vectors.T).tolist()
-    [0.6, 0.4]
-    [0.0, 1.0]
+    ...     least_norm_weights(vectors @ vectors.T)
+    tensor([0.6000, 0.4000], dtype=torch.float64)
+    tensor([0., 1.], dtype=torch.float64)
     """
     m = gram.numpy()
     if not np.isfinite(m).all():
