@@ -58,12 +58,18 @@ def _rate_in_force(name: str) -> Callable[[Mapping[str, Any]], float]:
     return lambda tables: UNSET_RATES[name] * float(tables["training"]["learning_rate"])
 
 
+def _own_bound_in_force(tables: Mapping[str, Any]) -> float:
+    """FedNTK-trace's own bounds of the shared gradient and of heads: they give way to a bound of the same parts."""
+    return 0.0 if tables["training"]["clip_by"] == "part" else 1.0
+
+
 InForce = Mapping[str, Callable[[Mapping[str, Any]], Any]]
 
 _RATES: InForce = {name: _rate_in_force(name) for name in UNSET_RATES}
 _IN_FORCE: Mapping[tuple[str, str], InForce] = {
     ("strategy", "fedqs"): {"bn_buffers": _statistics_in_force, **_RATES},
     ("ClientPolicy", "fedqs"): _RATES,
+    ("balancing", "fedntk-trace"): {"clip": _own_bound_in_force, "head_clip": _own_bound_in_force},
 }
 """Keys that had a default and are unset now, and what is in force where they are: by section or kind of part, and the
 name of the component."""
