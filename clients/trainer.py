@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -150,7 +149,7 @@ class LocalTrainer:
         for inputs, targets in self._minibatches(order, tasks, shard, steps):
             step = step_of(inputs, targets)
             self._own.gather()
-            descent.step([*step.shared, *itertools.chain.from_iterable(step.heads)])
+            descent.step(step.shared, step.heads)
             trace.losses.append(step.losses)
             if step.weights is not None:
                 trace.weights.append(step.weights)

@@ -29,7 +29,7 @@ from fedmtl.components import Param, fields_of
 from fedmtl.config_errors import by_key, explain
 from fedmtl.errors import ConfigError
 from fedmtl.paths import working_directory, written
-from fedmtl.settings import ShiftKind, TinyClients
+from fedmtl.settings import ClipBy, ShiftKind, TinyClients
 from fedmtl.text import is_valid_text
 
 DEFAULT_VERSIONS = 400
@@ -166,6 +166,13 @@ class TrainingSection(_Section):
     learning_rate: Annotated[float, Param("learning rate of a step", gt=0)] = 0.1
     momentum: Annotated[float, Param("heavy-ball momentum, which starts anew in every job", ge=0, lt=1)] = 0.0
     clip: Annotated[float, Param("upper bound of a gradient's L2 norm; 0 for none", ge=0)] = 4.0
+    clip_by: Annotated[
+        ClipBy,
+        Param(
+            "what clip bounds: the gradient of the whole model; or that of the backbone (the shared gradient) and that "
+            "of each head, each by itself"
+        ),
+    ] = "model"
     proximal: Annotated[float, Param("mu of the term mu/2 ||w - w_received||^2 of the loss", ge=0)] = 0.0
     weight_decay: Annotated[float, Param("factor d of the term d/2 ||w||^2 of the loss", ge=0)] = 0.0
     tiny_clients: Annotated[

@@ -18,6 +18,15 @@ TinyClients = Literal["keep_last_batch", "skip_client", "ref_drop_last"]
     the code of FedQS's authors, for its study.
 """
 
+ClipBy = Literal["model", "part"]
+"""What the bound of a step's gradient is the bound of:
+
+``"model"``
+    All the gradient together, that of the backbone and of the client's heads.
+``"part"``
+    The backbone's gradient (the shared gradient), and that of each head, each by itself.
+"""
+
 
 ShiftKind = Literal["none", "rotation", "noise"]
 """How the features of clients differ: not at all, or as :mod:`fedmtl.data.shift` says."""
@@ -40,6 +49,8 @@ class TrainSettings:
         Of stochastic gradient descent; momentum is heavy ball without dampening, and starts empty in every job.
     clip
         Upper bound of the gradient's L2 norm per step; 0 for none.
+    clip_by
+        Whose norm that is, see :data:`ClipBy`.
     proximal
         Factor mu of the term ``mu/2 ||w - w_base||^2``.
     weight_decay
@@ -53,6 +64,7 @@ class TrainSettings:
     learning_rate: float = 0.1
     momentum: float = 0.0
     clip: float = 4.0
+    clip_by: ClipBy = "model"
     proximal: float = 0.0
     weight_decay: float = 0.0
     tiny_clients: TinyClients = "keep_last_batch"

@@ -8,12 +8,13 @@ occurs twice is stored once, and is one tensor again afterwards.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from torch import Tensor
 
 from fedmtl.parameters import ParameterLayout
 from fedmtl.protocol import Balancing, Compression, GlobalModel, TrainOrder, TrainSettings, Update
+from fedmtl.settings import ClipBy, TinyClients
 
 _TENSOR = "$tensor"
 
@@ -72,6 +73,9 @@ _ORDER: Mapping[str, tuple[type, ...]] = {
 _SETTINGS: Mapping[str, tuple[type, ...]] = {
     name: _NUMBER if isinstance(usual, float) else (type(usual),) for name, usual in vars(TrainSettings()).items()
 } | {"steps": (int, _NONE)}
+_CHOICES: Mapping[str, tuple[str, ...]] = {"clip_by": get_args(ClipBy), "tiny_clients": get_args(TinyClients)}
+"""The settings that are one of several words."""
+
 _BALANCING: Mapping[str, tuple[type, ...]] = {"name": (str,), "options": (Mapping,)}
 _COMPRESSION: Mapping[str, tuple[type, ...]] = {**_BALANCING, "seed": (int,)}
 
@@ -131,10 +135,13 @@ def order_from_state(state: Mapping[str, Any], layout: ParameterLayout) -> Train
     Raises
     ------
     KeyError, TypeError
-        If an entry is absent, or of another type; the message names it.
+        If an entry is absent, of another type, or a word that this version does not know; the message names it.
     """
     check_types(state, _ORDER)
     check_types(state["settings"], _SETTINGS)
+    for name, words in _CHOICES.items():
+        if (given := state["settings"][name]) not in words:
+            raise TypeError(f"{name!r}: {given!r} where one of {', '.join(words)} was expected")
     check_types(state["balancing"], _BALANCING)
     if state["compression"] is not None:
         check_types(state["compression"], _COMPRESSION)

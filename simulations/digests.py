@@ -71,6 +71,11 @@ def _heads_in_force(tables: Mapping[str, Any]) -> str:
     return "log"
 
 
+def _own_bound_in_force(tables: Mapping[str, Any]) -> float:
+    """FedNTK-trace's own bounds of the shared gradient and of heads: they give way to a bound of the same parts."""
+    return 0.0 if tables["training"]["clip_by"] == "part" else 1.0
+
+
 InForce = Mapping[str, Callable[[Mapping[str, Any]], Any]]
 
 _RATES: InForce = {name: _rate_in_force(name) for name in UNSET_RATES}
@@ -80,6 +85,7 @@ _IN_FORCE: Mapping[tuple[str, str], InForce] = {
     ("balancing", "ntkmtl"): {"w_max": _weight_bound_in_force},
     ("balancing", "ntkmtl-sr"): {"w_max": _weight_bound_in_force},
     ("balancing", "db-mtl"): {"head_weight": _heads_in_force},
+    ("balancing", "fedntk-trace"): {"clip": _own_bound_in_force, "head_clip": _own_bound_in_force},
 }
 """Keys that had a default and are unset now, and what is in force where they are: by section or kind of part, and the
 name of the component."""

@@ -50,7 +50,8 @@ class TasksApart(StepRule):
     """From the model that was sent, descends on each task's loss alone; the tasks meet in no step.
 
     With task i's values w_i (backbone and head i), for each batch ``w_i <- w_i - eta clip(grad l_i(w_i))``, with
-    momentum, weight decay and a proximal term as the settings say; the server's factors scale the backbone's part of
+    momentum, weight decay and a proximal term as the settings say (and the backbone and the head clipped together or
+    each by itself); the server's factors scale the backbone's part of
     the gradient. The job ends at the start plus the sum of the tasks' changes.
 
     Parameters
@@ -95,7 +96,7 @@ class TasksApart(StepRule):
             shared = list(pullback(network.task_gradients(heads.slopes)[task]))
             if self._factors is not None and shared:
                 shared = list(torch._foreach_mul(shared, self._factors[task]))
-            self._descents[task].step([*shared, *heads.gradients[2 * task : 2 * task + 2]])
+            self._descents[task].step(shared, [heads.gradients[2 * task : 2 * task + 2]])
             losses.append(heads.losses[task])
         idle = [torch.zeros_like(value) for value in network.values]
         count = len(network.shared)

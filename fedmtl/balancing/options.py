@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from fedmtl.components import Param
 from fedmtl.errors import ConfigError
+from fedmtl.settings import Balancing, TrainSettings
 
 _W_MAX = 50.0
 
@@ -23,6 +24,32 @@ Clip = Annotated[float, Param("upper bound of the shared gradient's L2 norm; 0 f
 
 TimesTasks = Annotated[bool, Param("whether d is multiplied by the number of tasks; in the authors' code: true")]
 """Where the authors bring a direction of a mean gradient's length to that of the sum of the losses."""
+
+_BOUNDED = {"clip": "the shared gradient", "head_clip": "each head's gradient"}
+"""Options of balancers that bound a norm within the balancer, and of what."""
+
+
+def refuse_two_bounds(balancing: Balancing, settings: TrainSettings) -> None:
+    """Refuse a balancer that bounds by itself what ``clip_by = "part"`` bounds, too.
+
+    Where ``clip_by = "model"`` the two are different: the balancer's own bounds come first, each on its part, and that
+    of the settings is on the model as a whole.
+
+    Raises
+    ------
+    ConfigError
+        With both keys.
+    """
+    if settings.clip_by != "part" or settings.clip == 0:
+        return
+    for option, what in _BOUNDED.items():
+        if bound := balancing.options.get(option, 0.0):
+            raise ConfigError(
+                f"balancing.{option} = {bound:g} with training.clip_by = 'part': training.clip = {settings.clip:g} "
+                f"bounds {what} by itself then, and that would be bounded twice; set balancing.{option} = 0, or "
+                "training.clip_by = 'model'"
+            )
+
 
 NTKExponent = Annotated[
     float,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar
@@ -14,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from matplotlib.ticker import FuncFormatter, Locator, LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullLocator
 
 from fedmtl.files import replacing
 from fedmtl.text import escaped
@@ -140,7 +141,10 @@ def log_scale(panel: Axes) -> None:
 
 
 class _LogTicks(Locator):
-    """1, 2, 5, 10, ... on an axis of few decades, and some powers of ten on a longer one: errors may explode."""
+    """1, 2, 5, 10, ... on an axis of few decades, and some powers of ten on a longer one: errors may explode.
+
+    Where fewer than two of them lie on the axis, those of :func:`log_ticks`.
+    """
 
     def __call__(self) -> Sequence[float]:
         assert self.axis is not None
@@ -151,7 +155,29 @@ class _LogTicks(Locator):
         found: Sequence[float] = LogLocator(subs=(1, 2, 5) if few else (1,), numticks=12 if few else 8).tick_values(
             vmin, vmax
         )
-        return found
+        enough = sum(vmin <= tick <= vmax for tick in found) > 1
+        return found if enough or not 0 < vmin < vmax < math.inf else log_ticks(vmin, vmax)
+
+
+def log_ticks(low: float, high: float, most: int = 6) -> list[float]:
+    """Ticks for a logarithmic axis from `low` to `high`: at least two, and at most so many, that are short to write.
+
+    They are powers of ten, or so many more numbers that there are three of them.
+
+    Examples
+    --------
+    >>> from fedmtl.plots.style import log_ticks
+    >>> log_ticks(0.5, 2000), log_ticks(40, 900), log_ticks(33, 64)
+    ([1.0, 10.0, 100.0, 1000.0], [50.0, 100.0, 200.0, 500.0], [40.0, 50.0, 60.0])
+    """
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    found: list[float] = []
+    for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8)):
+        found = [tick for power in powers for step in steps if low <= (tick := step * 10.0**power) <= high]
+        if len(found) > 2:
+            return found[:: math.ceil(len(found) / most)]
+    # Within a factor of two a logarithmic axis is nearly a linear one.
+    return found if len(found) > 1 else [t for t in MaxNLocator(4).tick_values(low, high) if low <= t <= high]
 
 
 def save(figure: Figure, path: Path) -> Path:

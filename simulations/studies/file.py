@@ -30,7 +30,7 @@ def study_file(named: Path) -> Path:
         If it is neither; names the nearest study, and all that there are.
     """
     shipped = shipped_studies()
-    if named.exists() or named.suffix or named.parent != Path():
+    if named.is_file() or named.suffix or named.parent != Path():
         return named
     if str(named) not in shipped:
         hint = f"{did_you_mean(str(named), shipped)}; those that ship with FedMTL: {', '.join(shipped)}"

@@ -448,6 +448,10 @@ class TaskWeights(Part, ABC):
         """The parts of the strategy that carries these weights: others, where weighing needs more than a factor."""
         return aggregator, policy
 
+    def train_with(self, settings: TrainSettings) -> None:
+        """Be told how clients train, before a run; `balancing` may follow it."""
+        return None
+
     @abstractmethod
     def weights(self) -> tuple[float, ...] | None:
         """A factor per task that is sent with every order; None for ones."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from fedmtl.balancing.options import refuse_two_bounds
 from fedmtl.compression import CompressionError, Compressor
 from fedmtl.errors import ConfigError, DivergedError
 from fedmtl.models.multitask import MultiTaskModel
@@ -185,8 +186,10 @@ class Strategy:
         Raises
         ------
         ConfigError
-            If a part does not go with it.
+            If a part does not go with it, or clients would bound a gradient twice.
         """
+        self.task_weights.train_with(settings)
+        refuse_two_bounds(self.task_weights.balancing, settings)
         if settings.tiny_clients == "ref_drop_last":
             refuse_misfits(self._parts.values(), given=USUAL - {"local-steps"})
         for part in self.every_part:

@@ -49,7 +49,7 @@ from fedmtl.balancing.weights import KernelSize, unbounded_weights
 from fedmtl.components import Param
 from fedmtl.errors import ConfigError
 from fedmtl.parameters import ParameterLayout
-from fedmtl.protocol import Balancing, GlobalModel, Update
+from fedmtl.protocol import Balancing, GlobalModel, TrainSettings, Update
 from strategies.aggregators.head_models import HeadModels
 from strategies.core.kinds import Aggregator, ClientPolicy, TaskWeights
 from strategies.task_weights.sketch import GramName, SketchedGram
@@ -61,6 +61,8 @@ Exponent = Annotated[
 ]
 LargestWeight = Annotated[float, Param("omega stays within 1/w_max and w_max", ge=1)]
 AddedToLambda = Annotated[float, Param("added to lambda", gt=0)]
+
+_UNSET = "0 for none; unset: 1, and none where training.clip_by = 'part'"
 
 
 class FedNTKTrace(TaskWeights):
@@ -103,8 +105,10 @@ class FedNTKTrace(TaskWeights):
             OmegaNorm,
             Param("geometric mean of 1, before coverage; or sum of K, after it, which hurts with SGD clients"),
         ] = "geometric",
-        clip: Annotated[float, Param("upper bound of the shared gradient's L2 norm; 0 for none", ge=0)] = 1.0,
-        head_clip: Annotated[float, Param("bound of the L2 norm of what each head follows; 0: none", ge=0)] = 1.0,
+        clip: Annotated[float | None, Param(f"bound of the shared gradient's L2 norm; {_UNSET}", ge=0)] = None,
+        head_clip: Annotated[
+            float | None, Param(f"bound of the L2 norm of what each head follows; {_UNSET}", ge=0)
+        ] = None,
         align: Annotated[int, Param("Newton steps of the heads alone before a job; 0 for none", ge=0)] = 2,
         damping: Annotated[float, Param("of Newton steps, relative to the mean eigenvalue", gt=0)] = 0.3,
         head_step: Annotated[HeadStep, Param("what heads follow in joint steps")] = "newton",
@@ -130,13 +134,13 @@ class FedNTKTrace(TaskWeights):
             "probe": probe,
             "batches": batches,
             "head_weight": head_weight,
-            "clip": clip,
-            "head_clip": head_clip,
             "align": align,
             "damping": damping,
             "head_step": head_step,
         }
         self._sketch = SketchedGram(sketch_size, sketch_weighting, smoothing) if extra == "sketch" else None
+        self._bounds = {"clip": clip, "head_clip": head_clip}
+        options |= self._bounds_beside(TrainSettings())
         self._balancing = Balancing("equal-probed", options | (self._sketch.probe if self._sketch else {}))
         build_balancer(self._balancing)  # refuses here, and not on the clients, what does not fit together
         self.head_aggregation = head_aggregation
@@ -168,6 +172,14 @@ class FedNTKTrace(TaskWeights):
         if self.head_aggregation == "model" and not aggregator.averages_models:
             aggregator = HeadModels(aggregator)
         return aggregator, policy
+
+    def train_with(self, settings: TrainSettings) -> None:
+        """Bounds that are unset give way to those of the settings, where these are on the same parts."""
+        self._balancing = Balancing("equal-probed", {**self._balancing.options, **self._bounds_beside(settings)})
+
+    def _bounds_beside(self, settings: TrainSettings) -> dict[str, float]:
+        usual = 0.0 if settings.clip_by == "part" else 1.0
+        return {option: usual if bound is None else bound for option, bound in self._bounds.items()}
 
     def fault(self, update: Update, layout: ParameterLayout) -> str | None:
         """Whether sketches are missing."""

@@ -48,7 +48,9 @@ def trainer(data: FederatedData) -> LocalTrainer:
     return LocalTrainer(build_model("mlp", {"hidden": (8,)}, data.input_shape, TASKS, 99), data)
 
 
-def order(base: GlobalModel, client: int = 0, steps: int | None = None, seed: int = 5, **settings: float) -> TrainOrder:
+def order(
+    base: GlobalModel, client: int = 0, steps: int | None = None, seed: int = 5, **settings: object
+) -> TrainOrder:
     chosen = dataclasses.replace(TrainSettings(epochs=2, batch_size=10, clip=0.0), **settings)
     return TrainOrder(client, 0, base, steps, chosen, None, Balancing("equal"), "plain", {}, {}, seed)
 
@@ -80,8 +82,10 @@ def reference(data: FederatedData, what: TrainOrder) -> torch.Tensor:
             drift = sum((p - s).square().sum() for p, s in zip(parameters, start, strict=True))
             optimiser.zero_grad()
             (loss + settings.proximal / 2 * drift).backward()
-            if settings.clip:
-                torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
+            parts = [model.backbone, *(model.heads[name] for name in names)]
+            whole = [parameters] if settings.clip_by == "model" else [list(part.parameters()) for part in parts]
+            for bounded in whole if settings.clip else []:
+                torch.nn.utils.clip_grad_norm_(bounded, settings.clip)
             optimiser.step()
             remaining -= 1
     return layout.pack(model) - what.base.vector
@@ -90,11 +94,21 @@ def reference(data: FederatedData, what: TrainOrder) -> torch.Tensor:
 @pytest.mark.parametrize("client", [0, 1, 2])
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"momentum": 0.9}, {"clip": 0.5}, {"proximal": 0.3}, {"weight_decay": 0.1}, {"momentum": 0.5, "clip": 1.0}],
+    [
+        *(
+            {},
+            {"momentum": 0.9},
+            {"clip": 0.5},
+            {"proximal": 0.3},
+            {"weight_decay": 0.1},
+            {"momentum": 0.5, "clip": 1.0},
+        ),
+        {"clip": 0.5, "clip_by": "part", "momentum": 0.5, "proximal": 0.3, "weight_decay": 0.1},
+    ],
     ids=str,
 )
 def test_a_job_equals_the_same_job_done_with_torch_optim(
-    data: FederatedData, start: GlobalModel, client: int, settings: dict[str, float]
+    data: FederatedData, start: GlobalModel, client: int, settings: dict[str, object]
 ) -> None:
     what = order(start, client, **settings)
     update = trainer(data).train(what)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import math
@@ -53,7 +54,9 @@ def orders(draw: st.DrawFn) -> TrainOrder:
         job=draw(st.integers(0, 10**6)),
         base=GlobalModel(draw(st.integers(0, 10**6)), draw(VECTORS), LAYOUT),
         steps=draw(st.none() | st.integers(1, 1000)),
-        settings=TrainSettings(learning_rate=draw(st.floats(0, 1, exclude_min=True))),
+        settings=TrainSettings(
+            learning_rate=draw(st.floats(0, 1, exclude_min=True)), clip_by=draw(st.sampled_from(["model", "part"]))
+        ),
         task_factors=draw(st.none() | st.tuples(st.floats(0, 2), st.floats(0, 2))),
         balancing=Balancing("some", {"rate": draw(st.floats(0, 1))}),
         policy="plain",
@@ -80,6 +83,13 @@ def update(**changes: Any) -> Update:
     values = {"tasks": (0, 1), "task_losses": (0.5, 2.0), "terms": {"similarity": -0.25, "client_type": 1.0}}
     vectors = {"c": torch.tensor([1.0, 0.1, -3.5e-38, 0.0])}
     return Update(5, 2, 7, torch.tensor([0.1, 1e-40, -2.0, 3.0]), 10, 4, vectors=vectors, **{**values, **changes})
+
+
+@pytest.mark.parametrize(("name", "words"), [("clip_by", "model, part"), ("tiny_clients", "keep_last_batch, .*")])
+def test_an_order_to_train_in_a_way_that_this_version_does_not_know_is_refused(name: str, words: str) -> None:
+    later = dataclasses.replace(order(), settings=dataclasses.replace(order().settings, **{name: "otherwise"}))
+    with pytest.raises(WireError, match=f"'{name}': 'otherwise' where one of {words} was expected"):
+        read_order(sent(pack_order(later, None)), LAYOUT)
 
 
 def test_updates_arrive_as_they_were_sent_but_for_times_and_traffic() -> None:

@@ -159,6 +159,8 @@ def random_tables(seed: int) -> dict[str, Any]:
         tables["balancing"] = {"name": "equal"}
     if tables["data"]["partition"] == "task-disjoint":
         tables["tasks"]["ownership"] = "disjoint"
+    if not tables["balancing"].keys() & {"clip", "head_clip"}:
+        tables["training"]["clip_by"] = draw.choice(["model", "model", "part"])
     return tables
 
 

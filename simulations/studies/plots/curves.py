@@ -42,9 +42,10 @@ def draw_curves(whole: Overview, place: Place, out: Path) -> Figure | None:
         panel.set_axis_off()
     lost = {label: count for label in looks if (count := whole.diverged(place, label))}
     for panel, (task, metric) in zip(panels, tasks.items(), strict=False):
-        means = _draw_panel(panel, {label: found[task] for label, found in curves.items() if task in found}, looks)
-        sound = [curve for label, curve in means.items() if label not in lost]
-        _finish_panel(panel, task, metric, sound or list(means.values()))
+        here = {label: found[task] for label, found in curves.items() if task in found}
+        _draw_panel(panel, here, looks)
+        sound = [here[label] for label in looks if label in here and label not in lost]
+        _finish_panel(panel, task, metric, sound or [here[label] for label in looks if label in here])
     names = {label: f"{label}, {diverged_words(n, whole.runs(place, label))}" for label, n in lost.items()}
     handles = [Line2D([], [], label=names.get(label, label), **look) for label, look in looks.items()]
     if len(curves) > len(looks):
@@ -116,33 +117,31 @@ def _interpolated(grid: np.ndarray, times: np.ndarray, values: np.ndarray) -> np
     return found
 
 
-def _draw_panel(panel: Axes, curves: Mapping[str, Curve], looks: Mapping[str, dict[str, Any]]) -> dict[str, Curve]:
-    """Draw the curves; those shown, as means, which are returned by label."""
+def _draw_panel(panel: Axes, curves: Mapping[str, Curve], looks: Mapping[str, dict[str, Any]]) -> None:
+    """Draw the curves; those shown, as means over their bands."""
     for label, (times, values) in curves.items():
         if label not in looks:
             panel.plot(times, values.mean(0), zorder=1.5, **_OTHERS)
-    means = {}
     for label, look in looks.items():
         if label not in curves:
             continue
         times, values = curves[label]
         panel.plot(times, values.mean(0), zorder=3, **with_points(look, times.size))
         panel.fill_between(times, values.min(0), values.max(0), color=look["color"], alpha=0.12, linewidth=0, zorder=2)
-        means[label] = times, values.mean(0)
-    return means
 
 
-def _finish_panel(panel: Axes, task: str, metric: str, means: Sequence[Curve]) -> None:
+def _finish_panel(panel: Axes, task: str, metric: str, held: Sequence[Curve]) -> None:
+    """Title and axes, which hold these curves with their bands."""
     panel.set_title(task)
     panel.set_xlabel("virtual time (s)")
-    ends = [times[-1] for times, _ in means if times.size]
+    ends = [times[-1] for times, _ in held if times.size]
     if ends and max(ends) > _FAR_ENDS * min(ends) > 0:
         panel.set_xscale("log")
         panel.set_xlim(left=min(ends) / 50)
     higher = higher_is_better(metric)
     panel.set_ylabel(f"{metric} {'↑' if higher else '↓'}")
     panel.margins(x=0.01)
-    every = np.concatenate([values[np.isfinite(values)] for _, values in means])
+    every = np.concatenate([values[np.isfinite(values)] for _, values in held])
     if higher or not every.size:
         return
     # Errors that explode would press everything else onto the axis.

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from fedmtl.intervals import interval
-from fedmtl.plots.style import COLOURS, DPI, GREY, WIDTH, styled
+from fedmtl.plots.style import COLOURS, DPI, GREY, WIDTH, log_ticks, styled
 from simulations.studies.columns import diverged_words
 from simulations.studies.overview import DELTA_M, Overview, Place, higher_is_better, place_name
 
@@ -98,7 +98,8 @@ def _title(whole: Overview, outer: Place, measure: str, *, goal: bool) -> str:
 
 def _finals(whole: Overview, measure: str, places: Sequence[Place], panels: Sequence[Axes]) -> None:
     order = _by_mean(whole, measure)
-    seen = []
+    dots: list[float] = []
+    bars: list[tuple[Axes, int, float, float]] = []
     for panel, place in zip(panels, places, strict=True):
         for row, label in enumerate(order):
             values = whole.finals(measure, place, label)
@@ -109,12 +110,17 @@ def _finals(whole: Overview, measure: str, places: Sequence[Place], panels: Sequ
                 _remark(panel, row, diverged_words(int((~np.isfinite(values)).sum()), values.size), "right")
                 continue
             mean, half = interval(values.tolist())
-            seen += [mean, *_worst(panel, row, whole.column(measure, place, label, "worst_clients"))]
+            dots += [mean, *_worst(panel, row, whole.column(measure, place, label, "worst_clients"))]
             if math.isfinite(half):
-                panel.plot([mean - half, mean + half], [row, row], color=COLOURS[0], linewidth=1.6, alpha=0.5, zorder=2)
+                bars.append((panel, row, mean - half, mean + half))
             _dot(panel, mean, row, whole=values.size == len(whole.study.seeds))
     _label_rows(panels, order)
-    _value_axis(panels, np.array(seen), bounded=higher_is_better(whole.measures[measure]))
+    ends = [end for _, _, *bar in bars for end in bar]
+    least = _value_axis(panels, dots, ends, errors=measure != DELTA_M and not higher_is_better(whole.measures[measure]))
+    for panel, row, low, high in bars:
+        panel.plot([max(low, least), high], [row, row], color=COLOURS[0], linewidth=1.6, alpha=0.5, zorder=2)
+        if low < least:
+            panel.plot(least, row, color=COLOURS[0], marker="<", markersize=4, alpha=0.5, zorder=2)
 
 
 _WORST: dict[str, Any] = {"markerfacecolor": "none", "markersize": 4, "markeredgewidth": 1.2}
@@ -148,19 +154,32 @@ def _by_mean(whole: Overview, measure: str) -> list[str]:
     return [whole.labels[index] for index in np.lexsort((np.array(scores), diverged))]
 
 
-def _value_axis(panels: Sequence[Axes], seen: np.ndarray, *, bounded: bool) -> None:
-    """Hold all dots, not all of the bars; errors that lie far apart go on a logarithmic axis."""
-    if not seen.size:
-        return
-    low, high = float(seen.min()), float(seen.max())
-    if not bounded and 0 < _FAR_APART * low < high:
-        margin = (high / low) ** 0.05
-        _log_axis(panels, low / margin, high * margin)
-        return
+def _value_axis(panels: Sequence[Axes], dots: Sequence[float], ends: Sequence[float], *, errors: bool) -> float:
+    """Hold all dots and all intervals; errors that lie far apart go on a logarithmic axis.
+
+    Returns
+    -------
+    float
+        What a bar must not go below. A logarithmic axis has no 0, so it ends a decade below the least dot.
+    """
+    if not dots:
+        return -math.inf
+    low, high = min(dots), max(dots)
+    if errors and 0 < _FAR_APART * low < high:
+        least = max(min([low, *ends]), low / 10)
+        _log_axis(panels, *_widened_by_ratio(least, max([high, *ends])))
+        return least
+    low, high = min([low, *ends]), max([high, *ends])
     margin = 0.05 * (high - low) or 0.05
     for panel in panels:
         panel.set_xlim(low - margin, high + margin)
-        panel.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+        panel.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10], min_n_ticks=3))
+    return -math.inf
+
+
+def _widened_by_ratio(low: float, high: float) -> tuple[float, float]:
+    margin = (high / low) ** 0.05
+    return low / margin, high * margin
 
 
 def _times(whole: Overview, task: str, places: Sequence[Place], panels: Sequence[Axes]) -> None:
@@ -238,10 +257,7 @@ def _label_rows(panels: Sequence[Axes], order: Sequence[str]) -> None:
 
 def _log_axis(panels: Sequence[Axes], low: float, high: float, last: float = math.inf) -> None:
     """Logarithmic, with at most a few ticks at plain numbers, none of them beyond `last`."""
-    decades = math.log10(min(last, high) / low)
-    steps = (1,) if decades > 1.5 else (1, 2, 5) if decades > 0.6 else (1, 1.5, 2, 3, 4, 5, 6, 8)
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1, max(1, math.ceil(decades / 5)))
-    ticks = [tick for power in powers for step in steps if low <= (tick := step * 10.0**power) <= min(last, high)]
+    ticks = log_ticks(low, min(last, high))
     for panel in panels:
         panel.set_xscale("log")
         panel.xaxis.set_major_locator(FixedLocator(ticks))

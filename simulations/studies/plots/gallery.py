@@ -36,9 +36,10 @@ _SAME_TIME = (
     "last tenth of the time until then."
 )
 _FINALS = (
-    "Dots are means over the seeds of the final metric, bars their 95 % intervals (one that reaches the edge goes on "
-    "beyond it), diamonds means of the worst tenth of the clients. The best over all places is on top, labels of "
-    "which a run diverged come last. A hollow dot misses seeds."
+    "Dots are means over the seeds of the final metric, bars their 95 % intervals, diamonds means of the worst tenth "
+    "of the clients. A logarithmic axis of errors has no 0: a bar that goes on to less than a tenth of the least mark "
+    "ends there in an arrow. The best over all places is on top, labels of which a run diverged come last. A hollow "
+    "dot misses seeds."
 )
 _TARGETS = (
     "Virtual time until the target was first reached: grey dots are seeds, large ones the geometric mean of those that "
@@ -48,7 +49,7 @@ _TARGETS = (
 _CURVES = (
     "The best five here by mean rank, and what the study highlights: means over the seeds, at all times at which any "
     "of them was evaluated and none had ended; bands reach from the least to the largest. Thin lines are the others. "
-    "Axes hold the curves that did not diverge."
+    "Axes hold the curves that did not diverge, with their bands."
 )
 
 

@@ -19,6 +19,7 @@ SETTINGS = [
     {},
     {"momentum": 0.9},
     {"clip": 0.3},
+    {"clip": 0.3, "clip_by": "part"},
     {"proximal": 0.5},
     {"weight_decay": 0.1},
     {"momentum": 0.5, "clip": 1.0, "proximal": 0.1, "weight_decay": 0.01},

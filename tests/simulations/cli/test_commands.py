@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from simulations.cli.app import app
 from simulations.cli.partition import _partition_table
+from simulations.studies.file import study_file
 
 ROOT = Path(__file__).resolve().parents[3]
 SMALL = ["--set", "data.clients=12", "--set", "strategy.buffer_size=3", "--set", "stop.versions=4"]
@@ -405,6 +406,17 @@ def test_what_was_meant_is_told_with_the_command_for_it(here: Path, finished: Pa
     (here / "unfinished/summary.json").unlink()
     for command in (["report"], ["compare", finished], ["ntk", "--run"]):
         assert_refused([*command, "unfinished"], here, "fedmtl run --resume unfinished")
+
+
+def test_a_folder_that_is_called_like_a_study_that_ships_does_not_hide_it(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `strategies` does, in a checkout."""
+    monkeypatch.chdir(here)
+    (here / "strategies").mkdir()
+    assert study_file(Path("strategies")).name == "strategies.toml"
+    (here / "strategies.toml").write_text("")
+    assert study_file(Path("strategies.toml")) == Path("strategies.toml")
 
 
 def test_a_study_that_is_neither_a_file_nor_shipped_is_refused(here: Path) -> None:

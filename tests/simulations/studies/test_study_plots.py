@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from matplotlib.figure import Figure
 
+from fedmtl.plots.style import line_look, log_ticks, new_figure
 from simulations.studies.overview import Overview, overview_lines
 from simulations.studies.plots import draw
-from simulations.studies.plots.curves import _looks, common_times
+from simulations.studies.plots.curves import _draw_panel, _finish_panel, _looks, common_times
 from simulations.studies.plots.dots import _by_mean, final_pages, target_pages
 from simulations.studies.plots.ranks import rank_maps
 from simulations.studies.study import Study
@@ -192,3 +194,56 @@ def test_errors_that_exploded_leave_a_few_ticks_below_the_dots(decades: int) -> 
     logarithmic = [panel for figure in figures for panel in figure.axes if panel.get_xscale() == "log"]
     assert logarithmic
     assert all(2 <= len(panel.get_xticks()) <= 7 for panel in logarithmic)
+
+
+@pytest.mark.parametrize(("spread", "far"), [(0.01, 1.0), (0.4, 3.0), (2.5, 1.0), (2.5, 1e4)])
+def test_every_axis_holds_all_intervals_and_has_two_labels_at_least(spread: float, far: float) -> None:
+    """Seeds lie apart by a share of their mean, at 2.5 with intervals below 0; C's ink is worse by a factor."""
+
+    def moved(row: dict[str, Any]) -> dict[str, Any]:
+        worse = far if (row["task"], row["strategy"]) == ("ink", "C") else 1.0
+        spread_out = row["final"] * (1 + spread * row["seed"]) * worse
+        return row | {"final": spread_out, "delta_m": row["delta_m"] - 7 + 10 * spread * row["seed"]}
+
+    overview = Overview(STUDY, pa.Table.from_pylist([moved(row) for row in whole()]))
+    for _, figure in final_pages(overview):
+        assert len(figure.axes) == 6  # two tasks and delta-m, for two speeds
+        for panel in figure.axes:
+            low, high = panel.get_xlim()
+            ends = np.concatenate([line.get_xdata() for line in panel.get_lines()])
+            assert low < ends.min() <= ends.max() < high
+            assert sum(low <= tick <= high for tick in panel.get_xticks()) >= 2
+        # A change in per cent may be below 0.
+        assert {panel.get_xscale() for panel in figure.axes[4:]} == {"linear"}
+
+
+def test_a_bar_that_a_logarithmic_axis_cannot_hold_ends_in_an_arrow() -> None:
+    rows = [r | {"final": r["final"] * (9.0 if r["strategy"] == "C" and r["seed"] else 1.0)} for r in whole()]
+    figures = [figure for _, figure in final_pages(Overview(STUDY, pa.Table.from_pylist(rows)))]
+    logarithmic = [panel for figure in figures for panel in figure.axes if panel.get_xscale() == "log"]
+    assert len(logarithmic) == 4
+    for panel in logarithmic:
+        arrows = [line for line in panel.get_lines() if line.get_marker() == "<"]
+        (bar,) = [line for line in panel.get_lines() if len(line.get_xdata()) == 2 and line.get_ydata()[0] == 2]
+        assert [arrow.get_xdata()[0] for arrow in arrows] == [bar.get_xdata()[0]]
+        assert bar.get_xdata()[0] == pytest.approx(0.05)  # a tenth of A's 0.5
+
+
+def test_axes_of_curves_hold_the_bands_too() -> None:
+    times = np.arange(4.0)
+    curve = times, np.array([[2.0, 1.0, 0.9, 0.8], [2.0, 1.6, 40.0, 0.7]])
+    _, (panel,) = new_figure(3.0)
+    _draw_panel(panel, {"A": curve}, {"A": line_look(0)})
+    _finish_panel(panel, "ink", "mse", [curve])
+    low, high = panel.get_ylim()
+    assert low < 0.7 < 40.0 < high
+    assert panel.get_yscale() == "log"
+
+
+@pytest.mark.parametrize("high", [1.3, 2.0, 5.0, 90.0, 3e4, 1e30])
+@pytest.mark.parametrize("low", [1.0, 0.33, 73.0])
+def test_a_logarithmic_axis_has_two_to_six_ticks(low: float, high: float) -> None:
+    ticks = log_ticks(low, low * high)
+    assert 2 <= len(ticks) <= 6
+    assert low <= min(ticks) < max(ticks) <= low * high
+    assert ticks == sorted(set(ticks))
