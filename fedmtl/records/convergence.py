@@ -187,8 +187,7 @@ def loss_variance(losses: NDArray[np.float64]) -> list[float | None] | None:
     found: list[float | None] = []
     for column in losses.T:
         known = column[~np.isnan(column)]
-        variance = float(known.var()) if known.size > 1 else math.nan
-        found.append(variance if math.isfinite(variance) else None)
+        found.append(float(known.var()) if known.size > 1 and np.isfinite(known).all() else None)
     return found if any(entry is not None for entry in found) else None
 
 
