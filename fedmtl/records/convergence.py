@@ -119,31 +119,43 @@ def _norm(model: GlobalModel) -> float:
 
 
 def _geometry(products: NDArray[np.float64], updates: Sequence[Update], model_norm: float) -> dict[str, float | None]:
-    """Lengths and angles; `products` as `inner_products` gives them."""
-    lengths = np.sqrt(products.diagonal())
-    deltas, step_norm, n = lengths[:-1], float(lengths[-1]), len(updates)
+    """Lengths and angles; `products` as `inner_products` gives them.
+
+    Few calls into NumPy: among the work of a step their caches are cold, and each costs more than its arithmetic.
+    """
+    *squares, step_square = products.diagonal().tolist()
+    lengths, step_norm, n = [math.sqrt(square) for square in squares], math.sqrt(step_square), len(squares)
     found: dict[str, float | None] = dict.fromkeys(CONVERGENCE.names[:7]) | {"step_norm": step_norm}
     if not n:
         return found
-    clients = np.array([update.client for update in updates])
-    others = clients[:, None] != clients
-    mean_square, square_of_mean = float((deltas**2).mean()), max(float(products[:-1, :-1].mean()), 0.0)
-    found["update_norm"] = float(deltas.mean())
+    mean_square = math.fsum(squares) / n
+    found["update_norm"] = math.fsum(lengths) / n
     found["drift"] = math.sqrt(mean_square) / model_norm if model_norm else None
-    if others.any():
+    of_client: dict[int, list[int]] = {}
+    for row, update in enumerate(updates):
+        of_client.setdefault(update.client, []).append(row)
+    if len(of_client) > 1:
+        square_of_mean = float(products[:-1, :-1].sum()) / n**2
         found["update_spread"] = math.sqrt(max(mean_square - square_of_mean, 0.0))
         if square_of_mean > _NOTHING * mean_square:
             found["dissimilarity"] = math.sqrt(mean_square / square_of_mean)
-    moved = lengths > 0.0
-    reach = np.where(moved, lengths, 1.0)
-    cosines = (products / np.outer(reach, reach)).clip(-1.0, 1.0)
-    found["step_cosine"] = _mean(cosines[:-1, -1], moved[:-1] & moved[-1])
-    found["pair_cosine"] = _mean(cosines[:-1, :-1], others & np.outer(moved, moved)[:-1, :-1])
+    # What is of length 0 has no direction: its row is 0, and is not counted.
+    inverse = np.array([1.0 / length if length else 0.0 for length in (*lengths, step_norm)])
+    cosines = products * inverse * inverse[:, None]
+    found["step_cosine"] = _mean(float(cosines[:-1, -1].sum()), sum(map(bool, lengths)) if step_norm else 0)
+    # Each pair of updates of different clients is in both sums twice.
+    total, pairs = float(cosines[:-1, :-1].sum()), sum(map(bool, lengths)) ** 2
+    for rows in of_client.values():
+        moved = sum(bool(lengths[row]) for row in rows)
+        total -= moved if len(rows) == 1 else float(cosines[np.ix_(rows, rows)].sum())
+        pairs -= moved**2
+    found["pair_cosine"] = _mean(total, pairs)
     return found
 
 
-def _mean(values: NDArray[np.float64], chosen: NDArray[np.bool_]) -> float | None:
-    return float(values[chosen].mean()) if chosen.any() else None
+def _mean(total: float, count: int) -> float | None:
+    """A mean of cosines, which rounding does not lead beyond 1."""
+    return min(max(total / count, -1.0), 1.0) if count else None
 
 
 def _shares(
