@@ -82,11 +82,11 @@ def test_the_rows_say_how_far_the_run_moved_and_how_alike_its_clients_were(measu
         moved = (after - before).double().numpy()
         lengths = np.linalg.norm(deltas, axis=1)
         cosines = deltas @ moved / lengths / np.linalg.norm(moved)
-        assert row["step_norm"] == pytest.approx(np.linalg.norm(moved), rel=1e-9)
-        assert row["update_norm"] == pytest.approx(lengths.mean(), rel=1e-9)
-        assert row["step_cosine"] == pytest.approx(cosines.mean(), rel=1e-9)
+        assert row["step_norm"] == pytest.approx(np.linalg.norm(moved), rel=1e-6)
+        assert row["update_norm"] == pytest.approx(lengths.mean(), rel=1e-6)
+        assert row["step_cosine"] == pytest.approx(cosines.mean(), rel=1e-6)
         rms = np.sqrt((lengths**2).mean())
-        assert row["drift"] == pytest.approx(rms / np.linalg.norm(before.double().numpy()), rel=1e-9)
+        assert row["drift"] == pytest.approx(rms / np.linalg.norm(before.double().numpy()), rel=1e-6)
 
 
 def test_shares_are_those_of_the_weights_in_the_table_of_updates(measured: Path) -> None:
