@@ -244,6 +244,9 @@ class RecordsSection(_Section):
     ntk_every: Annotated[
         int, Param("versions from one measurement of the model's kernels to the next; 0 for none", ge=0)
     ] = 0
+    convergence: Annotated[
+        bool, Param("measure every server step: how far model and clients moved, how alike clients are, who took part")
+    ] = False
     baselines: Annotated[bool, Param("train single-task models, too, and compare with them")] = False
     pictures: Annotated[
         list[Literal["png", "svg", "pdf"]], Param("the formats of the pictures; none for no pictures")

@@ -68,6 +68,14 @@ class Evaluator:
         Examples per forward pass.
     seed
         The run's seed, for models that draw in prediction, too.
+    client_losses
+        Whether to take the clients' losses as well.
+
+    Attributes
+    ----------
+    client_losses
+        Of the version that was evaluated last: each task's mean loss on each client's held-out examples, shape
+        [clients, tasks], not a number where a client does not own the task or holds out nothing. None unless asked for.
     """
 
     def __init__(
@@ -77,6 +85,8 @@ class Evaluator:
         seconds: np.ndarray | None = None,
         batch_size: int = 1000,
         seed: int = 0,
+        *,
+        client_losses: bool = False,
     ) -> None:
         self.tasks = data.tasks
         self._model = model
@@ -87,7 +97,8 @@ class Evaluator:
         self._device = next(model.parameters()).device
         self._test = data.test.to(self._device)
         self._counts = data.validation.sizes[:, None] * data.owners
-        self._halves = _halves(seconds, data.validation.sizes > 0)
+        self._halves = halves(seconds, data.validation.sizes > 0)
+        self.client_losses = np.full(self._counts.shape, np.nan) if client_losses else None
 
     def evaluate(self, model: GlobalModel, time: float) -> list[EvaluationRow]:
         """The rows of one version; `time` is what the fleet's clock says."""
@@ -161,14 +172,21 @@ class Evaluator:
         shards, pool = self._data.validation, self._data.train
         clients = np.repeat(np.arange(len(shards)), shards.sizes)
         scores = np.empty((len(self.tasks), len(clients)))
+        losses = None if self.client_losses is None else np.empty_like(scores)
         with judging(self._model):
             for first in range(0, len(clients), self._batch_size):
                 batch = pool.take(shards.indices[first : first + self._batch_size]).to(self._device)
                 outputs = self._model(batch.features)
-                for row, task, output, target in zip(scores, self.tasks, outputs, batch.targets, strict=True):
-                    row[first : first + len(batch)] = task.scores(output, target).cpu().numpy()
-        sums = np.stack([np.bincount(clients, row, minlength=len(shards)) for row in scores], axis=1)
-        return np.where(self._data.owners, sums, 0.0)
+                here = slice(first, first + len(batch))
+                for index, (task, output, target) in enumerate(zip(self.tasks, outputs, batch.targets, strict=True)):
+                    scores[index, here] = task.scores(output, target).cpu().numpy()
+                    if losses is not None:
+                        losses[index, here] = task.example_losses(output, target).cpu().numpy()
+        if losses is not None:
+            judged = self._counts > 0
+            sums = _sums(losses, clients, len(shards))
+            self.client_losses = np.divide(sums, self._counts, out=np.full(judged.shape, np.nan), where=judged)
+        return np.where(self._data.owners, _sums(scores, clients, len(shards)), 0.0)
 
 
 def _score(
@@ -188,13 +206,25 @@ def _score(
     return [(value, loss) for value, loss in (sums / len(examples)).tolist()]
 
 
-def _halves(seconds: np.ndarray | None, judged: np.ndarray) -> dict[str, np.ndarray]:
-    """The faster and the slower half of the clients that hold out examples; with equal devices there are no halves.
+def _sums(values: np.ndarray, clients: np.ndarray, count: int) -> np.ndarray:
+    """Sum of each row's values over each client's examples, shape [clients, rows]."""
+    return np.stack([np.bincount(clients, row, minlength=count) for row in values], axis=1)
+
+
+def halves(seconds: np.ndarray | None, among: np.ndarray) -> dict[str, np.ndarray]:
+    """The faster and the slower half of some clients, "fast" and "slow"; with equal devices there are no halves.
 
     An odd one out is slow; among equally fast clients the lower number counts as faster.
+
+    Parameters
+    ----------
+    seconds
+        What each client's device takes for the same work, shape [clients]; None where unknown.
+    among
+        Whether a client is one of them, shape [clients].
     """
     if seconds is None or np.ptp(seconds) == 0:
         return {}
     order = np.argsort(seconds, kind="stable")
-    order = order[judged[order]]
+    order = order[among[order]]
     return {"fast": order[: order.size // 2], "slow": order[order.size // 2 :]}

@@ -120,6 +120,12 @@ class RunDirectory:
             If it is finished, and not to end later.
         """
         before = Experiment.load(self.path / EXPERIMENT)
+        if before.config.records.convergence != experiment.config.records.convergence:
+            raise CheckpointError(
+                f"records.convergence: the tables in {self.path} began "
+                + ("with its columns" if before.config.records.convergence else "without its columns")
+                + ", and cannot go on otherwise; leave it as it was"
+            )
         if before.digest != experiment.digest:
             raise CheckpointError(
                 f"{self.path / EXPERIMENT} is another configuration; only the section [stop], and what changes no "

@@ -8,15 +8,30 @@ from fedmtl.evaluation import EvaluationRow, Evaluator
 from fedmtl.ntk.measure import KernelProbe
 from fedmtl.protocol import Aggregation, Event, Joined, Lost, Rejection
 from fedmtl.records import Recorder
+from fedmtl.records.convergence import ConvergenceWatch, loss_variance
 from fedmtl.records.divergence import Divergence, DivergenceWatch, watch_of
 from strategies.core.loop import Loop, Observer
 
 
 class Recording(Observer):
-    """Hands every upload's fate, every server step and every lost client to a recorder, which its maker finishes."""
+    """Hands every upload's fate, every server step and every lost client to a recorder, which its maker finishes.
 
-    def __init__(self, recorder: Recorder) -> None:
+    Parameters
+    ----------
+    recorder
+        That recorder.
+    convergence
+        Measures every server step, where the recorder has columns for it.
+    """
+
+    def __init__(self, recorder: Recorder, convergence: ConvergenceWatch | None = None) -> None:
         self.recorder = recorder
+        self.convergence = convergence
+
+    def on_start(self, loop: Loop) -> None:
+        """See the model from which the next server step goes out."""
+        if self.convergence is not None:
+            self.convergence.begin(loop.strategy.model)
 
     def on_rejection(self, loop: Loop, rejection: Rejection) -> None:
         """Record the upload and why it was turned down."""
@@ -24,7 +39,10 @@ class Recording(Observer):
 
     def on_aggregation(self, loop: Loop, aggregation: Aggregation) -> None:
         """Record the step and its uploads."""
-        self.recorder.add_aggregation(aggregation)
+        if self.convergence is None:
+            self.recorder.add_aggregation(aggregation)
+        else:
+            self.recorder.add_aggregation(aggregation, self.convergence.measure(aggregation, loop.strategy.model))
 
     def after_event(self, loop: Loop, event: Event) -> None:
         """Record a real client that was lost, or joined."""
@@ -91,6 +109,10 @@ class Evaluation(Observer):
         if own := loop.strategy.aggregator.own_models():
             rows += self.evaluator.evaluate_nodes(loop.strategy.model, list(own.values()), time)
         self.recorder.add_evaluation(rows, last=last)
+        losses, version = self.evaluator.client_losses, loop.strategy.model.version
+        # The table has a row for each server step, and none has made version 0.
+        if losses is not None and version and (variances := loss_variance(losses)) is not None:
+            self.recorder.add_loss_variance(version, variances, last=last)
         self._note(rows)
         self._divergence.see(rows)
 

@@ -10,11 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fedmtl.checkpoint import load_checkpoint, save_checkpoint
-from fedmtl.evaluation import Evaluator
+from fedmtl.evaluation import Evaluator, halves
 from fedmtl.ntk.measure import KernelProbe
 from fedmtl.protocol import Event
 from fedmtl.records import Recorder
+from fedmtl.records.convergence import ConvergenceWatch
 from fedmtl.records.divergence import Divergence
 from fedmtl.records.single_task import SINGLE_TASK, against_single_task
 from fedmtl.records.summary import summarise
@@ -44,11 +47,19 @@ class Watch:
     def __init__(self, experiment: Experiment, directory: RunDirectory, *, simulated: bool) -> None:
         self._config = experiment.config
         every = self._config.records
+        data = experiment.data
         self.recorder = Recorder(
-            directory.path, experiment.data.tasks, kernels=every.ntk_every > 0, connections=not simulated
+            directory.path,
+            data.tasks,
+            kernels=every.ntk_every > 0,
+            connections=not simulated,
+            convergence=every.convergence,
         )
         seconds = experiment.nominal_seconds if simulated else None
-        evaluator = Evaluator(experiment.new_model(), experiment.data, seconds, seed=experiment.config.seed)
+        fast = halves(seconds, np.any(data.owners, axis=1)).get("fast")
+        self._convergence = ConvergenceWatch(None if fast is None else fast.tolist()) if every.convergence else None
+        seed = experiment.config.seed
+        evaluator = Evaluator(experiment.new_model(), data, seconds, seed=seed, client_losses=every.convergence)
         self.evaluation = Evaluation(evaluator, self.recorder, every.evaluate_every)
         self._shift = experiment.data.shift
         self.kernels = _kernel_log(experiment, self.recorder)
@@ -57,7 +68,7 @@ class Watch:
     def observers(self, further: Sequence[Observer]) -> list[Observer]:
         """The loop's observers: updates are recorded first, and a checkpoint holds what all others did."""
         kernels = () if self.kernels is None else (self.kernels,)
-        return [Recording(self.recorder), self.evaluation, *kernels, *further, self.checkpointer]
+        return [Recording(self.recorder, self._convergence), self.evaluation, *kernels, *further, self.checkpointer]
 
     def restore(self, loop: Loop) -> None:
         """Go back to the last checkpoint, with what was recorded until then (see :meth:`Checkpointer.restore`)."""

@@ -15,6 +15,7 @@ import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -25,8 +26,18 @@ from fedmtl.client_types import type_name
 from fedmtl.evaluation import EvaluationRow
 from fedmtl.files import replacing
 from fedmtl.protocol import Aggregation, Joined, Lost, Rejection, Update
+from fedmtl.records.convergence import Statistics, variances_in, with_variances
 from fedmtl.records.log import Row, TableLog, keep_only, refuse_traces
-from fedmtl.records.schemas import AGGREGATIONS, CONNECTIONS, EVALUATIONS, NTK, SCHEMAS, UPDATES, read_table
+from fedmtl.records.schemas import (
+    AGGREGATIONS,
+    CONNECTIONS,
+    CONVERGENCE,
+    EVALUATIONS,
+    LOSS_VARIANCES,
+    NTK,
+    UPDATES,
+    read_table,
+)
 from fedmtl.restoring import refuse_difference, within
 from fedmtl.tasks import Task
 from fedmtl.text import printable
@@ -61,26 +72,40 @@ class Recorder:
         Whether there is a table `ntk`.
     connections
         Whether there is a table `connections`.
+    convergence
+        Whether `aggregations` has the columns of :data:`fedmtl.records.schemas.CONVERGENCE`.
     """
 
     def __init__(
-        self, directory: Path | None, tasks: Sequence[Task], *, kernels: bool = False, connections: bool = False
+        self,
+        directory: Path | None,
+        tasks: Sequence[Task],
+        *,
+        kernels: bool = False,
+        connections: bool = False,
+        convergence: bool = False,
     ) -> None:
         self.directory = directory
         self.tasks = tuple(tasks)
         self._finished = False
         self._updates = TableLog("updates", UPDATES, self._update_columns)
-        self._aggregations = TableLog("aggregations", AGGREGATIONS, _transpose)
+        measured = [field for field in CONVERGENCE if field.name not in LOSS_VARIANCES.names]
+        steps = pa.schema([*AGGREGATIONS, *(measured if convergence else [])])
+        self._aggregations = TableLog("aggregations", steps, _transpose)
         self._evaluations = TableLog("evaluations", EVALUATIONS, _transpose)
         self._kernels = TableLog("ntk", NTK, _transpose)
         self._connections = TableLog("connections", CONNECTIONS, _transpose)
         logs = [self._updates, self._aggregations, self._evaluations]
         logs += [self._kernels] * kernels + [self._connections] * connections
+        self._tables = tuple(log.name for log in logs)
+        # No table of its own: a last version's variances, as all that only the end knows, are in no segment.
+        self._variances = TableLog("loss_variances", LOSS_VARIANCES, _transpose)
+        logs += [self._variances] * convergence
         self._logs = {log.name: log for log in logs}
         self._last_rows: dict[str, list[Row]] = {name: [] for name in self._logs}
 
-    def add_aggregation(self, aggregation: Aggregation) -> None:
-        """Record a server step and the updates that went into it."""
+    def add_aggregation(self, aggregation: Aggregation, measured: Statistics = MappingProxyType({})) -> None:
+        """Record a server step, the updates that went into it and what was measured of it, if anything is to be."""
         self._check_open()
         version, trigger, late, lags = aggregation.version, aggregation.trigger, aggregation.late, aggregation.staleness
         updates = zip(aggregation.updates, aggregation.weights, lags, strict=True)
@@ -90,7 +115,9 @@ class Recorder:
             rows = [(_said(u), (version, lag, weight, trigger, False, None)) for u, weight, lag in updates]
         self._updates.extend(rows)
         mean = sum(lags) / max(len(lags), 1)
-        self._aggregations.extend([(version, aggregation.time, trigger, len(lags), mean, max(lags, default=0))])
+        summed_up = (version, aggregation.time, trigger, len(lags), mean, max(lags, default=0))
+        columns = self._aggregations.schema.names[len(summed_up) :]
+        self._aggregations.extend([(*summed_up, *(measured[name] for name in columns))])
 
     def add_rejection(self, rejection: Rejection) -> None:
         """Record an upload that was turned down."""
@@ -104,6 +131,17 @@ class Recorder:
             self._last_rows["evaluations"].extend(rows)
         else:
             self._evaluations.extend(rows)
+
+    def add_loss_variance(self, version: int, tasks: Sequence[float | None], *, last: bool = False) -> None:
+        """Record each task's variance of the loss over clients, at a version that a server step has made.
+
+        `last` marks that of a version which was evaluated only because the run ended.
+        """
+        self._check_open()
+        if last:
+            self._last_rows[self._variances.name].append((version, tasks))
+        else:
+            self._variances.extend([(version, tasks)])
 
     def add_kernels(self, rows: Sequence[KernelRow], *, last: bool = False) -> None:
         """Record a measurement of kernels; `last` marks one that was made only because the run ended."""
@@ -127,14 +165,15 @@ class Recorder:
     @property
     def names(self) -> Sequence[str]:
         """The tables that there are."""
-        return tuple(self._logs)
+        return self._tables
 
     def table(self, name: str) -> pa.Table:
         """A table as it stands, with every row that was added."""
         if self._finished:
             assert self.directory is not None
             return read_table(self.directory, name)
-        return pa.concat_tables([SCHEMAS[name].empty_table(), *self._parts(name)])
+        parts = [*self._parts(name)]
+        return pa.concat_tables(parts) if parts else self._schema(name).empty_table()
 
     def latest_evaluation(self) -> list[EvaluationRow]:
         """The rows of the newest version that was evaluated; empty before the first evaluation."""
@@ -156,7 +195,7 @@ class Recorder:
         """
         if self.directory is None:
             return {
-                name: pa.concat_tables([SCHEMAS[name].empty_table(), *log.parts(None)]).to_pydict()
+                name: pa.concat_tables([log.schema.empty_table(), *log.parts(None)]).to_pydict()
                 for name, log in self._logs.items()
             }
         if not self._finished:
@@ -180,13 +219,13 @@ class Recorder:
         self._reopen()
         if self.directory is None:
             for name, log in self._logs.items():
-                log.replace(pa.table(dict(state[name]), schema=SCHEMAS[name]))
+                log.replace(pa.table(dict(state[name]), schema=log.schema))
             return
         refuse_difference(state, {name: state.get(name) for name in self._logs})
         for name, log in self._logs.items():
             with within(name):
                 refuse_difference(state[name], {"segments": list(state[name]["segments"]), "rows": 0})
-            finished = functools.partial(read_table, self.directory, name)
+            finished = functools.partial(self._finished_rows, name)
             log.restore(self._segments, dict(state[name]["segments"]), int(state[name]["rows"]), finished)
         keep_only(self._segments, [segment for log in self._logs.values() for segment in log.segments])
 
@@ -203,7 +242,7 @@ class Recorder:
             log.replace(log.schema.empty_table())
         if self.directory is None:
             return
-        refuse_traces(self.directory, self._segments, list(self._logs))
+        refuse_traces(self.directory, self._segments, self._tables)
         keep_only(self._segments, [])
 
     def finish(self) -> None:
@@ -217,10 +256,10 @@ class Recorder:
         self._check_open()
         if self.directory is None:
             return
-        for name, log in self._logs.items():
+        for name in self._tables:
             with (
                 replacing(self.directory / f"{name}.parquet") as temporary,
-                pq.ParquetWriter(temporary, log.schema, write_page_checksum=True) as out,
+                pq.ParquetWriter(temporary, self._schema(name), write_page_checksum=True) as out,
             ):
                 for group in _row_groups(self._parts(name)):
                     out.write_table(group, row_group_size=ROW_GROUP)
@@ -241,7 +280,30 @@ class Recorder:
         if self._finished:
             raise RuntimeError("the recorder is finished: its tables are written and take no more rows")
 
+    def _finished_rows(self, name: str) -> pa.Table:
+        """A log's rows as the finished tables have them, of which the end may have added the last."""
+        assert self.directory is not None
+        if name == self._variances.name:
+            return variances_in(read_table(self.directory, self._aggregations.name))
+        return read_table(self.directory, name).select(self._logs[name].schema.names)
+
+    def _schema(self, name: str) -> pa.Schema:
+        """Of a table, as it is written."""
+        joined = name == self._aggregations.name and self._variances.name in self._logs
+        return pa.schema([*AGGREGATIONS, *CONVERGENCE]) if joined else self._logs[name].schema
+
     def _parts(self, name: str) -> Iterator[pa.Table]:
+        """The rows of a table as they stand."""
+        if self._schema(name) == self._logs[name].schema:
+            yield from self._rows(name)
+            return
+        variances = {
+            row["version"]: row["loss_variance"] for p in self._rows("loss_variances") for row in p.to_pylist()
+        }
+        yield from (with_variances(part, variances) for part in self._rows(name))
+
+    def _rows(self, name: str) -> Iterator[pa.Table]:
+        """The rows of a log, and those that the end has added."""
         log = self._logs[name]
         yield from log.parts(None if self.directory is None else self._segments)
         if rows := self._last_rows[name]:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fedmtl.client_types import TYPE_NUMBERS
 from fedmtl.errors import RunDirectoryError
 
 _INT, _FLOAT, _TEXT, _PER_TASK = pa.int64(), pa.float64(), pa.string(), pa.list_(pa.float64())
@@ -61,6 +62,25 @@ AGGREGATIONS = pa.schema(
         pa.field("max_staleness", _INT, nullable=False),
     ]
 )
+
+CONVERGENCE = pa.schema(  # see fedmtl.records.convergence; null where a statistic has no meaning
+    [
+        pa.field("step_norm", _FLOAT),
+        pa.field("update_norm", _FLOAT),
+        pa.field("update_spread", _FLOAT),
+        pa.field("dissimilarity", _FLOAT),
+        pa.field("step_cosine", _FLOAT),
+        pa.field("pair_cosine", _FLOAT),
+        pa.field("drift", _FLOAT),
+        pa.field("share_fast", _FLOAT),
+        *(pa.field(f"share_{name}", _FLOAT) for name in TYPE_NUMBERS),
+        pa.field("loss_variance", _PER_TASK),  # an entry per task of the run; null where the version is not evaluated
+    ]
+)
+"""What `aggregations` has besides, where ``records.convergence`` is set."""
+
+LOSS_VARIANCES = pa.schema([AGGREGATIONS.field("version"), CONVERGENCE.field("loss_variance")])
+"""The variances of evaluated versions, as a run keeps them until its tables are written."""
 
 EVALUATIONS = pa.schema(
     [

@@ -107,6 +107,28 @@ def test_the_evaluator_judges_the_version_it_is_given_and_not_its_module() -> No
     assert evaluator.evaluate(published(model), 0.0) == first
 
 
+def test_the_clients_losses_are_means_over_their_held_out_examples_of_the_tasks_they_own() -> None:
+    owners = np.ones((CLIENTS, 3), dtype=bool)
+    owners[2] = [False, True, False]
+    model, data = new_model(), federated(owners)
+    plain, evaluator = Evaluator(new_model(), data), Evaluator(new_model(), data, batch_size=7, client_losses=True)
+    rows = evaluator.evaluate(published(model), 0.0)
+    assert [row._replace(value=0.0) for row in rows] == [
+        row._replace(value=0.0) for row in plain.evaluate(published(model), 0.0)
+    ]
+    assert plain.client_losses is None
+    losses = evaluator.client_losses
+    assert losses is not None
+    assert (np.isnan(losses) == ~owners).all()
+    for client in range(CLIENTS):
+        part = held_out(data, [client])
+        with torch.no_grad():
+            outputs = model.eval()(part.features)
+        direct = [float(t.mean_loss(o, y)) for t, o, y in zip(TASKS, outputs, part.targets, strict=True)]
+        owned = owners[client]
+        assert losses[client][owned].tolist() == pytest.approx(np.array(direct)[owned].tolist(), rel=1e-5)
+
+
 def held_out(data: FederatedData, clients: list[int]) -> Examples:
     return data.train.take(torch.cat([data.validation[client] for client in clients]))
 

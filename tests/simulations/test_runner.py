@@ -31,6 +31,7 @@ SMALL = [
     "records.checkpoint_every=4",
     "strategy.buffer_size=4",
     "devices.ratio=9",
+    "records.convergence=true",
 ]
 
 
