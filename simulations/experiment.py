@@ -175,7 +175,7 @@ class Experiment:
 
     @cached_property
     def nominal_seconds(self) -> NDArray[np.float64]:
-        """Seconds that each client takes for one job of its own size, without jitter: who is fast and who is slow."""
+        """Seconds that each client takes for one plain job of its own size, without jitter: who is fast or slow."""
         settings, sizes = self.settings, self.data.shards.sizes
         # A client that drops its only batch is busy as one that has a whole one.
         steps = np.array([settings.local_steps(max(size, settings.batch_size)) for size in sizes.tolist()])

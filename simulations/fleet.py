@@ -21,6 +21,7 @@ from fedmtl.protocol import Arrival, Deadline, Event, JobKey, Joined, Lost, Trai
 from fedmtl.state import check_types, order_from_state, order_state
 from fedmtl.update_contract import Claim
 from simulations.devices.profile import LONGEST, Devices
+from simulations.work import OrderWork
 from simulations.workers.at_once import AtOnce
 from simulations.workers.base import Job, Workers
 from strategies.core.fleet import Fleet
@@ -46,7 +47,7 @@ class SimulatedFleet(Fleet):
     workers
         Where orders are trained.
     layout
-        Layout of the model, for counting bytes.
+        Layout of the model, for counting bytes and work.
 
     Raises
     ------
@@ -61,6 +62,7 @@ class SimulatedFleet(Fleet):
         self._devices = devices
         self._workers = workers
         self._layout = layout
+        self._work = OrderWork(layout)
         self._now = 0.0
         self._sequence = 0
         self._heap: list[tuple[float, int, int, int, int]] = []  # time, kind, sequence, client, job
@@ -123,16 +125,16 @@ class SimulatedFleet(Fleet):
         steps = local_steps(order, self._data.shards.size(client))
         down, up = self._traffic(order)
         half = client_half(order.policy)
-        times = len(self._data.tasks_of(client)) if half.apart else 1
         # A client that drops its only batch is busy all the same: orders that took no time would never let it pass.
-        work = times * half.work(order, max(steps, 1), self._data.shards.size(client))
-        duration = self._devices.duration(client, job, work, down, up)
+        steps = max(steps, 1)
+        work = self._work.of(order, steps, self._data.shards.size(client), self._data.tasks_of(client))
+        duration = self._devices.duration(client, job, steps, down, up, work)
         if not self._now < self._now + duration <= LONGEST:
             what = f"an order of {duration:.3g} s, given at {self._now:.3g} s,"
             fault = "ends after 2^53 s, where seconds are not counted any more"
             if duration < 1.0:
                 fault = "is too short to move the clock"
-            raise self._devices.refuse(client, work, down, up, f"{what} {fault}")
+            raise self._devices.refuse(client, steps, down, up, f"{what} {fault}", work)
         outage = self._devices.outage(client, job, duration)
         if outage is not None:
             lost = self._now + outage.after

@@ -24,6 +24,7 @@ from clients.policies.base import ClientHalf, Observed, Plan, Probe
 from clients.policies.step_rule import Compute, StepRule, Workbench
 from fedmtl.balancing.base import StepGradients
 from fedmtl.balancing.network import TaskNetwork
+from fedmtl.balancing.passes import Passes
 from fedmtl.errors import DataError
 from fedmtl.protocol import TrainOrder
 
@@ -39,9 +40,10 @@ class AdversarialHalf(ClientHalf):
         attack = Adversarial(given["rho"], given["attack_steps"], given["step_size"], given["norm"])
         return Plan(order.settings, step_rule=attack)
 
-    def work(self, order: TrainOrder, steps: int, examples: int) -> float:
-        """A step of the ascent costs about as much as one of the descent."""
-        return steps * (1 + order.constants["attack_steps"]) if order.constants["rho"] > 0 else steps
+    def passes(self, order: TrainOrder, steps: int, examples: int, tasks: int) -> Passes:
+        """Each step of the ascent goes forward, and back to the inputs alone."""
+        ascents = steps * order.constants["attack_steps"] if order.constants["rho"] > 0 else 0
+        return ascents * Passes(forward=2, heads=2)
 
 
 class Adversarial(StepRule):

@@ -15,6 +15,7 @@ from typing import Protocol
 from torch import Tensor
 
 from clients.policies.step_rule import StepRule
+from fedmtl.balancing.passes import NO_PASSES, Passes
 from fedmtl.protocol import TrainOrder, TrainSettings, Update
 
 ClientState = dict[str, float | Tensor]
@@ -93,15 +94,7 @@ class Probe(Protocol):
 
 
 class ClientHalf(ABC):
-    """The client's half of a policy; it keeps no state of its own.
-
-    Attributes
-    ----------
-    apart
-        Whether the client does its work for each of its tasks anew, so that it takes as many times as long.
-    """
-
-    apart: bool = False
+    """The client's half of a policy; it keeps no state of its own."""
 
     def observe(self, order: TrainOrder, state: ClientState) -> Observed:
         """What the client notices on receiving an order; may take from its state what it needs no more."""
@@ -139,8 +132,14 @@ class ClientHalf(ABC):
         """Further such bytes, which depend on how many tasks the client owns."""
         return 0
 
-    def work(self, order: TrainOrder, steps: int, examples: int) -> float:
-        """How much work the job is, in plain local steps: what a device's seconds per step are counted by.
+    def gradient_calls(self, order: TrainOrder, steps: int) -> int:
+        """How often a job of so many local steps asks the balancer for gradients, whose passes that one declares."""
+        return steps
+
+    def passes(self, order: TrainOrder, steps: int, examples: int, tasks: int) -> Passes:
+        """What the job computes beside that: what a simulation's clock charges.
+
+        It is asked when the order is sent, before anything was observed.
 
         Parameters
         ----------
@@ -148,10 +147,10 @@ class ClientHalf(ABC):
             The order.
         steps
             Local steps of the job.
-        examples
-            Training examples of the client.
+        examples, tasks
+            Training examples of the client, and how many tasks it owns.
         """
-        return steps
+        return NO_PASSES
 
     def conclude(self, order: TrainOrder, update: Update, state: ClientState) -> None:
         """The job is done: keep in the state what later jobs need."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from clients.policies.base import ClientHalf, Observed, Plan, Probe, Report
 from clients.policies.step_rule import StepRule, Workbench
+from fedmtl.balancing.passes import Passes
 from fedmtl.protocol import TrainOrder, Update
 from fedmtl.randomness import derive_seed
 
@@ -50,9 +51,9 @@ class CompressedJacobianHalf(ClientHalf):
         """The coefficients of each task."""
         return int(4 * order.constants["rank"] * tasks)
 
-    def work(self, order: TrainOrder, steps: int, examples: int) -> float:
-        """The gradients count as a step."""
-        return steps + 1
+    def passes(self, order: TrainOrder, steps: int, examples: int, tasks: int) -> Passes:
+        """A backward pass for each task, on one batch."""
+        return Passes(forward=1, backward=tasks, heads=3)
 
 
 class CompressedJacobian(StepRule):

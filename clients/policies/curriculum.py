@@ -20,6 +20,7 @@ from torch import Tensor
 
 from clients.policies.base import ClientHalf, Observed, Plan, Probe
 from clients.policies.step_rule import StepRule, Workbench
+from fedmtl.balancing.passes import NO_PASSES, Passes, batches_of
 from fedmtl.protocol import TrainOrder
 
 OrderName = Literal["easy_first", "hard_first", "random"]
@@ -34,12 +35,13 @@ class CurriculumHalf(ClientHalf):
         pool = Curriculum(order.terms["share"], order.constants["order"], order.settings.batch_size, order.seed ^ 2)
         return Plan(order.settings, step_rule=pool)
 
-    def work(self, order: TrainOrder, steps: int, examples: int) -> float:
-        """To score an example is to go forward, a third of a step's work, once."""
+    def passes(self, order: TrainOrder, steps: int, examples: int, tasks: int) -> Passes:
+        """To score an example is to go forward once."""
+        size = order.settings.batch_size
         scored = order.constants["order"] != "random"
-        if not scored or pool_size(examples, order.terms["share"], order.settings.batch_size) == examples:
-            return steps
-        return steps + math.ceil(examples / order.settings.batch_size) / 3
+        if not scored or pool_size(examples, order.terms["share"], size) == examples:
+            return NO_PASSES
+        return batches_of(examples, size) * Passes(forward=1, heads=1)
 
 
 class Curriculum(StepRule):

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from clients.policies.base import ClientHalf, ClientState, Observed, Plan, Probe
-from clients.policies.sharpness_aware import SharpnessAware, perturbed_steps
+from clients.policies.sharpness_aware import SharpnessAware, perturbed_calls
 from fedmtl.protocol import TrainOrder, Update
 
 
@@ -36,9 +36,9 @@ class DualCorrectedHalf(ClientHalf):
         perturbation = SharpnessAware(order.constants["rho"], order.constants["mix"])
         return Plan(order.settings, correction=correction, step_rule=perturbation)
 
-    def work(self, order: TrainOrder, steps: int, examples: int) -> float:
-        """The second gradient of each step doubles the work."""
-        return perturbed_steps(order.constants["rho"], steps)
+    def gradient_calls(self, order: TrainOrder, steps: int) -> int:
+        """Two for each step."""
+        return perturbed_calls(order.constants["rho"], steps)
 
     def conclude(self, order: TrainOrder, update: Update, state: ClientState) -> None:
         """Move the dual variable; what the server cannot use must not move it, either."""

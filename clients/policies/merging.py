@@ -22,7 +22,6 @@ Down: each neighbour's model as the vector ``neighbour/l`` and its weight as the
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -32,6 +31,7 @@ from torch import Tensor
 from clients.policies.base import ClientHalf, Observed, Plan, Probe
 from clients.policies.matching import activations, matched_by_activations, matched_by_weights, reordered
 from clients.policies.step_rule import StepRule, Workbench
+from fedmtl.balancing.passes import Passes, batches_of
 from fedmtl.models.chain import HiddenLayer, hidden_layers
 from fedmtl.models.norms import measure_statistics, norms_in
 from fedmtl.protocol import TrainOrder
@@ -54,13 +54,19 @@ class MergingHalf(ClientHalf):
         merging = Merging(neighbours, constants["match"], constants["examples"], constants["bn_data"])
         return Plan(order.settings, step_rule=merging)
 
-    def work(self, order: TrainOrder, steps: int, examples: int) -> float:
-        """The steps, and forward passes: of each model to match them, and of the merged one for its batch norms."""
-        models = 1 + len(order.vectors) if order.constants["match"] == "activations" else 0
+    def passes(self, order: TrainOrder, steps: int, examples: int, tasks: int) -> Passes:
+        """Forward passes: of each model to match them, and of the merged one for its batch norms.
+
+        To correlate the activations of two models takes for a layer of n units with m inputs n/m of what the layer
+        takes forward. That is counted as half a pass for each neighbour: 1 where a network is as wide everywhere, and
+        less where it narrows or has convolutions. Matching by weights is no pass, and not counted.
+        """
+        neighbours = len(order.vectors)
+        forward = 1 + 1.5 * neighbours if order.constants["match"] == "activations" else 0
         buffers = order.base.layout.buffers
-        passes = models + int(buffers.stop > buffers.start)
+        forward += int(buffers.stop > buffers.start)
         taken = min(examples, order.constants["examples"])
-        return steps + merging_steps(passes, taken, order.settings.batch_size) if passes else steps
+        return Passes(forward=forward * batches_of(taken, order.settings.batch_size))
 
 
 class Merging(StepRule):
@@ -127,8 +133,3 @@ class Merging(StepRule):
         """Under a model, which is left on the bench, with statistics of batch norm that are those of the examples."""
         bench.vector.copy_(vector)
         return activations(bench.network.backbone, bench.features[: self.examples])
-
-
-def merging_steps(passes: int, examples: int, batch_size: int) -> float:
-    """What passes of examples through models cost, in local steps: a third of a step for each batch."""
-    return passes * math.ceil(examples / batch_size) / 3

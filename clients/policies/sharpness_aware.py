@@ -37,9 +37,9 @@ class SharpnessAwareHalf(ClientHalf):
         """The order's settings, with perturbed gradients."""
         return Plan(order.settings, step_rule=SharpnessAware(order.constants["rho"], order.constants["mix"]))
 
-    def work(self, order: TrainOrder, steps: int, examples: int) -> float:
-        """The second gradient of each step doubles the work."""
-        return perturbed_steps(order.constants["rho"], steps)
+    def gradient_calls(self, order: TrainOrder, steps: int) -> int:
+        """Two for each step."""
+        return perturbed_calls(order.constants["rho"], steps)
 
 
 class SharpnessAware(StepRule):
@@ -76,8 +76,8 @@ class SharpnessAware(StepRule):
         return dataclasses.replace(here, shared=g[:shared], heads=network.by_head(g[shared:]))
 
 
-def perturbed_steps(rho: float, steps: int) -> int:
-    """What so many steps cost, in plain ones."""
+def perturbed_calls(rho: float, steps: int) -> int:
+    """How many gradients so many steps take."""
     return 2 * steps if rho > 0 else steps
 
 

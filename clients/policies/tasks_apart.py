@@ -17,13 +17,12 @@ from clients.policies.base import ClientHalf, Observed, Plan, Probe, Report
 from clients.policies.step_rule import Compute, StepRule, Workbench
 from fedmtl.balancing.base import StepGradients
 from fedmtl.balancing.network import TaskNetwork
+from fedmtl.balancing.passes import PLAIN, Passes
 from fedmtl.protocol import TrainOrder, TrainSettings, Update
 
 
 class TasksApartHalf(ClientHalf):
     """Trains the tasks apart."""
-
-    apart = True
 
     def plan(self, order: TrainOrder, observed: Observed, probe: Probe) -> Plan:
         """The order's settings, for each task."""
@@ -44,6 +43,14 @@ class TasksApartHalf(ClientHalf):
         """The backbone once more for each task but the first."""
         shared = order.base.layout.shared
         return int(4 * (shared.stop - shared.start) * (tasks - 1))
+
+    def gradient_calls(self, order: TrainOrder, steps: int) -> int:
+        """None: where tasks meet in no step, nothing is balanced."""
+        return 0
+
+    def passes(self, order: TrainOrder, steps: int, examples: int, tasks: int) -> Passes:
+        """Every task takes all the steps."""
+        return steps * tasks * PLAIN
 
 
 class TasksApart(StepRule):

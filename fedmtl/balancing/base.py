@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fedmtl.balancing.network import TaskNetwork
+from fedmtl.balancing.passes import PLAIN, Passes
 
 
 @dataclass(slots=True)
@@ -98,6 +99,22 @@ class Balancer(ABC):
         targets
             For each task its targets, shape [n].
         """
+
+    def passes(self, calls: int, tasks: int, batches: int) -> Passes:
+        """What a job computes for its gradients: what a simulation's clock charges.
+
+        Whoever passes more than once over a batch says so here; the default is a plain step for each call.
+
+        Parameters
+        ----------
+        calls
+            How often `gradients` is called in the job.
+        tasks
+            How many tasks the client owns.
+        batches
+            How many batches all the examples are that `prepare` is given.
+        """
+        return calls * PLAIN
 
     @abstractmethod
     def gradients(

@@ -29,6 +29,7 @@ from fedmtl.balancing.gradients import clipped
 from fedmtl.balancing.heads import HeadMetric, align_heads, reach
 from fedmtl.balancing.network import TaskNetwork
 from fedmtl.balancing.options import HeadWeight
+from fedmtl.balancing.passes import NO_PASSES, PLAIN, Passes
 from fedmtl.balancing.sketch import Projection
 from fedmtl.balancing.weights import KernelSize, gram, kernel_size
 from fedmtl.components import Param
@@ -116,6 +117,17 @@ class EqualProbed(Balancer):
             representation = network.predicted_representation(inputs)
             self._metric = HeadMetric(representation, self.damping)
             align_heads(network, representation, targets, self._metric, self.align)
+
+    def passes(self, calls: int, tasks: int, batches: int) -> Passes:
+        """The steps, the probes of the first m of them, and what `prepare` does with all examples.
+
+        That is the representation and, where heads are aligned, their losses before the first Newton step and after
+        each, and their gradients in each.
+        """
+        probe = Passes(forward=1, backward=tasks if self.probe == "full" else 0, heads=3)
+        heads = 1 + 2 * self.align
+        prepared = Passes(forward=1, heads=heads) if self.align or self.head_step == "newton" else NO_PASSES
+        return calls * PLAIN + min(calls, self.batches) * probe + batches * prepared
 
     def gradients(
         self, network: TaskNetwork, inputs: Tensor, targets: Sequence[Tensor], task_weights: Sequence[float] | None

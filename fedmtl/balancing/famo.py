@@ -25,6 +25,7 @@ from fedmtl.balancing.base import StepGradients
 from fedmtl.balancing.loss_weighting import LossWeighting
 from fedmtl.balancing.network import TaskNetwork
 from fedmtl.balancing.options import AuthorsHeads, Clip
+from fedmtl.balancing.passes import PLAIN, Passes
 from fedmtl.components import Param
 
 _LEAST = 1e-8  # a loss at its bound has no logarithm
@@ -67,6 +68,10 @@ class FAMO(LossWeighting):
     def start_job(self, generator: torch.Generator) -> None:
         """Forget the logits and the last batch."""
         self._learned = self._last = None
+
+    def balance_passes(self, calls: int, tasks: int) -> Passes:
+        """In each step but the first, the last batch once more; its heads give their gradients with the losses."""
+        return calls * PLAIN + max(calls - 1, 0) * Passes(forward=1, heads=2)
 
     def balance(
         self, network: TaskNetwork, inputs: Tensor, targets: Sequence[Tensor], task_weights: Sequence[float] | None

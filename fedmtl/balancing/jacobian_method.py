@@ -13,6 +13,7 @@ from fedmtl.balancing.base import StepGradients
 from fedmtl.balancing.gradients import clipped, head_gradients
 from fedmtl.balancing.network import Pullback, TaskNetwork
 from fedmtl.balancing.options import HeadWeight
+from fedmtl.balancing.passes import Passes
 from fedmtl.balancing.several import SeveralTasks
 
 
@@ -67,6 +68,10 @@ class JacobianMethod(SeveralTasks):
         direction, weights
             Shapes [P] and [tasks].
         """
+
+    def balance_passes(self, calls: int, tasks: int) -> Passes:
+        """A backward pass for each task."""
+        return calls * Passes(forward=1, backward=tasks, heads=3)
 
     def balance(
         self, network: TaskNetwork, inputs: Tensor, targets: Sequence[Tensor], task_weights: Sequence[float] | None

@@ -21,6 +21,7 @@ from fedmtl.balancing.base import Balancer, StepGradients
 from fedmtl.balancing.gradients import clipped, head_gradients, weighted_gradient
 from fedmtl.balancing.network import Pullback, TaskNetwork
 from fedmtl.balancing.options import HeadWeight, NTKExponent, WeightBound, weight_bound
+from fedmtl.balancing.passes import Passes
 from fedmtl.balancing.weights import KernelSize, balanced_weights, chunk_sizes, gram, kernel_size
 from fedmtl.components import Param
 from fedmtl.errors import ConfigError
@@ -66,6 +67,11 @@ class NTKMTL(Balancer):
         self.clip = clip
         self.w_max = weight_bound(w_max, exponent)
         self.eps = eps
+
+    def passes(self, calls: int, tasks: int, batches: int) -> Passes:
+        """A backward pass for each task, or for each task and chunk and one more; a chunk's runs over the batch."""
+        backward = tasks if self.chunks == 1 else self.chunks * tasks + 1
+        return calls * Passes(forward=1, backward=backward, heads=3)
 
     def gradients(
         self, network: TaskNetwork, inputs: Tensor, targets: Sequence[Tensor], task_weights: Sequence[float] | None

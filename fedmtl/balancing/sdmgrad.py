@@ -26,6 +26,7 @@ from fedmtl.balancing.gradients import clipped, head_gradients, weighted_gradien
 from fedmtl.balancing.jacobian_method import jacobian
 from fedmtl.balancing.network import HeadPass, Pullback, TaskNetwork
 from fedmtl.balancing.options import AuthorsHeads, Clip, TimesTasks
+from fedmtl.balancing.passes import Passes
 from fedmtl.balancing.several import SeveralTasks
 from fedmtl.components import Param
 
@@ -67,6 +68,10 @@ class SDMGrad(SeveralTasks):
     def start_job(self, generator: torch.Generator) -> None:
         """Forget the weights w of earlier jobs."""
         self._descend.reset()
+
+    def balance_passes(self, calls: int, tasks: int) -> Passes:
+        """Three thirds of a batch: for two of them a backward pass for each task, for the last one."""
+        return calls * Passes(forward=1, backward=(2 * tasks + 1) / 3, heads=3)
 
     def balance(
         self, network: TaskNetwork, inputs: Tensor, targets: Sequence[Tensor], task_weights: Sequence[float] | None

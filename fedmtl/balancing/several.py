@@ -11,6 +11,7 @@ from fedmtl.balancing.base import Balancer, StepGradients
 from fedmtl.balancing.equal import Equal
 from fedmtl.balancing.network import TaskNetwork
 from fedmtl.balancing.options import HeadWeight
+from fedmtl.balancing.passes import PLAIN, Passes
 
 
 class SeveralTasks(Balancer):
@@ -44,6 +45,14 @@ class SeveralTasks(Balancer):
         if len(network.tasks) == 1:
             return Equal(head_weight=self.head_weight, clip=self.clip).gradients(network, inputs, targets, task_weights)
         return self.balance(network, inputs, targets, task_weights)
+
+    def passes(self, calls: int, tasks: int, batches: int) -> Passes:
+        """Plain steps where there is a single task."""
+        return calls * PLAIN if tasks == 1 else self.balance_passes(calls, tasks)
+
+    def balance_passes(self, calls: int, tasks: int) -> Passes:
+        """What `passes` says where there are two tasks or more, for so many calls of `balance`."""
+        return calls * PLAIN
 
     @abstractmethod
     def balance(

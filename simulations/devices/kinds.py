@@ -42,16 +42,22 @@ class World:
 
 @dataclass(frozen=True)
 class Speeds:
-    """How fast each client is: seconds of an order whatever its steps, and of a step, each of shape [clients]."""
+    """How fast each client is: seconds of an order whatever its steps, and of a step, each of shape [clients].
+
+    They are those of plain steps, unless they were measured: then they are taken as they are, whatever an order does.
+    """
 
     seconds_per_order: NDArray[np.float64] | float = 0.0
     seconds_per_step: NDArray[np.float64] | float = 0.0
     labels: Sequence[str] | None = None
+    measured: bool = False
 
     @classmethod
-    def per(cls, per: Per, seconds: NDArray[np.float64] | float) -> Speeds:
+    def per(cls, per: Per, seconds: NDArray[np.float64] | float, *, measured: bool = False) -> Speeds:
         """Speeds whose seconds are counted per order or per step."""
-        return cls(seconds_per_order=seconds) if per == "order" else cls(seconds_per_step=seconds)
+        if per == "order":
+            return cls(seconds_per_order=seconds, measured=measured)
+        return cls(seconds_per_step=seconds, measured=measured)
 
 
 Builder = Callable[..., Devices]
@@ -94,6 +100,7 @@ def kind(speeds: Callable[..., Speeds], **defaults: Any) -> Builder:
             seconds_per_order=found.seconds_per_order,
             seconds_per_step=found.seconds_per_step,
             labels=found.labels,
+            measured=found.measured,
             **_options_of_every_kind(**common),
         )
 

@@ -38,9 +38,11 @@ class Outage:
 class Devices:
     """The speeds of all clients' devices.
 
-    An order of s steps takes ``startup + (order + s * step) * jitter + bytes_down / download + bytes_up / upload``
-    seconds. An order's jitter is log-normal with mean 1 and the given standard deviation: near to a normal distribution
-    where it is small, and always positive. Every draw belongs to (client, job) alone.
+    An order of s steps that are worth w plain ones (:mod:`simulations.work`) takes
+    ``startup + (order * w / s + step * w) * jitter + bytes_down / download + bytes_up / upload`` seconds: those of an
+    order, and of a step, are those of plain ones. Where they were measured, they are taken as they are, and w is s. An
+    order's jitter is log-normal with mean 1 and the given standard deviation: near to a normal distribution where it is
+    small, and always positive. Every draw belongs to (client, job) alone.
 
     Parameters
     ----------
@@ -60,6 +62,8 @@ class Devices:
         Mean of the seconds until it is back; they are exponentially distributed.
     labels
         What each client's device is, for displays; None where devices have no names.
+    measured
+        Whether the seconds are those that the run's own orders or steps took, whatever these do.
 
     Raises
     ------
@@ -82,6 +86,7 @@ class Devices:
         dropout: float = 0.0,
         away_seconds: float = 0.0,
         labels: Sequence[str] | None = None,
+        measured: bool = False,
     ) -> None:
         self.clients = clients
         self.seed = seed
@@ -94,6 +99,7 @@ class Devices:
         self.dropout = float(dropout)
         self.away_seconds = float(away_seconds)
         self.labels = labels
+        self.measured = measured
         self._check()
         # Python floats: arithmetic on NumPy scalars costs several times as much, and this is asked for every order.
         self._startup: list[float] = self.startup_seconds.tolist()
@@ -107,7 +113,9 @@ class Devices:
     def __len__(self) -> int:
         return self.clients
 
-    def duration(self, client: int, job: int, steps: float, bytes_down: int, bytes_up: int) -> float:
+    def duration(
+        self, client: int, job: int, steps: int, bytes_down: int, bytes_up: int, work: float | None = None
+    ) -> float:
         """Seconds from the sending of an order to the arrival of its update.
 
         Parameters
@@ -115,22 +123,31 @@ class Devices:
         client, job
             The key of the order.
         steps
-            Local steps, or as many as the work is worth.
+            Local steps, at least 1.
         bytes_down, bytes_up
             Sizes of the order and of the update.
+        work
+            How many plain steps these are worth; None for as many.
         """
-        work = self._order[client] + steps * self._step[client]
+        seconds = self._busy(client, steps, work)
         if self._sigma:
             z = _standard_normal(_uniform(self.seed, "jitter", client, job))
-            work *= math.exp(self._sigma * (z - 0.5 * self._sigma))
-        return self._startup[client] + work + bytes_down / self._download[client] + bytes_up / self._upload[client]
+            seconds *= math.exp(self._sigma * (z - 0.5 * self._sigma))
+        return self._startup[client] + seconds + bytes_down / self._download[client] + bytes_up / self._upload[client]
 
-    def refuse(self, client: int, steps: float, bytes_down: float, bytes_up: float, fault: str) -> ConfigError:
+    def _busy(self, client: int, steps: int, work: float | None) -> float:
+        """Seconds of an order's work, without jitter."""
+        if work is None or self.measured:
+            return self._order[client] + steps * self._step[client]
+        return self._order[client] * (work / steps) + work * self._step[client]
+
+    def refuse(
+        self, client: int, steps: int, bytes_down: float, bytes_up: float, fault: str, work: float | None = None
+    ) -> ConfigError:
         """The error for an order whose time is none of a run; it names the key that most of its seconds come from."""
         parts = {
             "devices.startup": self._startup[client],
-            "the seconds of an order's work (devices.kind and its keys)": self._order[client]
-            + steps * self._step[client],
+            "the seconds of an order's work (devices.kind and its keys)": self._busy(client, steps, work),
             "devices.download_bytes_per_second": bytes_down / self._download[client],
             "devices.upload_bytes_per_second": bytes_up / self._upload[client],
         }
@@ -171,7 +188,10 @@ class Devices:
     def nominal_seconds(
         self, steps: ArrayLike, bytes_down: ArrayLike = 0, bytes_up: ArrayLike = 0
     ) -> NDArray[np.float64]:
-        """Seconds of an order without jitter, for each client; `steps` and sizes are one number, or one per client."""
+        """Seconds of an order of plain steps without jitter, for each client.
+
+        `steps` and sizes are one number, or one per client.
+        """
         work = self.seconds_per_order + np.asarray(steps) * self.seconds_per_step
         down = np.asarray(bytes_down) / self.download_bytes_per_second
         up = np.asarray(bytes_up) / self.upload_bytes_per_second

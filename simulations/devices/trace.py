@@ -27,6 +27,8 @@ def trace(
 ) -> Speeds:
     """Speeds read from a CSV file: a row for each client 0, 1, 2, ..., in any order.
 
+    The seconds are taken as they are, whatever passes balancer and policy add to a plain step.
+
     Raises
     ------
     ConfigError
@@ -45,7 +47,7 @@ def trace(
         raise ConfigError(f"devices.file: {path} is not a text file in UTF-8: {error.reason}") from None
     except csv.Error as error:
         raise ConfigError(f"devices.file: {path} is not a CSV file: {error}") from None
-    return Speeds.per(_COLUMNS[column], seconds)
+    return Speeds.per(_COLUMNS[column], seconds, measured=True)
 
 
 def _column(path: Path, rows: Iterator[list[str]]) -> str:

@@ -8,8 +8,8 @@ In a round each client takes its local steps on adversarial examples (:mod:`clie
 ``W += eta_global mean_c(Delta_c)``, vectors of shape [P]. The metrics of a run are those on the true examples.
 
 The paper is a theory and names no attack: projected gradient ascent of 7 steps of rho/4 in the maximum norm, clamped
-to the range of the client's features, is our choice. There is no authors' code. A local step costs as many gradients
-as the attack has steps, and one, and counts so on a device's clock. With rho = 0 this is FedAvg.
+to the range of the client's features, is our choice. There is no authors' code. A local step goes forward, and
+back to the inputs, in each step of the attack, and counts so on a device's clock. With rho = 0 this is FedAvg.
 """
 
 from __future__ import annotations

@@ -17,7 +17,8 @@ from simulations.runner import simulated_fleet
 from strategies.core.loop import Loop, Observer
 from strategies.task_weights import FedNTKTrace
 
-SMALL = ["data.clients=20", "strategy.buffer_size=4", "devices.ratio=9", "balancing.name=fedntk-trace"]
+RATIO = "devices.ratio=9"
+SMALL = ["data.clients=20", "strategy.buffer_size=4", RATIO, "balancing.name=fedntk-trace"]
 APART = {
     "task-disjoint": ("tasks.ownership=disjoint", "data.partition=task-disjoint"),
     "disjoint": ("tasks.ownership=disjoint",),
@@ -56,10 +57,20 @@ def start(*overrides: str, base: Sequence[str] = SMALL) -> tuple[Loop, Steps]:
     return Loop(experiment.new_strategy(), simulated_fleet(experiment), [seen]), seen
 
 
-def run(*overrides: str, versions: int = VERSIONS) -> Steps:
-    loop, seen = start(*overrides)
+def run(*overrides: str, versions: int = VERSIONS, base: Sequence[str] = SMALL) -> Steps:
+    loop, seen = start(*overrides, base=base)
     loop.run(lambda loop: "done" if loop.strategy.model.version >= versions else None)
     return seen
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The small run, whose orders take their seconds whatever they compute, as if these had been measured."""
+    file = tmp_path_factory.mktemp("devices") / "seconds.csv"
+    rows = enumerate(Experiment.load(None, SMALL).devices.seconds_per_order.tolist())
+    file.write_text("client,seconds_per_order\n" + "".join(f"{client},{seconds}\n" for client, seconds in rows))
+    trace = ["devices.kind=trace", f"devices.file={file}"]
+    return [setting for setting in SMALL if setting != RATIO] + trace
 
 
 def run_plain(*overrides: str) -> Steps:
@@ -98,11 +109,11 @@ def test_heads_and_traces_move_with_their_owners_and_not_a_bit_without(apart: st
     assert any(weight != 1.0 for update in seen.steps[-1].updates for weight in update.mean_task_weights)
 
 
-def test_averaged_heads_stay_bounded_where_added_ones_diverge() -> None:
+def test_averaged_heads_stay_bounded_where_added_ones_diverge(measured: list[str]) -> None:
     """FedQS-SGD adds stale updates at full weight: see `strategies.aggregators.head_models`."""
     common = (*APART["task-disjoint"], *STRATEGIES["fedqs-sgd"])
-    averaged = run(*common, versions=60).models[-1]
-    added = run(*common, "balancing.head_aggregation=strategy", versions=60).models[-1]
+    averaged = run(*common, versions=60, base=measured).models[-1]
+    added = run(*common, "balancing.head_aggregation=strategy", versions=60, base=measured).models[-1]
     ink = averaged.layout.heads[2]
     assert float(averaged.vector[ink].abs().max()) < 10.0
     assert float(added.vector[ink].abs().max()) > 1000.0
@@ -118,7 +129,8 @@ def test_orders_weigh_with_ones_until_every_task_was_seen() -> None:
 
 
 @pytest.mark.parametrize("ownership", ["all", "disjoint", "skewed"])
-def test_without_exponent_and_coverage_it_is_fedbuff_to_the_bit(ownership: str) -> None:
+def test_without_exponent_and_coverage_it_is_fedbuff_to_the_bit(ownership: str, measured: list[str]) -> None:
+    """But for the time that its probes take."""
     common = [
         f"tasks.ownership={ownership}",
         "strategy.name=fedbuff",
@@ -133,24 +145,24 @@ def test_without_exponent_and_coverage_it_is_fedbuff_to_the_bit(ownership: str) 
         "balancing.head_aggregation=strategy",
     )
     neutral = ("balancing.exponent=0.0", "balancing.coverage=false", *spec)
-    ours = run(*common, *neutral)
-    plain = run(*common, "balancing.name=equal")
+    ours = run(*common, *neutral, base=measured)
+    plain = run(*common, "balancing.name=equal", base=measured)
     assert not torch.equal(ours.models[0].vector, ours.models[-1].vector)
     for one, other in itertools.zip_longest(ours.models, plain.models):
         assert torch.equal(one.vector, other.vector)
-    weighted = run(*common, *spec)
+    weighted = run(*common, *spec, base=measured)
     assert not torch.equal(weighted.models[-1].vector, plain.models[-1].vector)
 
 
 @pytest.mark.parametrize("ownership", ["all", "disjoint", "skewed"])
 @pytest.mark.parametrize("strategy", ["fedbuff", "fedqs"])
-def test_it_costs_8_t_and_16_bytes_up_and_4_t_down(ownership: str, strategy: str) -> None:
+def test_it_costs_8_t_and_16_bytes_up_and_4_t_down(ownership: str, strategy: str, measured: list[str]) -> None:
     common = [f"tasks.ownership={ownership}", f"strategy.name={strategy}", "strategy.buffer_size=20"]
     # The first orders, which FedQS answers alike whatever was learned.
-    ours = {update.key: update for step in run(*common, versions=1).steps for update in step.updates}
-    plain = {
-        update.key: update for step in run(*common, "balancing.name=equal", versions=1).steps for update in step.updates
-    }
+    ours, plain = (
+        {update.key: update for step in run(*common, *more, versions=1, base=measured).steps for update in step.updates}
+        for more in ([], ["balancing.name=equal"])
+    )
     assert ours.keys() == plain.keys()
     for key, update in ours.items():
         if key.job == 0:

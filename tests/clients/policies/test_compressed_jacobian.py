@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from clients.policies import client_half
+from fedmtl.balancing.passes import Passes
 from fedmtl.models import build_model
 from fedmtl.protocol import TrainOrder, Update
 from fedmtl.randomness import derive_seed
@@ -70,4 +71,5 @@ def test_the_basis_and_the_coefficients_go_up(world) -> None:
     half, shared = client_half(what.policy), what.base.layout.shared
     assert half.extra_bytes_up(what) == 2 * 4 * (shared.stop - shared.start)
     assert half.task_bytes_up(what, 3) == 2 * 4 * 3
-    assert half.work(what, 7, 40) == 8
+    assert half.gradient_calls(what, 7) == 7
+    assert half.passes(what, 7, 40, tasks=3) == Passes(forward=1, backward=3, heads=3)

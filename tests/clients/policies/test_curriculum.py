@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from clients.policies import client_half
 from clients.policies.curriculum import Curriculum, pool_size
 from clients.policies.step_rule import Workbench
+from fedmtl.balancing.passes import NO_PASSES, Passes
 
 LOSSES = torch.tensor([3.0, 1.0, 2.0, 1.0, 5.0, 4.0])
 
@@ -90,5 +91,5 @@ def test_scoring_is_work(world) -> None:
     easy = world.order("curriculum", terms={"share": 0.5}, constants={"order": "easy_first"})
     control = world.order("curriculum", terms={"share": 0.5}, constants={"order": "random"})
     full = world.order("curriculum", terms={"share": 1.0}, constants={"order": "easy_first"})
-    assert half.work(easy, 8, 40) == pytest.approx(8 + 4 / 3)
-    assert half.work(control, 8, 40) == half.work(full, 8, 40) == 8
+    assert half.passes(easy, 8, 40, tasks=2) == 4 * Passes(forward=1, heads=1)
+    assert half.passes(control, 8, 40, tasks=2) == half.passes(full, 8, 40, tasks=2) == NO_PASSES

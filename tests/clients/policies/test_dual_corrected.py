@@ -71,7 +71,7 @@ def test_steps_and_dual_follow_the_formulas_from_job_to_job(data: FederatedData)
         torch.testing.assert_close(update.delta, w - start, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(state["dual"], h, rtol=1e-5, atol=1e-6)
         base = start + update.delta
-    assert half.work(order, 3, 12) == 6
+    assert half.gradient_calls(order, 3) == 6
 
 
 def test_a_failed_job_leaves_the_dual_as_it_was(data: FederatedData) -> None:

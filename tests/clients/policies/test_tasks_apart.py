@@ -8,6 +8,7 @@ import torch
 
 from clients.policies import client_half
 from clients.trainer import LocalTrainer
+from fedmtl.balancing.passes import PLAIN
 from fedmtl.data.federated import FederatedData
 from fedmtl.models import build_model
 from fedmtl.protocol import Update
@@ -63,7 +64,8 @@ def test_the_delta_holds_the_sum_of_the_changes(world) -> None:
 def test_the_backbone_goes_up_once_for_each_task_and_the_work_counts_as_often(world) -> None:
     order = world.order("tasks-apart")
     half, shared = client_half(order.policy), order.base.layout.shared
-    assert half.apart
+    assert half.gradient_calls(order, 7) == 0
+    assert half.passes(order, 7, 40, tasks=3) == 21 * PLAIN
     assert half.task_bytes_up(order, 1) + half.extra_bytes_up(order) == 0
     assert half.task_bytes_up(order, 3) == 2 * 4 * (shared.stop - shared.start)
 
