@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-RESULTS = 2
+RESULTS = 3
 """Goes up whenever the same configuration and seed give other results than before, however little they differ.
 
 It stands in checkpoints and summaries, where those without a number are of results 1. A checkpoint of another number is
