@@ -30,6 +30,14 @@ WIDTH = 10.0
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 GREY = "#8C8C8C"
 LINE_STYLES = ("-", "--", "-.", ":")
+TYPE_LOOKS: Mapping[str, Mapping[str, Any]] = {
+    "FBC": {"color": COLOURS[1], "marker": "^"},
+    "FUC": {"color": COLOURS[0], "marker": "o"},
+    "SUC": {"color": COLOURS[2], "marker": "s"},
+    "SBC-1": {"color": COLOURS[5], "marker": "v"},
+    "SBC-2": {"color": COLOURS[3], "marker": "D"},
+}
+"""Colour and marker of each of FedQS's client types."""
 _FEW = 30
 _TICK = 18
 """Letters of a name at an axis, at most."""

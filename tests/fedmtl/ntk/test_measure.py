@@ -73,7 +73,7 @@ def test_halves_of_the_clients_by_speed_and_by_skew(data: FederatedData, divided
 
 def test_a_measurement_has_a_row_for_each_task_and_kind_of_kernel(data: FederatedData) -> None:
     model, version = fresh(data)
-    rows = KernelProbe(model, data, 0, examples=20).measure(version, 7.5)
+    rows = KernelProbe(model, data, 0, examples=20).measure(version, 7.5).tasks
     names = [task.name for task in data.tasks]
     assert [(row.kernel, row.task) for row in rows] == [(k, n) for k in ("outputs", "losses") for n in names]
     for index, row in enumerate(rows[4:]):
@@ -158,7 +158,7 @@ def test_a_model_beyond_all_numbers_has_rows_without_numbers(data: FederatedData
     """A run that diverges ends with a message about that, not about eigenvalues."""
     model, version = fresh(data)
     beyond = GlobalModel(4, version.vector * factor, version.layout)
-    rows = KernelProbe(model, data, 0, examples=20, memory=memory).measure(beyond, 0.0)
+    rows = KernelProbe(model, data, 0, examples=20, memory=memory).measure(beyond, 0.0).tasks
     assert len(rows) == 8
     assert not np.isnan(factor) or all(np.isnan([row.trace, row.top]).all() for row in rows)
     assert all(row.effective_rank is None or row.effective_rank >= 1 - 1e-9 for row in rows)
