@@ -168,7 +168,9 @@ def _title(steps: Sequence[int], run: RunTables, shown: int, members: int) -> st
     last = run.aggregations["version"][-1].as_py()
     steps_named = f"{len(steps)} steps, versions {steps[0]:,} to {steps[-1]:,}"
     named = steps_named if len(steps) > 1 else f"one step, version {steps[0]:,}"
-    clients = f"{shown} of their {members:,} clients, evenly chosen by speed" if shown < members else "all their clients"
+    clients = (
+        f"{shown} of their {members:,} clients, evenly chosen by speed" if shown < members else "all their clients"
+    )
     return f"{named} of {last:,}; {clients}"
 
 

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from fedmtl.plots.run_tables import RunTables
-from fedmtl.plots.style import COLOURS, GREY, line_look, log_scale, new_figure, styled, with_points
+from fedmtl.plots.style import COLOURS, FEW, GREY, line_look, log_scale, new_figure, styled, with_points
 from fedmtl.plots.windows import windows
 
 _LINES = 10
@@ -22,16 +22,16 @@ _LEAST = 8
 """Versions in a window, at least on average."""
 
 _MEASURES = (
-    ("drift", "drift of the clients\n(in lengths of the model)", COLOURS[1], None),
-    ("dissimilarity", "dissimilarity B\nof the updates", COLOURS[0], 1.0),
-    ("pair_cosine", "cosine between\nclients' updates", COLOURS[2], 0.0),
+    ("drift", "clients' drift /\nlength of model", None),
+    ("dissimilarity", "dissimilarity\nof updates", 1.0),
+    ("pair_cosine", "cosine between\nclients' updates", 0.0),
 )
-"""Column, label, colour, and the value that a line marks."""
+"""Column, label, and the value that a line marks: updates that are all alike, and such as are at right angles."""
 
 
 @styled
 def draw(run: RunTables) -> Figure | None:
-    """Panels above one axis of time: the metrics on the test set, and below drift and dissimilarity, version by version.
+    """Panels above one axis of time: the metrics on the test set, and below how far clients drift and differ.
 
     None unless the run recorded convergence and made a version. Dots are versions, lines means over windows of time.
     """
@@ -43,19 +43,18 @@ def draw(run: RunTables) -> Figure | None:
     known = [entry for entry in known if np.isfinite(entry[0]).any()]
     metrics = list(dict.fromkeys(task["metric"] for task in run.tasks))
     heights = [1.25] * len(metrics) + [1.0] * len(known)
-    figure, panels = new_figure(1.3 + 1.7 * sum(heights), len(heights), 1, sharex=True, height_ratios=heights)
+    figure, panels = new_figure(1.2 + 1.4 * sum(heights), len(heights), 1, sharex=True, height_ratios=heights)
     handles = _metrics(panels[: len(metrics)], run, metrics)
-    for panel, (values, label, colour, mark) in zip(panels[len(metrics) :], known, strict=True):
-        _measure(panel, times, values, colour, mark)
+    for panel, (values, label, mark) in zip(panels[len(metrics) :], known, strict=True):
+        _measure(panel, times, values, mark)
         panel.set_ylabel(label)
     panels[-1].set_xlabel(f"{run.clock} (s)")
-    panels[0].set_xlim(0.0, max(float(times[-1]), 1e-9))
+    panels[0].margins(x=0.01)
     if len(times) > _POINTS:
         panels[len(metrics)].set_title(f"{_POINTS:,} of {len(times):,} versions are dots, evenly chosen", fontsize=10)
-    handles += [
-        Line2D([], [], linestyle="", marker=".", color=GREY, label="a version"),
-        Line2D([], [], color=GREY, label="mean over a window of time"),
-    ]
+    handles.append(Line2D([], [], linestyle="", marker=".", color=GREY, label="a version"))
+    if len(times) > FEW:
+        handles.append(Line2D([], [], color=COLOURS[6], label="mean over a window of time"))
     figure.legend(handles=handles, loc="outside upper center", ncols=4)
     figure.align_ylabels(panels)
     return figure
@@ -92,17 +91,24 @@ def _middle(panel: Axes, place: int, metric: str, curves: Sequence[tuple[np.ndar
     return [*lines, Patch(color=look["color"], alpha=0.15, label="their middle half")]
 
 
-def _measure(panel: Axes, times: np.ndarray, values: np.ndarray, colour: str, mark: float | None) -> None:
+def _measure(panel: Axes, times: np.ndarray, values: np.ndarray, mark: float | None) -> None:
     few = np.unique(np.linspace(0, len(times) - 1, min(len(times), _POINTS)).round().astype(np.int64))
-    panel.plot(times[few], values[few], linestyle="", marker=".", markersize=3.5, color=colour, alpha=0.35)
-    index, middles = windows(times, least=_LEAST)
+    panel.plot(times[few], values[few], linestyle="", marker=".", markersize=3.5, color=GREY, alpha=0.6)
     there = np.isfinite(values)
-    counts = np.bincount(index[there], minlength=len(middles))
-    sums = np.bincount(index[there], values[there], minlength=len(middles))
-    mean = np.divide(sums, counts, out=np.full(len(middles), np.nan), where=counts > 0)
-    panel.plot(middles, mean, **with_points({"color": colour}, int((counts > 0).sum())))
     shown = values[there]
+    panel.plot(*_course(times, values), color=COLOURS[6])
     if shown.min() > 0 and shown.max() > 20 * shown.min():
         log_scale(panel)
     if mark is not None:
         panel.axhline(mark, color=GREY, linewidth=0.9, linestyle="--", zorder=0)
+
+
+def _course(times: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mean over windows of time; of few versions, the values themselves. NaN, and so a gap, where there are none."""
+    if len(times) <= FEW:
+        return times, values
+    index, middles = windows(times, least=_LEAST)
+    there = np.isfinite(values)
+    counts = np.bincount(index[there], minlength=len(middles))
+    sums = np.bincount(index[there], values[there], minlength=len(middles))
+    return middles, np.divide(sums, counts, out=np.full(len(middles), np.nan), where=counts > 0)

@@ -12,11 +12,10 @@ import pyarrow.compute as pc
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from fedmtl.plots.jobs import evenly
 from fedmtl.plots.run_tables import RunTables
-from fedmtl.plots.style import GREY, TYPE_LOOKS, new_figure, styled
+from fedmtl.plots.style import GREY, TYPE_LOOKS, log_scale, new_figure, styled
 
 _MOMENTS = 4
 _CLIENTS = 2000
@@ -118,7 +117,7 @@ def draw(run: RunTables) -> Figure | None:
     jobs = plane(run)
     if not jobs.typed.any():
         return None
-    start, end = float(run.updates["dispatched_at"].to_numpy().min()), float(jobs.arrived.max())
+    start, end = float(jobs.arrived[jobs.typed].min()), float(jobs.arrived.max())
     moments = [start + (end - start) * (number + 1) / _MOMENTS for number in range(_MOMENTS)]
     shown = [_latest(jobs, moment) for moment in moments]
     figure, panels = new_figure(7.4, 2, 2, sharex=True, sharey=True)
@@ -174,12 +173,9 @@ def _fill(panel: Axes, run: RunTables, jobs: Plane, moment: float, rows: np.ndar
 
 
 def _axes(panels: Any, x: np.ndarray, y: np.ndarray) -> None:
-    """Both axes around 1, the mean: shares on a logarithmic one, as the fastest client may be a hundred times faster."""
+    """Both axes around 1, the mean; that of shares is logarithmic: some client may be a hundred times as fast."""
     for panel in panels:
-        panel.set_xscale("log")
-        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        panel.xaxis.set_minor_locator(NullLocator())
+        log_scale(panel, "x")
     panels[0].set_xlim(min(x.min(), 0.5) / 1.25, max(x.max(), 2.0) * 1.25)
     reach = max(1.12 * float(np.abs(y - 1.0).max()), 0.1)
     panels[0].set_ylim(max(1.0 - reach, -0.02), 1.0 + reach)

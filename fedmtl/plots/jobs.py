@@ -27,7 +27,9 @@ def by_speed(run: RunTables, clients: np.ndarray, durations: np.ndarray) -> np.n
 
 def evenly(order: np.ndarray, most: int) -> np.ndarray:
     """At most so many of these, evenly chosen, the first and the last among them."""
-    chosen: np.ndarray = order[np.unique(np.linspace(0, len(order) - 1, min(len(order), most)).round().astype(np.int64))]
+    chosen: np.ndarray = order[
+        np.unique(np.linspace(0, len(order) - 1, min(len(order), most)).round().astype(np.int64))
+    ]
     return chosen
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pyarrow.compute as pc
 from matplotlib.axes import Axes
@@ -16,7 +18,7 @@ _CLIENTS = 2000
 _BARS = 300
 """Clients up to which the spread of their staleness is shown, too."""
 _FAR_APART = 5.0
-_HALVES = (
+_HALVES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("faster half of the clients", {"color": COLOURS[0], "marker": "o"}),
     ("slower half of the clients", {"color": COLOURS[1], "marker": "^"}),
 )
@@ -53,17 +55,16 @@ def draw(run: RunTables) -> Figure | None:
         parts = np.split(staleness[order], np.cumsum(updates)[:-1])
         spread = np.array([np.percentile(parts[number], [10, 90]) for number in active])
         panels[2].vlines(seconds[active], *spread.T, color=GREY, linewidth=1.0, alpha=0.6, zorder=2)
-    titles = ("share of the updates (%)", "weight of an update / mean of its step", "staleness (versions)")
+    titles = ("share of the updates (%)", "weight / mean of its step", "staleness (versions)")
     for panel, title in zip(panels, titles, strict=True):
         panel.set_title(title, fontsize=11)
         panel.set_xlabel(axis)
         _seconds_axis(panel, seconds[shown])
     if share[active].max() > _FAR_APART * share[active].min():
         log_scale(panels[0])
-    else:
-        panels[0].set_ylim(bottom=0.0)
-    panels[1].set_ylim(bottom=0.0)
-    panels[2].set_ylim(bottom=0.0)
+    for panel in panels:
+        if panel.get_yscale() == "linear":
+            panel.set_ylim(0.0, 1.05 * panel.get_ylim()[1])
     handles = [Line2D([], [], linestyle="", markersize=7, label=label, **look) for label, look in _HALVES]
     handles += [Line2D([], [], color=GREY, linestyle="--", linewidth=1.2, label="all alike")]
     if len(active) <= _BARS:
@@ -93,17 +94,13 @@ def _relative_weights(run: RunTables) -> np.ndarray:
     weight = np.abs(pc.fill_null(applied["weight"], 0.0).to_numpy())
     _, step = np.unique(applied["applied_version"].to_numpy(), return_inverse=True)
     mean = (np.bincount(step, weight) / np.bincount(step))[step]
-    return np.divide(weight, mean, out=np.ones_like(weight), where=mean > 0)
+    relative: np.ndarray = np.divide(weight, mean, out=np.ones_like(weight), where=mean > 0)
+    return relative
 
 
 def _seconds_axis(panel: Axes, seconds: np.ndarray) -> None:
     if seconds.min() > 0 and seconds.max() > _FAR_APART * seconds.min():
-        panel.set_xscale("log")
-        from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-
-        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        panel.xaxis.set_minor_locator(NullLocator())
+        log_scale(panel, "x")
 
 
 def _note(shown: int, clients: int, never: int) -> str:

@@ -54,12 +54,15 @@ class RunTables:
             If the directory holds no finished run.
         """
         known = read_summary(directory) if summary is None else summary
-        tables = [read_table(directory, name) for name in ("updates", "aggregations", "evaluations")]
-        kept = [
+        updates, aggregations, evaluations = (
+            read_table(directory, name) for name in ("updates", "aggregations", "evaluations")
+        )
+        partition, devices, ntk, ntk_groups = (
             read_table(directory, name) if (directory / f"{name}.parquet").is_file() else None
             for name in ("partition", "devices", "ntk", "ntk_groups")
-        ]
-        return cls(known, *tables, *kept, configuration=_configuration(directory))
+        )
+        configuration = _configuration(directory)
+        return cls(known, updates, aggregations, evaluations, partition, devices, ntk, ntk_groups, configuration)
 
     @property
     def convergence(self) -> bool:
