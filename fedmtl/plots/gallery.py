@@ -47,6 +47,12 @@ class Plot:
     draw: Callable[[RunTables], Figure | None]
 
 
+_GROUPS = (
+    "Left, eigenvalues of each task's kernel of losses at the examples of {}, divided by the number of these examples; "
+    "right, the mean loss at the same examples. Along the directions of large eigenvalues a loss falls fast, along those "
+    "of small ones slowly."
+)
+
 PLOTS = (
     Plot(
         "metrics",
@@ -90,15 +96,15 @@ PLOTS = (
     Plot(
         "ntk-by-speed",
         "Tangent kernels of fast and of slow clients",
-        "Left, eigenvalues of each task's kernel of losses at the examples of the faster and of the slower half of the "
-        "clients, divided by the number of these examples; right, the mean loss at the same examples. Where a group's "
-        "eigenvalues are larger, a step brings its loss down faster.",
+        _GROUPS.format("the faster and of the slower half of the clients"),
         kernels_by_group.draw_by_speed,
     ),
     Plot(
         "ntk-by-skew",
         "Tangent kernels of unbiased and of biased clients",
-        "As above, for the half of the clients whose mixture of classes is nearer to that of all, and the other half.",
+        _GROUPS.format(
+            "the half of the clients whose mixture of classes is nearer to that of all, and of the other half"
+        ),
         kernels_by_group.draw_by_skew,
     ),
     Plot(
@@ -112,24 +118,24 @@ PLOTS = (
     Plot(
         "participation",
         "Participation and staleness by speed",
-        "Each point is a client: how large a share of the applied updates is its own, what its updates weigh beside the "
-        "mean of their server steps, and how many versions late they are on average.",
+        "Each point is a client: how large a share of the applied updates is its own, what its updates weigh beside "
+        "the mean of their server steps, and how many versions behind they are on average.",
         participation.draw,
     ),
     Plot(
         "fedqs-plane",
         "FedQS's plane",
-        "Each client's latest job at four moments of the run: the share of all updates that is its own, and how far its "
-        "direction is from the server's, both over their means when the job was ordered. The grey lines divide the "
+        "Each client's latest job at four moments of the run: the share of all updates that is its own, and how far "
+        "its direction is from the server's, both over their means when the job was ordered. The grey lines divide the "
         "types: right of 1 is fast, above 1 is biased.",
         fedqs_plane.draw,
     ),
     Plot(
         "buffers",
         "Groups and buffers",
-        "Who trained for which of some server steps. A bar is a job, and the thin one behind it the time that its update "
-        "waited at the server; both have the colour and the number of the version that the update went into, which was "
-        "made at the line of that colour. Below, how many updates waited.",
+        "Who trained for which of some server steps. A bar is a job, and the thin one behind it the time that its "
+        "update waited at the server; both have the colour of the version that the update went into, which was made at "
+        "the line of that colour. Below, how many updates waited.",
         buffers.draw,
     ),
     Plot(
