@@ -104,7 +104,7 @@ def _measure(panel: Axes, times: np.ndarray, values: np.ndarray, mark: float | N
 
 
 def _course(times: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean over windows of time; of few versions, the values themselves. NaN, and so a gap, where there are none."""
+    """The mean over windows of time; of few versions, the values themselves. Where there are none it is NaN: a gap."""
     if len(times) <= FEW:
         return times, values
     index, middles = windows(times, least=_LEAST)
