@@ -49,8 +49,8 @@ class Plot:
 
 _GROUPS = (
     "Left, eigenvalues of each task's kernel of losses at the examples of {}, divided by the number of these examples; "
-    "right, the mean loss at the same examples. Along the directions of large eigenvalues a loss falls fast, along "
-    "those of small ones slowly."
+    "right, the mean loss at the same examples. A small step on a group's examples alone, at rate eta, lowers their "
+    "loss by at most eta times the largest."
 )
 
 PLOTS = (
