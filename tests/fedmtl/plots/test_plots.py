@@ -30,9 +30,8 @@ from fedmtl.plots.style import Format, log_scale, new_figure
 from fedmtl.plots.windows import windows
 from fedmtl.tasks import Task
 
-ALL = ["metrics", "staleness", "client-types", "task-weights"]
-ALL += ["ntk-spectra", "ntk-sizes", "ntk-by-speed", "ntk-by-skew"]
-ALL += ["drift", "participation", "fedqs-plane", "buffers", "partition", "timeline"]
+ALL = "metrics staleness client-types task-weights ntk-spectra ntk-sizes ntk-by-speed ntk-by-skew drift".split()
+ALL += "participation fedqs-plane buffers partition timeline".split()
 MakeRun = Callable[..., Path]
 
 
