@@ -30,8 +30,8 @@ from fedmtl.plots.style import Format, log_scale, new_figure
 from fedmtl.plots.windows import windows
 from fedmtl.tasks import Task
 
-ALL = "metrics staleness client-types task-weights ntk-spectra ntk-sizes ntk-by-speed ntk-by-skew drift".split()
-ALL += "participation fedqs-plane buffers partition timeline".split()
+ALL = ["metrics", "staleness", "client-types", "task-weights", "ntk-spectra", "ntk-sizes", "ntk-by-speed"]
+ALL += ["ntk-by-skew", "drift", "participation", "fedqs-plane", "buffers", "partition", "timeline"]
 MakeRun = Callable[..., Path]
 
 
