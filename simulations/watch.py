@@ -14,6 +14,7 @@ import numpy as np
 
 from fedmtl.checkpoint import load_checkpoint, save_checkpoint
 from fedmtl.evaluation import Evaluator, halves
+from fedmtl.ntk.groups import client_groups
 from fedmtl.ntk.measure import KernelProbe
 from fedmtl.protocol import Event
 from fedmtl.records import Recorder
@@ -62,7 +63,7 @@ class Watch:
         evaluator = Evaluator(experiment.new_model(), data, seconds, seed=seed, client_losses=every.convergence)
         self.evaluation = Evaluation(evaluator, self.recorder, every.evaluate_every)
         self._shift = experiment.data.shift
-        self.kernels = _kernel_log(experiment, self.recorder)
+        self.kernels = _kernel_log(experiment, self.recorder, seconds)
         self.checkpointer = Checkpointer(directory.checkpoint, self.recorder, experiment, self.kernels)
 
     def observers(self, further: Sequence[Observer]) -> list[Observer]:
@@ -125,12 +126,13 @@ def guard_summary(guard: Guard, tasks: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _kernel_log(experiment: Experiment, recorder: Recorder) -> KernelLog | None:
-    """What measures the model's kernels during the run, if anything is to."""
+def _kernel_log(experiment: Experiment, recorder: Recorder, seconds: np.ndarray | None) -> KernelLog | None:
+    """What measures the model's kernels during the run, if anything is to; `seconds` say how fast clients are."""
     every = experiment.config.records.ntk_every
     if not every:
         return None
-    probe = KernelProbe(experiment.new_model(), experiment.data, experiment.config.seed)
+    groups = client_groups(experiment.data, seconds)
+    probe = KernelProbe(experiment.new_model(), experiment.data, experiment.config.seed, groups=groups)
     return KernelLog(probe, recorder, every)
 
 

@@ -111,7 +111,7 @@ def _examine(
     common = {"parameters": settings.parameters, "memory": settings.memory}
     progress("kernels of all clients' examples together")
     probe = KernelProbe(model, data, seed, examples=settings.examples, **common)  # type: ignore[arg-type]
-    rows = probe.measure(version, time)
+    rows = probe.measure(version, time).tasks
     progress("kernels of single clients")
     clients = spread_clients(data, seconds, settings.clients)
     own = client_sample(data, clients, max(2, settings.examples // len(clients)), seed)

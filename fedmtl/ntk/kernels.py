@@ -60,6 +60,7 @@ class Kernels:
         self.tangents = Tangents(model, examples.features, parameters=parameters, memory=memory)
         self._memory = memory
         self._slices = head_slices(tasks)
+        self._targets = examples.targets
         self._slopes = example_slopes(self.tasks, self.tangents.outputs, examples.targets)
 
     def outputs(self, task: int | None = None) -> Rows:
@@ -76,6 +77,13 @@ class Kernels:
         for index in chosen if task is None else (task,):
             cotangent[:, self._slices[index]] = self._slopes[:, self._slices[index]]
         return Rows(torch.arange(self.examples), cotangent)
+
+    def example_losses(self, task: int) -> Tensor:
+        """Each example's loss in a task, float64, shape [n]."""
+        target = self._targets[task]
+        return self.tasks[task].example_losses(
+            self.tangents.outputs[:, self._slices[task]], target.double() if target.is_floating_point() else target
+        )
 
     def gram(self, rows: Rows) -> Tensor:
         """The kernel of these rows, shape [m, m]."""

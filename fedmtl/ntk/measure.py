@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from fedmtl.data.federated import FederatedData
 from fedmtl.models.multitask import MultiTaskModel
 from fedmtl.models.own_state import OwnState
 from fedmtl.ntk.alignment import cosines, group_alignment, kernel_alignment, mean_gradient_products
+from fedmtl.ntk.groups import GroupRow, group_rows, places_of
 from fedmtl.ntk.kernels import Kernels
 from fedmtl.ntk.sampling import Sample, pooled_sample
 from fedmtl.ntk.spectrum import Spectrum, dense_spectrum
@@ -68,6 +69,21 @@ class KernelRow(NamedTuple):
     cosine: Sequence[float | None]
 
 
+class Measured(NamedTuple):
+    """What a probe says of one version.
+
+    Attributes
+    ----------
+    tasks
+        Kernels of outputs, then of losses, of every task.
+    groups
+        Kernels of losses of every task and group of clients; empty where no groups were asked for.
+    """
+
+    tasks: list[KernelRow]
+    groups: list[GroupRow]
+
+
 class KernelProbe:
     """Measures versions of the global model at always the same examples.
 
@@ -81,6 +97,9 @@ class KernelProbe:
         The run's seed: it alone decides the examples.
     examples
         How many.
+    groups
+        Clients whose examples are looked at by themselves, too, by the name of the group
+        (:func:`fedmtl.ntk.groups.client_groups`).
     parameters, memory
         See :class:`fedmtl.ntk.Kernels`.
     """
@@ -92,10 +111,12 @@ class KernelProbe:
         seed: int,
         *,
         examples: int = PROBE_EXAMPLES,
+        groups: Mapping[str, np.ndarray] | None = None,
         parameters: Parameters = "shared",
         memory: int = MEMORY,
     ) -> None:
         self.sample = pooled_sample(data, examples, seed)
+        self._places = places_of(self.sample.clients, groups or {})
         self._model = model
         self._own = OwnState(model, ParameterLayout.of(model))
         self._tasks = data.tasks
@@ -104,18 +125,18 @@ class KernelProbe:
         self._parameters: Parameters = parameters
         self._memory = memory
 
-    def measure(self, model: GlobalModel, time: float) -> list[KernelRow]:
-        """The rows of one version: kernels of outputs and of losses for every task."""
+    def measure(self, model: GlobalModel, time: float) -> Measured:
+        """The rows of one version."""
         with default_generators(derive_seed(self._seed, "ntk model", model.version)):
             return self._measure(model, time)
 
-    def _measure(self, model: GlobalModel, time: float) -> list[KernelRow]:
+    def _measure(self, model: GlobalModel, time: float) -> Measured:
         self._own.begin()
         model.layout.bind(self._model, model.vector)
         kernels = Kernels(self._model, self._tasks, self._examples, parameters=self._parameters, memory=self._memory)
         at = (model.version, time, None)
-        outputs = [_Measured(kernels, kernels.outputs(i), self._seed) for i in range(len(self._tasks))]
-        losses = [_Measured(kernels, kernels.losses(i), self._seed) for i in range(len(self._tasks))]
+        outputs = [_Kernel(kernels, kernels.outputs(i), self._seed) for i in range(len(self._tasks))]
+        losses = [_Kernel(kernels, kernels.losses(i), self._seed) for i in range(len(self._tasks))]
         aligned = _task_alignment(outputs), _task_alignment(losses)
         cosine = kernels.gradient_cosines().tolist()
         rows = []
@@ -125,10 +146,12 @@ class KernelProbe:
         for index, task in enumerate(self._tasks):
             spectrum = losses[index].spectrum
             rows.append(_row(at, "losses", task.name, kernels.examples, spectrum, aligned[1][index], cosine[index]))
-        return rows
+        grams = [kernel.gram for kernel in losses]
+        groups = group_rows(at[:2], kernels, grams, self._places, seed=self._seed, kept=KEPT)
+        return Measured(rows, groups)
 
 
-class _Measured:
+class _Kernel:
     """A kernel's spectrum, and the kernel itself where it fits; computed once."""
 
     def __init__(self, kernels: Kernels, rows: Rows, seed: int) -> None:
@@ -137,7 +160,7 @@ class _Measured:
         self.spectrum = kernels.spectrum(rows, seed) if self.gram is None else dense_spectrum(self.gram)
 
 
-def _task_alignment(measured: Sequence[_Measured]) -> list[list[float]]:
+def _task_alignment(measured: Sequence[_Kernel]) -> list[list[float]]:
     """Alignment between the tasks' kernels of n by n examples; empty lists where one does not fit.
 
     Of a kernel of outputs that is the trace over the head's outputs, ``sum_c K_(uc)(vc)``: heads differ in size.

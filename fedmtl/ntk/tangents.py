@@ -53,6 +53,10 @@ class Rows:
         """Some of the rows."""
         return Rows(self.example[rows], self.cotangent[rows])
 
+    def chosen(self, places: Tensor) -> Rows:
+        """The rows at these places, int64."""
+        return Rows(self.example[places], self.cotangent[places])
+
     @classmethod
     def joined(cls, several: list[Rows]) -> Rows:
         """Rows one after another."""

@@ -9,7 +9,20 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from fedmtl.plots import client_types, kernels_over_time, metrics, partition, staleness, task_weights, timeline
+from fedmtl.plots import (
+    buffers,
+    client_types,
+    drift,
+    fedqs_plane,
+    kernels_by_group,
+    kernels_over_time,
+    metrics,
+    participation,
+    partition,
+    staleness,
+    task_weights,
+    timeline,
+)
 from fedmtl.plots.run_tables import RunTables
 from fedmtl.plots.style import Format, save_as
 
@@ -33,6 +46,12 @@ class Plot:
     caption: str
     draw: Callable[[RunTables], Figure | None]
 
+
+_GROUPS = (
+    "Left, eigenvalues of each task's kernel of losses at the examples of {}, divided by the number of these examples; "
+    "right, the mean loss at the same examples. A small step on a group's examples alone, at rate eta, lowers their "
+    "loss by at most eta times the largest."
+)
 
 PLOTS = (
     Plot(
@@ -73,6 +92,51 @@ PLOTS = (
         "Trace per example (the mean squared norm of an example's gradient), effective rank (tr K)^2 / tr K^2, and the "
         "mean cosine between a task's mean gradient and the others': below 0 the tasks pull apart.",
         kernels_over_time.draw_sizes,
+    ),
+    Plot(
+        "ntk-by-speed",
+        "Tangent kernels of fast and of slow clients",
+        _GROUPS.format("the faster and of the slower half of the clients"),
+        kernels_by_group.draw_by_speed,
+    ),
+    Plot(
+        "ntk-by-skew",
+        "Tangent kernels of unbiased and of biased clients",
+        _GROUPS.format(
+            "the half of the clients whose mixture of classes is nearer to that of all, and of the other half"
+        ),
+        kernels_by_group.draw_by_skew,
+    ),
+    Plot(
+        "drift",
+        "Drift and dissimilarity",
+        "The metrics on the test set, and below them, version by version, how far the clients' models went from what "
+        "they were sent, how much longer their updates are than the mean of these (1: all alike), and the mean cosine "
+        "between the updates of different clients (0: at right angles).",
+        drift.draw,
+    ),
+    Plot(
+        "participation",
+        "Participation and staleness by speed",
+        "Each point is a client: how large a share of the applied updates is its own, what its updates weigh beside "
+        "the mean of their server steps, and how many versions behind they are on average.",
+        participation.draw,
+    ),
+    Plot(
+        "fedqs-plane",
+        "FedQS's plane",
+        "Each client's latest job at four moments of the run: the share of all updates that is its own, and how far "
+        "its direction is from the server's, both over their means when the job was ordered. The grey lines divide the "
+        "types: right of 1 is fast, above 1 is biased.",
+        fedqs_plane.draw,
+    ),
+    Plot(
+        "buffers",
+        "Groups and buffers",
+        "Who trained for which of some server steps. A bar is a job, and the thin one behind it the time that its "
+        "update waited at the server; both have the colour of the version that the update went into, which was made at "
+        "the line of that colour. Below, how many updates waited.",
+        buffers.draw,
     ),
     Plot(
         "partition",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,10 @@ class RunTables:
         See :mod:`fedmtl.records.schemas`.
     partition, devices
         See :mod:`fedmtl.records.setting`; None where the run kept none (real clients report neither).
-    ntk
-        The kernels that the run measured, or None.
+    ntk, ntk_groups
+        The kernels that the run measured, of all clients and of groups of them, or None.
+    configuration
+        The run's experiment, complete; empty where it cannot be read.
     """
 
     summary: Mapping[str, Any]
@@ -38,6 +41,8 @@ class RunTables:
     partition: pa.Table | None
     devices: pa.Table | None
     ntk: pa.Table | None = None
+    ntk_groups: pa.Table | None = None
+    configuration: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, directory: Path, summary: Mapping[str, Any] | None = None) -> RunTables:
@@ -49,12 +54,20 @@ class RunTables:
             If the directory holds no finished run.
         """
         known = read_summary(directory) if summary is None else summary
-        tables = [read_table(directory, name) for name in ("updates", "aggregations", "evaluations")]
-        kept = [
+        updates, aggregations, evaluations = (
+            read_table(directory, name) for name in ("updates", "aggregations", "evaluations")
+        )
+        partition, devices, ntk, ntk_groups = (
             read_table(directory, name) if (directory / f"{name}.parquet").is_file() else None
-            for name in ("partition", "devices", "ntk")
-        ]
-        return cls(known, *tables, *kept)
+            for name in ("partition", "devices", "ntk", "ntk_groups")
+        )
+        configuration = _configuration(directory)
+        return cls(known, updates, aggregations, evaluations, partition, devices, ntk, ntk_groups, configuration)
+
+    @property
+    def convergence(self) -> bool:
+        """Whether the run recorded convergence (``records.convergence``)."""
+        return "step_norm" in self.aggregations.column_names
 
     @property
     def tasks(self) -> list[Mapping[str, Any]]:
@@ -110,3 +123,10 @@ class RunTables:
             return None
         seconds: np.ndarray = self.devices["seconds"].to_numpy()
         return seconds
+
+
+def _configuration(directory: Path) -> Mapping[str, Any]:
+    try:
+        return tomllib.loads((directory / "experiment.toml").read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return {}

@@ -11,6 +11,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 import numpy as np
 from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
@@ -31,7 +32,16 @@ WIDTH = 10.0
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 GREY = "#8C8C8C"
 LINE_STYLES = ("-", "--", "-.", ":")
-_FEW = 30
+TYPE_LOOKS: Mapping[str, Mapping[str, Any]] = {
+    "FBC": {"color": COLOURS[1], "marker": "^"},
+    "FUC": {"color": COLOURS[0], "marker": "o"},
+    "SUC": {"color": COLOURS[2], "marker": "s"},
+    "SBC-1": {"color": COLOURS[5], "marker": "v"},
+    "SBC-2": {"color": COLOURS[3], "marker": "D"},
+}
+"""Colour and marker of each of FedQS's client types."""
+FEW = 30
+"""Values up to which each is a point of its line."""
 _TICK = 18
 """Letters of a name at an axis, at most."""
 SEQUENTIAL = "viridis"
@@ -129,15 +139,16 @@ def shorten(name: str, most: int = 40) -> str:
 
 def with_points(look: Mapping[str, Any], count: int) -> dict[str, Any]:
     """A line's look, with a point for each of its `count` values if they are few: a line of one cannot be seen."""
-    return {**look, "marker": "o", "markersize": 4} if count <= _FEW else dict(look)
+    return {**look, "marker": "o", "markersize": 4} if count <= FEW else dict(look)
 
 
-def log_scale(panel: Axes) -> None:
-    """A logarithmic y axis with ticks at 1, 2, 5, 10, ..., or at powers of ten, written as plain numbers."""
-    panel.set_yscale("log")
-    panel.yaxis.set_major_locator(_LogTicks())
-    panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    panel.yaxis.set_minor_locator(NullLocator())
+def log_scale(panel: Axes, which: Literal["x", "y"] = "y") -> None:
+    """A logarithmic axis with ticks at 1, 2, 5, 10, ..., or at powers of ten, written as plain numbers."""
+    panel.set(**{f"{which}scale": "log"})
+    axis: Axis = panel.xaxis if which == "x" else panel.yaxis
+    axis.set_major_locator(_LogTicks())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
 
 
 class _LogTicks(Locator):

@@ -8,6 +8,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from fedmtl.plots.jobs import box, by_speed, evenly
 from fedmtl.plots.run_tables import RunTables
 from fedmtl.plots.style import COLOURS, GREY, SEQUENTIAL, names_of, new_figure, styled
 
@@ -28,8 +29,8 @@ def draw(run: RunTables) -> Figure | None:
     staleness = run.updates["staleness"].to_numpy(zero_copy_only=False).astype(float)
     rejected = run.updates["rejected"].is_valid().to_numpy()
     end = min(float(ends.max()), starts.min() + _LONGEST_JOBS * float((ends - starts).max()))
-    order = _by_speed(run, clients, ends - starts)
-    shown = order[np.unique(np.linspace(0, len(order) - 1, min(len(order), _ROWS)).round().astype(np.int64))]
+    order = by_speed(run, clients, ends - starts)
+    shown = evenly(order, _ROWS)
     row = {int(client): number for number, client in enumerate(shown)}
     kept = np.isin(clients, shown) & (starts < end)
 
@@ -42,7 +43,7 @@ def draw(run: RunTables) -> Figure | None:
     )
     image = None
     for chosen, colour, label in looks:
-        boxes = [_box(starts[i], ends[i], row[int(clients[i])]) for i in np.flatnonzero(chosen)]
+        boxes = [box(starts[i], ends[i], row[int(clients[i])]) for i in np.flatnonzero(chosen)]
         if not boxes:
             continue
         if colour is None:
@@ -71,17 +72,3 @@ def _cut(shown: int, clients: int, end: float, last: float) -> str:
     parts = [f"{shown} of {clients} clients, evenly chosen by speed"] if shown < clients else []
     parts += [f"the first {end:.3g} of {last:.3g} s"] if end < last else []
     return "; ".join(parts)
-
-
-def _box(start: float, end: float, row: int) -> list[tuple[float, float]]:
-    return [(start, row - 0.38), (end, row - 0.38), (end, row + 0.38), (start, row + 0.38)]
-
-
-def _by_speed(run: RunTables, clients: np.ndarray, durations: np.ndarray) -> np.ndarray:
-    """The clients that answered, the fastest first: by their devices where these are known, else by their mean job."""
-    present = np.unique(clients)
-    seconds = run.seconds()
-    if seconds is not None:
-        return present[np.argsort(seconds[present], kind="stable")]
-    jobs = np.bincount(clients)[present]
-    return present[np.argsort(np.bincount(clients, durations)[present] / jobs, kind="stable")]

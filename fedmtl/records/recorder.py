@@ -35,6 +35,7 @@ from fedmtl.records.schemas import (
     EVALUATIONS,
     LOSS_VARIANCES,
     NTK,
+    NTK_GROUPS,
     UPDATES,
     read_table,
 )
@@ -43,7 +44,7 @@ from fedmtl.tasks import Task
 from fedmtl.text import printable
 
 if TYPE_CHECKING:
-    from fedmtl.ntk.measure import KernelRow
+    from fedmtl.ntk.measure import Measured
 
 ROW_GROUP = 1 << 16
 """Rows in a row group of the final tables."""
@@ -69,7 +70,7 @@ class Recorder:
     tasks
         All tasks of the run, in order; the per-task columns have an entry for each.
     kernels
-        Whether there is a table `ntk`.
+        Whether there are tables `ntk` and `ntk_groups`.
     connections
         Whether there is a table `connections`.
     convergence
@@ -94,9 +95,10 @@ class Recorder:
         self._aggregations = TableLog("aggregations", steps, _transpose)
         self._evaluations = TableLog("evaluations", EVALUATIONS, _transpose)
         self._kernels = TableLog("ntk", NTK, _transpose)
+        self._groups = TableLog("ntk_groups", NTK_GROUPS, _transpose)
         self._connections = TableLog("connections", CONNECTIONS, _transpose)
         logs = [self._updates, self._aggregations, self._evaluations]
-        logs += [self._kernels] * kernels + [self._connections] * connections
+        logs += [self._kernels, self._groups] * kernels + [self._connections] * connections
         self._tables = tuple(log.name for log in logs)
         # No table of its own: a last version's variances, as all that only the end knows, are in no segment.
         self._variances = TableLog("loss_variances", LOSS_VARIANCES, _transpose)
@@ -143,13 +145,15 @@ class Recorder:
         else:
             self._variances.extend([(version, tasks)])
 
-    def add_kernels(self, rows: Sequence[KernelRow], *, last: bool = False) -> None:
+    def add_kernels(self, measured: Measured, *, last: bool = False) -> None:
         """Record a measurement of kernels; `last` marks one that was made only because the run ended."""
         self._check_open()
         if last:
-            self._last_rows["ntk"].extend(rows)
+            self._last_rows["ntk"].extend(measured.tasks)
+            self._last_rows["ntk_groups"].extend(measured.groups)
         else:
-            self._kernels.extend(rows)
+            self._kernels.extend(measured.tasks)
+            self._groups.extend(measured.groups)
 
     def add_connection(self, event: Lost | Joined) -> None:
         """Record that a client was lost or joined, if there is a table for it."""

@@ -112,6 +112,21 @@ NTK = pa.schema(  # see fedmtl.ntk.measure.KernelRow
     ]
 )
 
+NTK_GROUPS = pa.schema(  # see fedmtl.ntk.groups.GroupRow
+    [
+        pa.field("version", _INT, nullable=False),
+        pa.field("time", _FLOAT, nullable=False),
+        pa.field("group", _TEXT, nullable=False),
+        pa.field("task", _TEXT, nullable=False),
+        pa.field("examples", _INT, nullable=False),
+        pa.field("loss", _FLOAT),
+        pa.field("trace", _FLOAT, nullable=False),
+        pa.field("top", _FLOAT, nullable=False),
+        pa.field("effective_rank", _FLOAT),
+        pa.field("eigenvalues", _PER_TASK, nullable=False),  # the largest, in descending order
+    ]
+)
+
 CONNECTIONS = pa.schema(
     [
         pa.field("time", _FLOAT, nullable=False),
@@ -135,11 +150,12 @@ SCHEMAS = {
     "aggregations": AGGREGATIONS,
     "evaluations": EVALUATIONS,
     "ntk": NTK,
+    "ntk_groups": NTK_GROUPS,
     "connections": CONNECTIONS,
 }
 """The schema of each table, by the name of its file.
 
-`ntk` is there only if a run measures kernels, `connections` only if its clients are real.
+`ntk` and `ntk_groups` are there only if a run measures kernels, `connections` only if its clients are real.
 """
 
 _FILES = SCHEMAS | {"partition": PARTITION, "devices": DEVICES}

@@ -13,9 +13,11 @@ import torch
 
 from fedmtl.client_types import TYPE_NUMBERS
 from fedmtl.evaluation import EvaluationRow
-from fedmtl.ntk.measure import KernelRow
+from fedmtl.ntk.groups import BY_SKEW, BY_SPEED, GroupRow
+from fedmtl.ntk.measure import KernelRow, Measured
 from fedmtl.protocol import Aggregation, Rejection, Update
 from fedmtl.records import Recorder, summarise, write_devices, write_summary
+from fedmtl.records.schemas import CONVERGENCE
 from fedmtl.records.setting import PARTITION, write_table
 from fedmtl.tasks import Task
 
@@ -45,13 +47,14 @@ class MadeUpRun:
         balanced: bool = True,
         setting: bool = True,
         kernels: bool = True,
+        convergence: bool = False,
     ) -> None:
         self.directory, self.tasks, self.clients, self.rate = directory, tasks, clients, rate
         self.typed, self.balanced = typed, balanced
         self.random = np.random.default_rng(7)
         self.seconds = self.random.uniform(1.0, 50.0, clients)
-        self.recorder = Recorder(directory, tasks, kernels=kernels)
-        self.kernels = kernels
+        self.recorder = Recorder(directory, tasks, kernels=kernels, convergence=convergence)
+        self.kernels, self.convergence = kernels, convergence
         self.jobs = [0] * clients
         directory.mkdir(parents=True, exist_ok=True)
         if setting:
@@ -89,7 +92,8 @@ class MadeUpRun:
                 lags = tuple(version - update.base_version for update in buffer)
                 version += 1
                 late = frozenset({buffer[0].key} if lags[0] > 8 else ())
-                self.recorder.add_aggregation(Aggregation(version, now, "full", tuple(buffer), (0.1,) * 10, lags, late))
+                step = Aggregation(version, now, "full", tuple(buffer), (0.1,) * 10, lags, late)
+                self.recorder.add_aggregation(step, self.statistics(version) if self.convergence else {})
                 buffer = []
                 if version % 3 == 0:
                     self.evaluate(version, now)
@@ -117,12 +121,20 @@ class MadeUpRun:
             mean_task_weights=tuple(weights) if self.balanced else (),
             task_traces=tuple(self.random.uniform(1, 9, len(self.tasks))),
             learning_rate=0.1,
-            terms={"client_type": TYPE_NUMBERS[types[self.random.integers(len(types))]]} if typed else {},
+            terms=self.terms(types[self.random.integers(len(types))]) if typed else {},
             dispatched_at=sent,
             arrived_at=now,
             bytes_up=27_000,
             bytes_down=27_048,
         )
+
+    def terms(self, client_type: str) -> dict[str, float]:
+        angle = self.random.uniform(90, 120) if "B" in client_type else self.random.uniform(60, 90)
+        return {"client_type": TYPE_NUMBERS[client_type], "similarity": angle}
+
+    def statistics(self, version: int) -> dict[str, float | None]:
+        fading = float(np.exp(-version / self.rate) * self.random.uniform(0.8, 1.2))
+        return dict.fromkeys(CONVERGENCE.names) | {"drift": 0.1 * fading, "dissimilarity": 3.0 - fading}
 
     def evaluate(self, version: int, now: float) -> None:
         rows = []
@@ -136,7 +148,7 @@ class MadeUpRun:
             rows.append(EvaluationRow(version, now, task.name, "loss", 2 * error, "test"))
         self.recorder.add_evaluation(rows)
         if self.kernels:
-            self.recorder.add_kernels(self.kernel_rows(version, now))
+            self.recorder.add_kernels(Measured(self.kernel_rows(version, now), self.group_rows(version, now)))
 
     def kernel_rows(self, version: int, now: float) -> list[KernelRow]:
         sizes = [10.0**place * (2 - np.exp(-version / self.rate)) for place in range(len(self.tasks))]
@@ -161,6 +173,15 @@ class MadeUpRun:
             )
             for kind in ("outputs", "losses")
             for task, size in zip(self.tasks, sizes, strict=True)
+        ]
+
+    def group_rows(self, version: int, now: float) -> list[GroupRow]:
+        loss = float(np.exp(-version / self.rate))
+        falling = [32 * float(rank) ** -1.5 for rank in range(1, 33)]
+        return [
+            GroupRow(version, now, group, task.name, 32, loss, sum(falling), 32.0, 5.0, falling)
+            for task in self.tasks
+            for group in (*BY_SPEED, *BY_SKEW)
         ]
 
     def write_partition(self) -> None:

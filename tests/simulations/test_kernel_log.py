@@ -45,6 +45,14 @@ def test_the_table_has_version_zero_every_fourth_and_the_last(measured: Path) ->
     assert set(table["examples"].to_pylist()) == {PROBE_EXAMPLES}
 
 
+def test_groups_of_clients_are_measured_at_the_same_versions(measured: Path) -> None:
+    table = pq.read_table(measured / "ntk_groups.parquet")
+    assert table.schema == SCHEMAS["ntk_groups"]
+    assert sorted(set(table["version"].to_pylist())) == [0, 4, 8, 10]
+    assert set(table["group"].to_pylist()) == {"fast", "slow", "unbiased", "biased"}
+    assert table.num_rows == 4 * 4 * 4
+
+
 def test_measuring_changes_nothing_else(measured: Path, tmp_path: Path) -> None:
     run(small(), tmp_path / "plain", pictures=False)
     for name in ("updates.parquet", "aggregations.parquet", "evaluations.parquet", "model.safetensors"):
@@ -57,7 +65,7 @@ def test_without_the_switch_nothing_is_measured(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(KernelProbe, "__init__", never)
     result = run(small("stop.versions=3"), tmp_path / "run", pictures=False)
-    assert not (result.directory / "ntk.parquet").exists()
+    assert not list(result.directory.glob("ntk*.parquet"))
     assert "ntk_seconds" not in result.summary
 
 
@@ -66,7 +74,8 @@ def test_a_run_that_was_cut_has_the_same_kernels_to_the_bit(measured: Path, tmp_
     experiment = small(EVERY)
     assert run(experiment, tmp_path / "cut", observers=(InterruptAt(events),), pictures=False).interrupted
     result = run(small(EVERY), tmp_path / "cut", resume=True, pictures=False)
-    assert (tmp_path / "cut/ntk.parquet").read_bytes() == (measured / "ntk.parquet").read_bytes()
+    for name in ("ntk.parquet", "ntk_groups.parquet"):
+        assert (tmp_path / "cut" / name).read_bytes() == (measured / name).read_bytes()
     assert 0 < result.summary["ntk_seconds"] < result.summary["wall_seconds"]
 
 
@@ -76,7 +85,9 @@ def test_the_cost_is_in_the_summary_and_in_the_report_with_the_pictures(measured
     page = write_report(measured).read_text()
     assert "of it for measuring kernels" in page
     assert "Spectra of the tasks&#x27; tangent kernels" in page
-    assert {"ntk-spectra.png", "ntk-sizes.png"} <= {path.name for path in (measured / "plots").iterdir()}
+    assert {f"ntk-{shown}.png" for shown in ("spectra", "sizes", "by-speed", "by-skew")} <= {
+        path.name for path in (measured / "plots").iterdir()
+    }
 
 
 def test_a_negative_interval_is_refused() -> None:

@@ -11,6 +11,7 @@ from fedmtl.data.build import build_data
 from fedmtl.data.federated import FederatedData
 from fedmtl.models import MultiTaskModel, build_model
 from fedmtl.ntk import Kernels
+from fedmtl.ntk.groups import BY_SKEW, BY_SPEED, client_groups
 from fedmtl.ntk.instrument import Settings, examine
 from fedmtl.ntk.measure import ALL_TASKS, KernelProbe, client_matrix, measure_clients
 from fedmtl.ntk.sampling import client_sample, pooled_sample, skew_halves, speed_halves, spread_clients
@@ -73,7 +74,7 @@ def test_halves_of_the_clients_by_speed_and_by_skew(data: FederatedData, divided
 
 def test_a_measurement_has_a_row_for_each_task_and_kind_of_kernel(data: FederatedData) -> None:
     model, version = fresh(data)
-    rows = KernelProbe(model, data, 0, examples=20).measure(version, 7.5)
+    rows = KernelProbe(model, data, 0, examples=20).measure(version, 7.5).tasks
     names = [task.name for task in data.tasks]
     assert [(row.kernel, row.task) for row in rows] == [(k, n) for k in ("outputs", "losses") for n in names]
     for index, row in enumerate(rows[4:]):
@@ -84,6 +85,47 @@ def test_a_measurement_has_a_row_for_each_task_and_kind_of_kernel(data: Federate
         assert row.alignment[index] == pytest.approx(1.0)
         assert row.cosine[index] == pytest.approx(1.0)
         assert row.cosine[0] == pytest.approx(rows[4].cosine[index])
+
+
+def test_a_groups_kernel_is_that_of_its_own_examples(data: FederatedData) -> None:
+    model, version = fresh(data)
+    groups = client_groups(data, np.arange(12.0))
+    assert {name: len(clients) for name, clients in groups.items()} == dict.fromkeys((*BY_SPEED, *BY_SKEW), 6)
+    probe = KernelProbe(model, data, 0, examples=30, groups=groups)
+    tasks, rows = probe.measure(version, 7.5)
+    assert [(row.task, row.group) for row in rows] == [(t.name, group) for t in data.tasks for group in groups]
+    for row in rows:
+        mine = probe.sample.positions[np.isin(probe.sample.clients, groups[row.group])]
+        index = [task.name for task in data.tasks].index(row.task)
+        kernels = Kernels(model, data.tasks, data.train.take(mine))
+        alone = kernels.spectrum(kernels.losses(index))
+        assert (row.version, row.time, row.examples) == (3, 7.5, len(mine))
+        np.testing.assert_allclose(row.eigenvalues, alone.eigenvalues, rtol=1e-9, atol=1e-9 * alone.top)
+        loss = data.tasks[index].mean_loss(kernels.tangents.outputs[:, head(data, index)], target(data, index, mine))
+        assert row.loss == pytest.approx(float(loss))
+    whole = {row.task: row.trace for row in tasks if row.kernel == "losses"}
+    for halves in (BY_SPEED, BY_SKEW):
+        for name, trace in whole.items():
+            assert sum(row.trace for row in rows if row.task == name and row.group in halves) == pytest.approx(trace)
+
+
+def head(data: FederatedData, index: int) -> slice:
+    start = sum(task.outputs for task in data.tasks[:index])
+    return slice(start, start + data.tasks[index].outputs)
+
+
+def target(data: FederatedData, index: int, positions: torch.Tensor) -> torch.Tensor:
+    found = data.train.targets[index][positions]
+    return found.double() if found.is_floating_point() else found
+
+
+def test_groups_without_an_example_or_a_speed_have_no_rows(data: FederatedData) -> None:
+    model, version = fresh(data)
+    assert KernelProbe(model, data, 0, examples=20).measure(version, 0.0).groups == []
+    assert set(client_groups(data, None)) == set(client_groups(data, np.ones(12))) == set(BY_SKEW)
+    nobody = {"fast": np.array([], dtype=np.int64), "slow": np.arange(12)}
+    rows = KernelProbe(model, data, 0, examples=20, groups=nobody).measure(version, 0.0).groups
+    assert {row.group for row in rows} == {"slow"}
 
 
 def test_the_same_version_gives_the_same_bits_whatever_was_measured_before(data: FederatedData) -> None:
@@ -158,7 +200,7 @@ def test_a_model_beyond_all_numbers_has_rows_without_numbers(data: FederatedData
     """A run that diverges ends with a message about that, not about eigenvalues."""
     model, version = fresh(data)
     beyond = GlobalModel(4, version.vector * factor, version.layout)
-    rows = KernelProbe(model, data, 0, examples=20, memory=memory).measure(beyond, 0.0)
+    rows = KernelProbe(model, data, 0, examples=20, memory=memory).measure(beyond, 0.0).tasks
     assert len(rows) == 8
     assert not np.isnan(factor) or all(np.isnan([row.trace, row.top]).all() for row in rows)
     assert all(row.effective_rank is None or row.effective_rank >= 1 - 1e-9 for row in rows)

@@ -26,7 +26,7 @@ SHOWN = ["$alpha$ and $beta", "_under [mm]", r"\x1b[2J\x07{\frac$}{$", f"{'x' * 
 
 @pytest.fixture(scope="module")
 def run(make_run: Callable[..., Path]) -> RunTables:
-    return RunTables.read(make_run("_$run$", TASKS, versions=30))
+    return RunTables.read(make_run("_$run$", TASKS, versions=30, convergence=True))
 
 
 def shown(figure: Figure) -> list[str]:

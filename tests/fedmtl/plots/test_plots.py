@@ -30,8 +30,8 @@ from fedmtl.plots.style import Format, log_scale, new_figure
 from fedmtl.plots.windows import windows
 from fedmtl.tasks import Task
 
-ALL = ["metrics", "staleness", "client-types", "task-weights"]
-ALL += ["ntk-spectra", "ntk-sizes", "partition", "timeline"]
+ALL = ["metrics", "staleness", "client-types", "task-weights", "ntk-spectra", "ntk-sizes", "ntk-by-speed"]
+ALL += ["ntk-by-skew", "drift", "participation", "fedqs-plane", "buffers", "partition", "timeline"]
 MakeRun = Callable[..., Path]
 
 
@@ -48,7 +48,7 @@ def png_size(path: Path) -> tuple[int, int]:
 
 
 def test_a_full_run_gives_every_plot_1200_pixels_wide(make_run: MakeRun) -> None:
-    directory = make_run("drawn", versions=40)
+    directory = make_run("drawn", versions=40, convergence=True)
     settings = dict(mpl.rcParams)
     files = make_plots(directory)
     assert list(files) == [plot.name for plot in PLOTS] == ALL
@@ -74,7 +74,7 @@ def test_what_a_run_does_not_have_is_not_drawn(make_run: MakeRun) -> None:
 
 
 def test_a_run_that_made_no_version_can_be_drawn(make_run: MakeRun) -> None:
-    assert list(make_plots(make_run("nothing", versions=0, kernels=False))) == [
+    assert list(make_plots(make_run("nothing", versions=0, kernels=False, convergence=True))) == [
         "metrics",
         "partition",
     ]
