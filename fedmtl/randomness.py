@@ -68,6 +68,10 @@ def numpy_generator(seed: int, purpose: str, *numbers: int) -> np.random.Generat
 _spare: list[np.random.MT19937] = []
 """Generators for NumPy's default one to be exchanged with; to make one takes ten times as long as to seed it."""
 
+_aside: list[object] = []
+"""Those that blocks will give back. Blocks of two threads may end in any order; one may then have to give back what the
+other has exchanged its own for, which must not be at anybody's service by then."""
+
 
 @contextmanager
 def default_generators(seed: int, device: torch.device | None = None) -> Iterator[None]:
@@ -130,13 +134,16 @@ def _given_back() -> Iterator[None]:
 @contextmanager
 def _exchanged() -> Iterator[None]:
     """Whatever becomes of the generators meanwhile, they then go on as before."""
-    meanwhile = _spare.pop() if _spare else np.random.MT19937()
+    before, meanwhile = mtrand.get_bit_generator(), _spare.pop() if _spare else np.random.MT19937()
+    _aside.append(before)
     try:
         with _given_back():
             mtrand.set_bit_generator(meanwhile)
             yield
     finally:
-        _spare.append(meanwhile)
+        _aside.remove(before)
+        if meanwhile is not mtrand.get_bit_generator() and meanwhile not in _aside:
+            _spare.append(meanwhile)
 
 
 @contextmanager

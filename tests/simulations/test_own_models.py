@@ -276,3 +276,16 @@ def test_the_same_state_is_welcome_where_it_does_not_change(monkeypatch: pytest.
 
     monkeypatch.setitem(MODELS, "constant", constant)
     assert experiment("model.name=constant").new_strategy().model.version == 0
+
+
+def test_jobs_that_end_in_another_order_than_they_began_leave_nothing_behind() -> None:
+    # As in two threads: the generator that one job leaves to the other must serve no third one meanwhile.
+    first, second = default_generators(1), default_generators(2)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    second.__exit__(None, None, None)
+    before = states()
+    with default_generators(7), default_generators(8):
+        disturb()
+    assert states() == before

@@ -198,7 +198,7 @@ def test_overwrite_removes_the_older_run_and_nothing_else(tmp_path: Path) -> Non
 def test_a_start_that_is_cut_short_leaves_nothing_in_the_way_of_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException
 ) -> None:
-    def fail(directory: Path, seconds: object) -> None:
+    def fail(directory: Path, *written: object) -> None:
         assert (directory / "partition.parquet").exists()
         raise fault
 

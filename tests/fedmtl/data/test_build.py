@@ -51,6 +51,7 @@ def test_options_are_complete_and_plain():
         "alpha": 1.0,
         "min_examples": 1,
         "by": "",
+        "bins": 10,
     }
 
 
