@@ -22,6 +22,9 @@ from typing import Any
 GOOD = ("success", "refusal")
 """Outcomes that are as they should be. Any other is a fault."""
 
+_PATIENCE = 10
+"""So many times its processor time a piece may take on the wall."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -139,7 +142,8 @@ def done(pieces: Iterable[Piece], log: Log, *, workers: int, seconds: float) -> 
     workers
         How many at a time.
     seconds
-        What a piece may take before it counts as stuck.
+        Processor time that a piece may take before it counts as stuck, or ten times as long on the wall, for on a busy
+        machine nothing is stuck.
     """
     todo = iter([piece for piece in pieces if not log.has(piece)])
     at_work: dict[Connection, tuple[Piece, Any, float]] = {}
@@ -151,7 +155,7 @@ def done(pieces: Iterable[Piece], log: Log, *, workers: int, seconds: float) -> 
                 process = fork.Process(target=_do, args=(piece, theirs, seconds))
                 process.start()
                 theirs.close()
-                at_work[ours] = piece, process, time.monotonic() + seconds + 30
+                at_work[ours] = piece, process, time.monotonic() + _PATIENCE * seconds + 30
             if not at_work:
                 return
             ready = wait(list(at_work), timeout=5.0)
@@ -197,10 +201,12 @@ def _do(piece: Piece, theirs: Connection, seconds: float) -> None:
     from fedmtl.errors import UserError
 
     def too_long(number: int, frame: FrameType | None) -> None:
-        raise TimeoutError(f"it takes more than {seconds:g} s")
+        raise TimeoutError(f"it takes more than {seconds:g} s of processor time, or {_PATIENCE * seconds:g} s in all")
 
-    signal.signal(signal.SIGALRM, too_long)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    timers = {signal.ITIMER_PROF: (signal.SIGPROF, seconds), signal.ITIMER_REAL: (signal.SIGALRM, _PATIENCE * seconds)}
+    for timer, (number, limit) in timers.items():
+        signal.signal(number, too_long)
+        signal.setitimer(timer, limit)
     folder, started = Path(tempfile.mkdtemp(prefix="soak-")), time.monotonic()
     figures: dict[str, Any] = {}
     try:
@@ -214,7 +220,8 @@ def _do(piece: Piece, theirs: Connection, seconds: float) -> None:
     except BaseException:
         outcome, said = "traceback", traceback.format_exc()
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        for timer in timers:
+            signal.setitimer(timer, 0)
         shutil.rmtree(folder, ignore_errors=True)
     took = time.monotonic() - started
     theirs.send(Outcome(piece.part, piece.number, outcome, piece.about, said, figures, round(took, 2)))
