@@ -1,6 +1,7 @@
 """What all tests share: the order in which they run, and which of them never run at the same time."""
 
 import functools
+import gc
 import importlib.util
 import os
 from collections.abc import Iterator
@@ -47,6 +48,7 @@ def pytest_collection_finish(session: pytest.Session) -> Iterator[None]:
     The scheduler of `--dist loadgroup` reads that after an @ in their names, where xdist itself would write it if the
     names that pytest gives to tests were still text.
     """
+    gc.freeze()  # the tests themselves and what they import stay to the end: no collection need look at them
     items = session.items
     if getattr(session.config.option, "loadgroup", False):
         session.items = [SimpleNamespace(nodeid=f"{item.nodeid}{together(item)}") for item in items]
@@ -118,6 +120,14 @@ def _images_are_read_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(digits, "load_images", functools.cache(digits.load_images))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _disks_are_not_waited_for() -> Iterator[None]:
+    """Leave what is written to the system: no test cuts the power, and a disk that others use takes its time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
         yield
 
 

@@ -1,9 +1,10 @@
 """The rules of the house: who may import whom, what lies where, how long a file is.
 
-They are explained in docs/decisions/0005-one-way-imports.md.
+They are explained in docs/decisions/0005-one-way-imports.md. Long because it holds what an interpreter is asked.
 """
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -60,8 +61,13 @@ def module_name(path: Path) -> str:
 SOURCES = {module_name(path): (ROOT / path).read_text() for path in MODULES}
 
 
-def imported(source: str) -> Iterator[tuple[int, str]]:
+@functools.cache
+def imported(source: str) -> tuple[tuple[int, str], ...]:
     """Line and name of everything a module imports, wherever in the module; `from a import b` counts as a.b."""
+    return tuple(_imported(source))
+
+
+def _imported(source: str) -> Iterator[tuple[int, str]]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
@@ -236,8 +242,11 @@ blocked = {
 assert {"flwr", "ray", "pydantic", "pyarrow", "matplotlib", "sklearn"} <= blocked
 
 class Absent:
+    tried = set()
+
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in blocked:
+            self.tried.add(name)
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Absent())
@@ -245,22 +254,24 @@ sys.meta_path.insert(0, Absent())
 """Hides every installed package but torch, numpy and what these two need."""
 
 
-def run_bare(code: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", BARE + code], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
-    )
+HIDDEN = """
+try:
+    import ray
+except ModuleNotFoundError as error:
+    print(error)
+"""
 
+PACKAGES = "import fedmtl, fedmtl.data, fedmtl.models, fedmtl.balancing, clients, strategies, simulations"
 
-def test_the_packages_import_with_torch_and_numpy_alone() -> None:
-    packages = "fedmtl, fedmtl.data, fedmtl.models, fedmtl.balancing, clients, strategies, simulations"
-    result = run_bare(f"import {packages}")
-    assert result.returncode == 0, result.stderr
-
-
-def test_hiding_packages_hides_them() -> None:
-    result = run_bare("import ray")
-    assert "No module named 'ray'" in result.stderr
-
+DATA = """
+from fedmtl.data.holdout import hold_out
+from fedmtl.data.sources import SOURCES
+from fedmtl.partitions import PARTITIONS
+pool = SOURCES["synthetic"](0, 20)
+for name in ("natural", "iid", "dirichlet", "quantity", "dual-dirichlet", "class", "feature-skew", "task-disjoint"):
+    hold_out(PARTITIONS[name](pool, 20, 0), 0.2, 0)
+import fedmtl.data.build
+"""
 
 SIMULATION = """
 import numpy as np, torch
@@ -294,7 +305,60 @@ Loop(strategy, fleet).run(lambda loop: "done" if loop.strategy.model.version == 
 assert strategy.model.version == 6 and torch.isfinite(strategy.model.vector).all() and fleet.now() > 0
 """
 
+DEVICES = """
+import sys, numpy, torch
+tried = sys.meta_path[0].tried
+tried.clear()
+import simulations.devices
+assert not tried, tried
+"""
 
-def test_a_simulation_runs_with_torch_and_numpy_alone() -> None:
-    result = run_bare(SIMULATION)
+QUESTIONS = {
+    "hidden": HIDDEN,
+    "devices": DEVICES,
+    "packages": PACKAGES,
+    "data": DATA,
+    "simulation": SIMULATION,
+}
+"""What is asked of one interpreter, which takes longer to start than to answer."""
+
+
+@pytest.fixture(scope="module")
+def answers() -> Mapping[str, str]:
+    """What an interpreter that has nothing but torch and numpy printed to each question, an error's trace included."""
+    asked = f"""
+import traceback
+for name, code in {QUESTIONS!r}.items():
+    print("asked", name)
+    try:
+        exec(code, {{}})
+        print("fine", flush=True)
+    except BaseException:
+        traceback.print_exc(file=sys.stdout)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", BARE + asked], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
     assert result.returncode == 0, result.stderr
+    parts = [part.partition("\n") for part in result.stdout.split("asked ")[1:]]
+    return {name: text for name, _, text in parts}
+
+
+def test_hiding_packages_hides_them(answers: Mapping[str, str]) -> None:
+    assert answers["hidden"] == "No module named 'ray'\nfine\n"
+
+
+def test_the_packages_import_with_torch_and_numpy_alone(answers: Mapping[str, str]) -> None:
+    assert answers["packages"] == "fine\n"
+
+
+def test_importing_devices_needs_torch_and_numpy_only(answers: Mapping[str, str]) -> None:
+    assert answers["devices"] == "fine\n"
+
+
+def test_plain_data_need_no_heavy_library(answers: Mapping[str, str]) -> None:
+    assert answers["data"] == "fine\n"
+
+
+def test_a_simulation_runs_with_torch_and_numpy_alone(answers: Mapping[str, str]) -> None:
+    assert answers["simulation"] == "fine\n"

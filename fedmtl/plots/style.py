@@ -65,6 +65,8 @@ _SETTINGS: Any = {
     "legend.frameon": False,
     "lines.linewidth": 1.8,
     "figure.facecolor": "white",
+    "figure.autolayout": False,
+    "figure.constrained_layout.use": False,
     "savefig.facecolor": "white",
     "svg.hashsalt": "fedmtl",  # names inside an SVG, which would be random
 }
@@ -201,8 +203,16 @@ def save(figure: Figure, path: Path) -> Path:
     """
     with replacing(path) as temporary:
         kind: Any = path.suffix.removeprefix(".").lower()
-        styled(figure.savefig)(temporary, format=kind, dpi=DPI, metadata=_METADATA[kind])
+        styled(_write)(figure, temporary, kind)
     return path
+
+
+def _write(figure: Figure, path: Path, kind: Format) -> None:
+    # Left to itself, matplotlib draws what has a layout twice, and lays it out anew for each file.
+    if (layout := figure.get_layout_engine()) is not None:
+        layout.execute(figure)
+        figure.set_layout_engine(None)
+    figure.savefig(path, format=kind, dpi=DPI, metadata=_METADATA[kind])
 
 
 def save_as(figure: Figure, path: Path, formats: Iterable[Format]) -> list[Path]:

@@ -28,6 +28,12 @@ def comparison(runs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Co
     return compare(runs, tmp_path_factory.mktemp("comparison"), {"ink": 0.5})
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Comparisons without pictures, which take longer than all the rest."""
+    monkeypatch.setattr("fedmtl.compare._draw", lambda runs, out: [])
+
+
 def row(comparison: Comparison, name: str) -> tuple[str, ...]:
     return next(cells[1:] for cells in comparison.rows if cells[0] == name)
 
@@ -43,6 +49,7 @@ def test_there_is_a_column_per_run(comparison: Comparison) -> None:
     assert row(comparison, "updates applied") == ("600", "600")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_settings_in_which_runs_differ_are_named(make_run: MakeRun, tmp_path: Path) -> None:
     runs = [make_run(name, versions=12) for name in ("even", "skewed")]
     for run, alpha in zip(runs, (100.0, 0.1), strict=True):
@@ -60,6 +67,7 @@ def test_settings_in_which_runs_differ_are_named(make_run: MakeRun, tmp_path: Pa
     assert row(found, "data.clients") == ("-", "5")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_files_differ_by_their_contents(make_run: MakeRun, tmp_path: Path) -> None:
     runs = [make_run(name, versions=12) for name in ("here", "there")]
     contents = [b"some", b"some"]
@@ -108,6 +116,7 @@ def test_the_pictures_are_written(comparison: Comparison) -> None:
     assert all(path.stat().st_size > 10_000 for path in comparison.plots)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_runs_of_the_same_name_are_told_apart_by_their_paths(
     runs: list[Path], make_run: MakeRun, tmp_path: Path
 ) -> None:
@@ -115,6 +124,7 @@ def test_runs_of_the_same_name_are_told_apart_by_their_paths(
     assert compare([runs[0], again], tmp_path).header == ("", str(runs[0]), str(again))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_delta_m_is_shown_where_a_run_has_single_task_baselines(
     runs: list[Path], make_run: MakeRun, tmp_path: Path
 ) -> None:
@@ -129,6 +139,7 @@ def test_delta_m_is_shown_where_a_run_has_single_task_baselines(
     assert not any("delta-m" in cells[0] for cells in compare(runs, tmp_path).rows)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_equals_share_the_mean_of_their_ranks(make_run: MakeRun, tmp_path: Path) -> None:
     twins = [make_run(f"twin{number}", versions=12) for number in range(2)]
     assert row(compare(twins, tmp_path), mean_rank("mean")) == ("1.50", "1.50")
@@ -151,22 +162,20 @@ def test_what_cannot_be_compared_is_refused_and_nothing_is_written(
     assert not out.exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     ("by", "ranks"), [("mean", ("1.00", "2.00")), ("last", ("1.00", "2.00")), ("time", ("1.00", "2.00"))]
 )
 def test_runs_are_ranked_by_what_is_asked_for(
-    runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: RankBy, ranks: tuple[str, ...]
+    runs: list[Path], tmp_path: Path, by: RankBy, ranks: tuple[str, ...]
 ) -> None:
-    monkeypatch.setattr("fedmtl.compare._draw", lambda runs, out: [])
     found = compare(runs, tmp_path, {"digit": 0.5, "parity": 0.5, "ink": 1.0, "asymmetry": 1.0}, by)
     assert row(found, mean_rank(by)) == ranks
 
 
-def test_a_run_of_few_evaluations_is_not_ranked_by_how_it_began(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("undrawn")
+def test_a_run_of_few_evaluations_is_not_ranked_by_how_it_began(tmp_path: Path) -> None:
     """One learns late and ends well, the other has learned all it will at once: the mean of all would prefer it."""
-    monkeypatch.setattr("fedmtl.compare._draw", lambda runs, out: [])
     runs = {"late": (9.0, 9.0, 0.9, 0.1, 0.1), "early": (2.0, 1.0, 1.0, 1.0, 1.0)}
     tasks, told = (
         [Task("ink", "regression")],

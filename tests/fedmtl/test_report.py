@@ -23,7 +23,7 @@ MakeRun = Callable[..., Path]
 
 @pytest.fixture(scope="module")
 def directory(make_run: MakeRun) -> Path:
-    run = make_run("reported", versions=40, convergence=True)
+    run = make_run("reported", clients=12, versions=40, convergence=True)
     (run / "experiment.toml").write_text('name = "<b>&reported"\n\n[devices]\nkind = "uniform"\nratio = 50\n')
     assert write_report(run) == run / "report.html"
     return run

@@ -22,6 +22,7 @@ SMALL = [
     "strategy.name=fedbuff",
     "strategy.buffer_size=4",
     "balancing.name=fedntk-trace",
+    "training.epochs=1",
     "records.checkpoint_every=3",
     "stop.versions=12",
 ]

@@ -18,7 +18,8 @@ from strategies.recipes.catalogue import STRATEGIES
 
 SMALL = [
     *("data.source=digits", "data.clients=6", "data.partition=iid", "devices.ratio=4", "records.evaluate_every=5"),
-    *("training.epochs=1", "balancing.name=equal", "model.hidden=[16]", "model.norm=batch", "stop.versions=5"),
+    *("training.epochs=1", "training.batch_size=100", "balancing.name=equal", "stop.versions=5"),
+    *("model.hidden=[16]", "model.norm=batch"),
 ]
 SHORT = {"q_max": 8, "buffer_size": 3, "attack_steps": 1, "clients_per_round": 4, "gossip_steps": 1, "tiers": 2}
 

@@ -20,7 +20,7 @@ SMALL = [
     "stop.versions=24",
     "records.evaluate_every=8",
     "records.checkpoint_every=100",
-    "training.batch_size=10",
+    "training.batch_size=20",
     "balancing.name=ntkmtl-sr",
 ]
 CONFIGURATIONS = {

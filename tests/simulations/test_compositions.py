@@ -116,10 +116,13 @@ def test_a_combination_runs_on_digits_and_applies_each_update_once(tmp_path: Pat
         "records.evaluate_every=1000",
         "records.checkpoint_every=1000",
         'tasks.names=["digit"]',
+        "training.epochs=1",
+        "training.batch_size=100",
         "balancing.name=equal",
         "strategy.name=custom",
         *(f"strategy.{kind}.name={name}" for kind, name in parts.items()),
         *(["strategy.scheduler.q_max=10"] if parts["scheduler"] == "compass" else []),
+        *(["strategy.policy.attack_steps=2"] if parts["policy"] == "adversarial" else []),
         *(SMALL_CONVOLUTIONS if parts["policy"] == "convolution-decay" else []),
     ]
     experiment = Experiment.load(None, overrides)

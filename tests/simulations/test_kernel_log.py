@@ -22,6 +22,7 @@ SMALL = [
     "records.checkpoint_every=3",
     "strategy.buffer_size=3",
     "devices.ratio=5",
+    "training.epochs=1",
 ]
 EVERY = "records.ntk_every=4"
 

@@ -17,7 +17,7 @@ SMALL = [
     "stop.versions=10",
     "records.evaluate_every=5",
     "records.checkpoint_every=100",
-    "training.batch_size=10",
+    "training.batch_size=20",
 ]
 RECIPES = {
     "fedspeed": ("strategy.clients_per_round=5",),

@@ -16,8 +16,10 @@ from simulations import Experiment, run
 from simulations.cli.run import resume_run
 from strategies.core.loop import Loop, Observer
 
-SMALL = ["name=small", "data.clients=8", "devices.ratio=9", "records.evaluate_every=4", "records.checkpoint_every=3"]
-SMALL += ["records.convergence=true"]
+SMALL = [
+    *("name=small", "data.clients=8", "devices.ratio=9", "training.epochs=1", "training.batch_size=100"),
+    *("records.evaluate_every=4", "records.checkpoint_every=3", "records.convergence=true"),
+]
 FIRST, LATER = 6, 11
 """Neither is a version that is evaluated or measured, and none but the first is one that is saved, either."""
 

@@ -23,6 +23,9 @@ from tests.interrupting import InterruptAt
 
 SMALL = [
     "data.clients=8",
+    'tasks.names=["digit", "ink"]',
+    "training.epochs=1",
+    "training.batch_size=100",
     "devices.ratio=9",
     "model.name=linear",
     "balancing.name=equal",

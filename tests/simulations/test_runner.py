@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -32,6 +34,7 @@ SMALL = [
     "strategy.buffer_size=4",
     "devices.ratio=9",
     "records.convergence=true",
+    "training.epochs=1",
 ]
 
 
@@ -44,10 +47,21 @@ def results(directory: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def uncut(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("uncut") / "run"
-    run(small(), directory, pictures=False)
-    return directory
+def uncut_with(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Gives the directory of the small run with some settings, made once. Tests must not write to it."""
+
+    @functools.cache
+    def make(*overrides: str) -> Path:
+        directory = tmp_path_factory.mktemp("uncut") / "run"
+        run(small(*overrides), directory, pictures=False)
+        return directory
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def uncut(uncut_with: Callable[..., Path]) -> Path:
+    return uncut_with()
 
 
 def test_a_run_leaves_tables_a_model_plots_a_report_and_a_summary(tmp_path: Path) -> None:
@@ -72,9 +86,8 @@ def test_another_seed_gives_another_run(uncut: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("events", [1, 5, 37, 90])
 @pytest.mark.parametrize("extra", [(), ("strategy.aggregation=model",), ("devices.dropout=0.2", "devices.away=5")])
 def test_a_run_interrupted_after_any_event_and_resumed_gives_the_same_bits(
-    tmp_path: Path, events: int, extra: tuple[str, ...]
+    uncut_with: Callable[..., Path], tmp_path: Path, events: int, extra: tuple[str, ...]
 ) -> None:
-    run(small(*extra), tmp_path / "uncut", pictures=False)
     cut = tmp_path / "cut"
     first = run(small(*extra), cut, pictures=False, observers=[InterruptAt(events)])
     assert first.interrupted
@@ -82,7 +95,7 @@ def test_a_run_interrupted_after_any_event_and_resumed_gives_the_same_bits(
     second = run(small(*extra), cut, resume=True, pictures=False, observers=[InterruptAt(20)])
     if second.interrupted:
         run(small(*extra), cut, resume=True, pictures=False)
-    assert results(cut) == results(tmp_path / "uncut")
+    assert results(cut) == results(uncut_with(*extra))
 
 
 SCRIPT = """

@@ -68,7 +68,7 @@ def experiment(strategy: str, model: str, text: Path, *overrides: str) -> Experi
             "records.evaluate_every=2",
             "records.checkpoint_every=1000",
             "training.epochs=1",
-            "training.batch_size=32",
+            "training.batch_size=128",
             "balancing.name=equal",
             f"strategy.name={strategy}",
             f"model.name={model.partition(',')[0]}",

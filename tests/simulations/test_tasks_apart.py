@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -18,7 +19,10 @@ from strategies.core.loop import Loop, Observer
 from strategies.task_weights import FedNTKTrace
 
 RATIO = "devices.ratio=9"
-SMALL = ["data.clients=20", "strategy.buffer_size=4", RATIO, "balancing.name=fedntk-trace"]
+SMALL = [
+    *("data.clients=20", "strategy.buffer_size=4", RATIO, "balancing.name=fedntk-trace"),
+    "training.epochs=1",
+]
 APART = {
     "task-disjoint": ("tasks.ownership=disjoint", "data.partition=task-disjoint"),
     "disjoint": ("tasks.ownership=disjoint",),
@@ -30,7 +34,7 @@ STRATEGIES = {
     "fedqs-sgd": ("strategy.name=fedqs",),
     "fedqs-avg": ("strategy.name=fedqs", "strategy.aggregation=model"),
 }
-VERSIONS = 15
+VERSIONS = 12
 
 
 @dataclasses.dataclass
@@ -80,10 +84,23 @@ def run_plain(*overrides: str) -> Steps:
     return seen
 
 
+@pytest.fixture(scope="module")
+def run_once() -> Callable[..., Steps]:
+    """Makes a run once, however many tests look at it."""
+    return functools.cache(run)
+
+
+@pytest.fixture(scope="module")
+def run_plain_once() -> Callable[..., Steps]:
+    return functools.cache(run_plain)
+
+
 @pytest.mark.parametrize("apart", APART)
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_heads_and_traces_move_with_their_owners_and_not_a_bit_without(apart: str, strategy: str) -> None:
-    seen = run(*APART[apart], *STRATEGIES[strategy])
+def test_heads_and_traces_move_with_their_owners_and_not_a_bit_without(
+    run_once: Callable[..., Steps], apart: str, strategy: str
+) -> None:
+    seen = run_once(*APART[apart], *STRATEGIES[strategy])
     assert len(seen.steps) == VERSIONS
     layout = seen.models[0].layout
     traces = [(float("nan"),) * 4, *seen.traces]
@@ -111,7 +128,7 @@ def test_heads_and_traces_move_with_their_owners_and_not_a_bit_without(apart: st
 
 def test_averaged_heads_stay_bounded_where_added_ones_diverge(measured: list[str]) -> None:
     """FedQS-SGD adds stale updates at full weight: see `strategies.aggregators.head_models`."""
-    common = (*APART["task-disjoint"], *STRATEGIES["fedqs-sgd"])
+    common = (*APART["task-disjoint"], *STRATEGIES["fedqs-sgd"], "training.epochs=2")
     averaged = run(*common, versions=60, base=measured).models[-1]
     added = run(*common, "balancing.head_aggregation=strategy", versions=60, base=measured).models[-1]
     ink = averaged.layout.heads[2]
@@ -119,8 +136,8 @@ def test_averaged_heads_stay_bounded_where_added_ones_diverge(measured: list[str
     assert float(added.vector[ink].abs().max()) > 1000.0
 
 
-def test_orders_weigh_with_ones_until_every_task_was_seen() -> None:
-    seen = run(*APART["task-disjoint"], "strategy.name=fedbuff", versions=30)
+def test_orders_weigh_with_ones_until_every_task_was_seen(run_once: Callable[..., Steps]) -> None:
+    seen = run_once(*APART["task-disjoint"], *STRATEGIES["fedbuff"])
     first = next(index for index, traces in enumerate(seen.traces, start=1) if not np.isnan(traces).any())
     assert first > 1
     sent = {update.base_version: update.mean_task_weights for step in seen.steps for update in step.updates}
@@ -173,15 +190,17 @@ def test_it_costs_8_t_and_16_bytes_up_and_4_t_down(ownership: str, strategy: str
 
 @pytest.mark.parametrize("strategy", ["fedbuff, every task", "fedqs-avg"])
 @pytest.mark.parametrize("versions", [1, 4, 9])
-def test_a_run_cut_after_any_flush_goes_on_to_the_same_bits(strategy: str, versions: int) -> None:
+def test_a_run_cut_after_any_flush_goes_on_to_the_same_bits(
+    run_once: Callable[..., Steps], strategy: str, versions: int
+) -> None:
     overrides = (*APART["task-disjoint"], *STRATEGIES[strategy])
-    whole = run(*overrides, versions=12)
+    whole = run_once(*overrides)
     cut, _ = start(*overrides)
     cut.run(lambda loop: "cut" if loop.strategy.model.version >= versions else None)
     plain, tensors = split(cut.state_dict())
     rest, seen = start(*overrides)
     rest.load_state_dict(join(plain, tensors))
-    rest.run(lambda loop: "done" if loop.strategy.model.version >= 12 else None)
+    rest.run(lambda loop: "done" if loop.strategy.model.version >= VERSIONS else None)
     for one, other in zip(whole.models[versions:], seen.models, strict=True):
         assert one.version == other.version
         assert torch.equal(one.vector, other.vector)
@@ -205,10 +224,10 @@ def test_a_run_cut_after_any_flush_goes_on_to_the_same_bits(strategy: str, versi
         ("balancing.head_step=gradient", "balancing.head_clip=0.1"),
     ],
 )
-def test_every_switch_does_something_and_trains(options: tuple[str, ...]) -> None:
+def test_every_switch_does_something_and_trains(run_once: Callable[..., Steps], options: tuple[str, ...]) -> None:
     """The last of the options against the same run without it."""
-    common = (*APART["skewed"], "strategy.name=fedbuff")
-    plain, switched = (run(*common, *more) for more in (options[:-1], options))
+    common = (*APART["skewed"], *STRATEGIES["fedbuff"])
+    plain, switched = (run_once(*common, *more) for more in (options[:-1], options))
     assert torch.isfinite(switched.models[-1].vector).all()
     assert not torch.equal(plain.models[-1].vector, switched.models[-1].vector)
 
@@ -216,10 +235,10 @@ def test_every_switch_does_something_and_trains(options: tuple[str, ...]) -> Non
 @pytest.mark.parametrize("apart", [(), *APART.values()], ids=str)
 @pytest.mark.parametrize("strategy", ["fsmgda", "fedcmoo"])
 def test_baselines_train_wherever_the_tasks_are_and_cost_what_they_should(
-    strategy: str, apart: tuple[str, ...]
+    run_plain_once: Callable[..., Steps], strategy: str, apart: tuple[str, ...]
 ) -> None:
     small = ["data.clients=20", "balancing.name=equal", "devices.per=step", *apart]
-    ours, plain = (run_plain(f"strategy.name={name}", *small) for name in (strategy, "fedavg"))
+    ours, plain = (run_plain_once(f"strategy.name={name}", *small) for name in (strategy, "fedavg"))
     layout = ours.models[0].layout
     shared = 4 * (layout.shared.stop - layout.shared.start)
     assert not torch.equal(ours.models[0].vector, ours.models[-1].vector)

@@ -18,7 +18,10 @@ from simulations import Experiment
 from simulations.runner import simulated_fleet
 from strategies.core.loop import Loop, Observer
 
-BASE = ("data.clients=12", "devices.ratio=9", "balancing.name=fedntk-trace", "strategy.name=fedbuff")
+BASE = (
+    *("data.clients=12", "devices.ratio=9", "balancing.name=fedntk-trace", "strategy.name=fedbuff"),
+    "training.epochs=1",
+)
 SKETCH = "balancing.extra=sketch"
 DELTAS = "balancing.extra=per_task_delta"
 APART = {

@@ -30,6 +30,7 @@ class DigitsStep:
     """A model, a batch of digits, and the gradients that autograd finds for each task by itself."""
 
     def __init__(self, name: str, options: dict[str, Any], shape: tuple[int, ...], tasks: Sequence[int], batch: int):
+        self.name = name
         digits = digits_once()
         pixels = torch.tensor(digits.data[:batch] / 16, dtype=torch.float32)
         labels = torch.tensor(digits.target[:batch])

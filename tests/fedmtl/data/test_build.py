@@ -1,8 +1,6 @@
 """From a configuration to shards: options, hold-out, ownership, errors."""
 
 import itertools
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -163,22 +161,6 @@ def test_a_hundred_thousand_clients_of_synthetic_data():
     assert set(data.shards.sizes) == {2, 3}
     assert set(data.validation.sizes) == {1}
     assert len(data.test) == 40_000
-
-
-def test_plain_data_need_no_heavy_library():
-    heavy = ("pydantic", "sklearn", "pyarrow", "datasets", "flwr", "flwr_datasets", "ray", "pandas", "matplotlib")
-    code = f"""
-import sys
-sys.modules.update(dict.fromkeys({heavy!r}))  # importing one of them now fails
-from fedmtl.data.holdout import hold_out
-from fedmtl.data.sources import SOURCES
-from fedmtl.partitions import PARTITIONS
-pool = SOURCES["synthetic"](0, 20)
-for name in ("natural", "iid", "dirichlet", "quantity", "dual-dirichlet", "class", "feature-skew", "task-disjoint"):
-    hold_out(PARTITIONS[name](pool, 20, 0), 0.2, 0)
-import fedmtl.data.build
-"""
-    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 0
 
 
 def test_one_task_alone_keeps_everything_else_as_it_is():

@@ -1,4 +1,7 @@
-"""Pictures of runs: that they are drawn, of the promised size, and show the run's numbers."""
+"""Pictures of runs: that they are drawn, of the promised size, and show the run's numbers.
+
+Long because every picture has promises of its own.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,19 @@ from fedmtl.tasks import Task
 
 ALL = ["metrics", "staleness", "client-types", "task-weights", "ntk-spectra", "ntk-sizes", "ntk-by-speed"]
 ALL += ["ntk-by-skew", "drift", "participation", "fedqs-plane", "buffers", "partition", "timeline"]
+FORMATS: tuple[Format, ...] = ("png", "svg", "pdf")
+ONE = [Task("label", "classification", 10)]
+BARE = {"clients": 5, "versions": 12, "typed": False, "setting": False, "kernels": False}
+"""A run that has the fewest pictures."""
+
 MakeRun = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def drawn(make_run: MakeRun) -> tuple[Path, dict[str, list[Path]]]:
+    """A small run, and its pictures in every format."""
+    directory = make_run("twice", ONE, clients=5, versions=12, kernels=False)
+    return directory, make_plots(directory, None, FORMATS)
 
 
 @pytest.fixture(scope="module")
@@ -48,36 +63,32 @@ def png_size(path: Path) -> tuple[int, int]:
 
 
 def test_a_full_run_gives_every_plot_1200_pixels_wide(make_run: MakeRun) -> None:
-    directory = make_run("drawn", versions=40, convergence=True)
+    tasks = [*ONE, Task("ink", "regression")]
+    directory = make_run("drawn", tasks, clients=12, versions=40, convergence=True)
     settings = dict(mpl.rcParams)
     files = make_plots(directory)
+    assert dict(mpl.rcParams) == settings
     assert list(files) == [plot.name for plot in PLOTS] == ALL
     assert sorted(path.name for path in (directory / "plots").iterdir()) == sorted(f"{name}.png" for name in ALL)
     assert {png_size(path)[0] for (path,) in files.values()} == {1200}
-    assert dict(mpl.rcParams) == settings
 
 
-def test_the_same_run_gives_the_same_bytes(make_run: MakeRun) -> None:
-    directory = make_run("twice", [Task("label", "classification", 10)], clients=5, versions=12, kernels=False)
-    formats: tuple[Format, ...] = ("png", "svg", "pdf")
-    first = {path: path.read_bytes() for files in make_plots(directory, None, formats).values() for path in files}
+def test_the_same_run_gives_the_same_bytes(drawn: tuple[Path, dict[str, list[Path]]]) -> None:
+    directory, files = drawn
+    first = {path: path.read_bytes() for paths in files.values() for path in paths}
     assert {path.suffix for path in first} == {".png", ".svg", ".pdf"}
-    again = [path for files in make_plots(directory, None, formats).values() for path in files]
+    again = [path for paths in make_plots(directory, None, FORMATS).values() for path in paths]
     assert {path: path.read_bytes() for path in again} == first
 
 
 def test_what_a_run_does_not_have_is_not_drawn(make_run: MakeRun) -> None:
-    bare = make_run(
-        "bare", [Task("label", "classification", 10)], clients=5, versions=12, typed=False, setting=False, kernels=False
-    )
+    bare = make_run("bare", ONE, **BARE)
     assert list(make_plots(bare)) == ["metrics", "staleness", "timeline"]
 
 
 def test_a_run_that_made_no_version_can_be_drawn(make_run: MakeRun) -> None:
-    assert list(make_plots(make_run("nothing", versions=0, kernels=False, convergence=True))) == [
-        "metrics",
-        "partition",
-    ]
+    nothing = make_run("nothing", ONE, clients=5, versions=0, kernels=False, convergence=True)
+    assert list(make_plots(nothing)) == ["metrics", "partition"]
 
 
 def test_a_directory_without_a_finished_run_is_refused(tmp_path: Path) -> None:
@@ -152,20 +163,22 @@ def test_a_short_run_shows_weights_types_and_kernels_too(make_run: MakeRun) -> N
     many.draw_without_rendering()
 
 
-@pytest.mark.parametrize("formats", [("svg",), ("pdf", "png"), ("png", "svg", "pdf")])
+@pytest.mark.parametrize("formats", [("svg",), ("pdf", "png"), FORMATS])
 def test_pictures_are_made_in_the_formats_that_are_asked_for_and_no_others(
-    make_run: MakeRun, formats: tuple[Format, ...]
+    make_run: MakeRun, drawn: tuple[Path, dict[str, list[Path]]], formats: tuple[Format, ...]
 ) -> None:
-    directory = make_run("formats", [Task("label", "classification", 10)], clients=5, versions=12, kernels=False)
     starts = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
-    files = make_plots(directory, None, formats)
+    directory, files = drawn
+    if formats != FORMATS:
+        directory = make_run("formats", ONE, **BARE)
+        files = make_plots(directory, None, formats)
     assert {path.name for path in (directory / "plots").iterdir()} == {f"{n}.{kind}" for n in files for kind in formats}
     for paths in files.values():
         assert all(path.read_bytes().startswith(starts[path.suffix[1:]]) for path in paths)
 
 
 def test_no_formats_mean_no_pictures(make_run: MakeRun) -> None:
-    directory = make_run("plain", versions=3, kernels=False)
+    directory = make_run("plain", clients=5, versions=3, kernels=False)
     assert make_plots(directory, None, ()) == {}
     assert not (directory / "plots").exists()
 

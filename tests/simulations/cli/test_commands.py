@@ -22,6 +22,8 @@ from simulations.studies.file import study_file
 
 ROOT = Path(__file__).resolve().parents[3]
 SMALL = ["--set", "data.clients=12", "--set", "strategy.buffer_size=3", "--set", "stop.versions=4"]
+PLAIN = [*SMALL, "--set", "records.pictures=[]"]
+"""The same without pictures, which take longer to draw than it takes to run."""
 
 
 def fedmtl(*arguments: str | Path) -> Result:
@@ -38,8 +40,17 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a small finished run."""
-    directory = tmp_path_factory.mktemp("runs") / "small"
-    result = fedmtl("run", *SMALL, "--out", directory)
+    return ended(tmp_path_factory.mktemp("runs") / "small", *SMALL)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """That of one without pictures."""
+    return ended(tmp_path_factory.mktemp("plain") / "small", *PLAIN)
+
+
+def ended(directory: Path, *settings: str) -> Path:
+    result = fedmtl("run", *settings, "--out", directory)
     assert result.exit_code == 0, result.output
     return directory
 
@@ -62,7 +73,7 @@ def test_a_run_leaves_everything_in_its_directory(finished: Path) -> None:
 
 
 def test_a_run_prints_progress_the_last_metrics_and_where_the_report_is(here: Path) -> None:
-    result = fedmtl("run", *SMALL, "--seed", "3")
+    result = fedmtl("run", *PLAIN, "--seed", "3")
     assert result.exit_code == 0
     assert re.search(r"100% +version 4 +[\d,]+ s virtual +[\d,]+ updates/s", result.stdout)
     for task in ("digit", "parity", "ink", "asymmetry"):
@@ -72,11 +83,11 @@ def test_a_run_prints_progress_the_last_metrics_and_where_the_report_is(here: Pa
     assert "seed = 3" in (here / "runs/fedqs-digits/experiment.toml").read_text()
 
 
-def test_the_written_experiment_is_complete_and_runs_again_to_the_same_tables(finished: Path, tmp_path: Path) -> None:
+def test_the_written_experiment_is_complete_and_runs_again_to_the_same_tables(plain: Path, tmp_path: Path) -> None:
     again = tmp_path / "again"
-    assert fedmtl("run", finished / "experiment.toml", "--out", again).exit_code == 0
+    assert fedmtl("run", plain / "experiment.toml", "--out", again).exit_code == 0
     for name in ("experiment.toml", "updates.parquet", "evaluations.parquet", "aggregations.parquet"):
-        assert (again / name).read_bytes() == (finished / name).read_bytes(), name
+        assert (again / name).read_bytes() == (plain / name).read_bytes(), name
 
 
 @pytest.mark.parametrize(
@@ -154,11 +165,11 @@ def test_a_directory_that_holds_a_run_is_left_alone(finished: Path) -> None:
     assert_refused([*longer, "--set", "stop.updates=1"], finished, "has got there already: 1 updates arrived")
 
 
-def test_overwrite_replaces_a_run(finished: Path, tmp_path: Path) -> None:
+def test_overwrite_replaces_a_run(plain: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    shutil.copytree(finished, out)
-    assert fedmtl("run", *SMALL, "--seed", "1", "--out", out, "--overwrite").exit_code == 0
-    assert (out / "updates.parquet").read_bytes() != (finished / "updates.parquet").read_bytes()
+    shutil.copytree(plain, out)
+    assert fedmtl("run", *PLAIN, "--seed", "1", "--out", out, "--overwrite").exit_code == 0
+    assert (out / "updates.parquet").read_bytes() != (plain / "updates.parquet").read_bytes()
 
 
 def test_what_is_no_directory_and_no_run_is_left_alone(here: Path) -> None:
@@ -331,7 +342,7 @@ def test_what_is_no_run_has_no_report(here: Path) -> None:
 
 
 def test_runs_are_compared(finished: Path, here: Path) -> None:
-    assert fedmtl("run", *SMALL, "--seed", "1", "--out", "other").exit_code == 0
+    assert fedmtl("run", *PLAIN, "--seed", "1", "--out", "other").exit_code == 0
     result = fedmtl("compare", finished, "other", "--target", "digit=0.1")
     assert result.exit_code == 0
     assert re.search(r"^ +small +other *$", result.stdout, re.MULTILINE)
@@ -354,14 +365,14 @@ def test_the_version_is_printed() -> None:
 
 def test_baselines_are_trained_with_the_run_and_shown_beside_it(here: Path) -> None:
     few = ["--set", 'tasks.names=["digit", "ink"]']
-    result = fedmtl("run", *SMALL, *few, "--baselines", "--out", "runs/both")
+    result = fedmtl("run", *PLAIN, *few, "--baselines", "--out", "runs/both")
     assert result.exit_code == 0, result.output
     for place, task in enumerate(("digit", "ink"), start=1):
         assert f"single-task baseline {place} of 2: {task}" in result.stdout
         assert re.search(rf"^ +{task} .*\d\.\d{{4}} +[+-][\d.]+ %", result.stdout, re.MULTILINE)
     assert re.search(r"delta-m [+-][\d.]+ % by metric, [+-][\d.]+ % by task \(lower is better\)", result.stdout)
     assert "Against single-task models" in (here / "runs/both/report.html").read_text()
-    again = fedmtl("run", *SMALL, *few, "--set", "balancing.name=equal", "--baselines", "--out", "runs/equal")
+    again = fedmtl("run", *PLAIN, *few, "--set", "balancing.name=equal", "--baselines", "--out", "runs/equal")
     assert "single-task baseline" not in again.stdout
     assert "delta-m by metric" in fedmtl("compare", "runs/both", "runs/equal").stdout
 
@@ -381,7 +392,7 @@ def test_presets_are_listed_and_printed_to_the_letter(here: Path) -> None:
 
 def test_a_preset_is_run_and_looked_at_with_what_is_set_beside_it(here: Path) -> None:
     few = ["--preset", "fedqs-reference", "--set", "stop.versions=2", "--set", "model.name=linear", "--seed", "1"]
-    assert fedmtl("run", *few).exit_code == 0
+    assert fedmtl("run", *few, "--set", "records.pictures=[]").exit_code == 0
     text = (here / "runs/fedqs-reference/experiment.toml").read_text()
     for line in ('updates = "ref_overwrite"', 'tiny_clients = "ref_drop_last"', "versions = 2", "seed = 1"):
         assert line in text
@@ -389,7 +400,7 @@ def test_a_preset_is_run_and_looked_at_with_what_is_set_beside_it(here: Path) ->
     assert "seconds of an order" in fedmtl("devices", *few).stdout
     own = fedmtl("presets", "fedqs-reference").stdout.replace("versions = 300", "versions = 1")
     (here / "own.toml").write_text(own.replace("lenet", "linear"))
-    assert fedmtl("run", "own.toml", "--out", "runs/own").exit_code == 0
+    assert fedmtl("run", "own.toml", "--set", "records.pictures=[]", "--out", "runs/own").exit_code == 0
 
 
 def test_what_was_meant_is_told_with_the_command_for_it(here: Path, finished: Path) -> None:

@@ -24,7 +24,7 @@ def fedmtl(*arguments: str | Path) -> Result:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("runs") / "small"
-    assert fedmtl("run", *SMALL, "--out", directory).exit_code == 0
+    assert fedmtl("run", *SMALL, "--set", "records.pictures=[]", "--out", directory).exit_code == 0
     return directory
 
 

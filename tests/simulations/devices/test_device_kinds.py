@@ -1,6 +1,4 @@
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -161,12 +159,3 @@ def test_options_come_back_complete_and_build_the_same_devices() -> None:
     assert device_options(again) == complete
     one, two = (build_devices(s, 10, seed=0).seconds_per_step for s in (given_options, again))
     assert (one == two).all()
-
-
-def test_importing_devices_needs_torch_and_numpy_only() -> None:
-    heavy = (
-        "{'pydantic', 'flwr', 'ray', 'pyarrow', 'sklearn', 'datasets', 'matplotlib', 'rich', 'typer', 'safetensors'}"
-    )
-    code = f"import sys, simulations.devices; print(sorted({heavy} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
-    assert done.stdout.strip() == "[]"

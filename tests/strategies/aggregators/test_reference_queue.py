@@ -133,7 +133,7 @@ def in_order(order: str) -> list[int]:
 def test_every_step_reads_what_the_sweep_reads(toys, order: str, drain: bool) -> None:
     """To the last entry: client, job, version, the job and the version of what is read, and whether a bit can be."""
     speeds = in_order(order)
-    assert played(toys, speeds, 400, 10, drain=drain) == swept(speeds, 400, 10, drain=drain)
+    assert played(toys, speeds, 200, 10, drain=drain) == swept(speeds, 200, 10, drain=drain)
 
 
 def share(entries: list[Entry], what) -> float:

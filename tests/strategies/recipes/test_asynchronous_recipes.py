@@ -88,7 +88,7 @@ def make_fleet(toys, world: dict):
 
 
 @every_recipe
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)  # test_random_fleets.py tries every strategy, too
 @given(world=worlds)
 def test_each_upload_counts_once_or_is_rejected_and_the_model_stays_finite(toys, recipe: str, world: dict) -> None:
     loop, trace = toys.run(make(recipe), make_fleet(toys, world), events=120)
@@ -105,7 +105,7 @@ def test_each_upload_counts_once_or_is_rejected_and_the_model_stays_finite(toys,
 
 
 @every_recipe
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=3, deadline=None)  # and cuts it, too
 @given(world=worlds, moment=st.integers(1, 80))
 def test_a_run_cut_at_any_event_goes_on_to_the_same_bits(toys, recipe: str, world: dict, moment: int) -> None:
     whole, seen = toys.run(make(recipe), make_fleet(toys, world), events=100)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter, defaultdict
 
@@ -15,6 +16,7 @@ from fedmtl.protocol import Update
 from fedmtl.randomness import derive_seed
 from simulations.presets import preset_tables
 from strategies.core.loop import Loop
+from strategies.core.strategy import Strategy
 from strategies.recipes.catalogue import build_strategy
 
 _PRESET = preset_tables("fedqs-reference")["strategy"]
@@ -142,6 +144,16 @@ def test_fast_clients_are_those_with_more_than_the_mean_share(toys) -> None:
     assert seen[-1][0] > 1 / 15 > seen[-1][5]
 
 
+def made(options: dict) -> Strategy:
+    return build_strategy("fedqs", {"buffer_size": 5} | options)
+
+
+@pytest.fixture(scope="module")
+def uncut(toys):
+    """Gives a run of 220 events, and its trace; the same for every moment at which another is cut."""
+    return functools.cache(lambda *options: toys.run(made(dict(options)), fleet(toys), events=220))
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -156,16 +168,12 @@ def test_fast_clients_are_those_with_more_than_the_mean_share(toys) -> None:
 )
 @settings(max_examples=8, deadline=None)
 @given(moment=st.integers(1, 220))
-def test_a_run_cut_after_any_event_goes_on_to_the_same_bits(toys, options: dict, moment: int) -> None:
+def test_a_run_cut_after_any_event_goes_on_to_the_same_bits(toys, uncut, options: dict, moment: int) -> None:
     """Model, counters, learning rates, similarities and the order of events."""
-
-    def make():
-        return build_strategy("fedqs", {"buffer_size": 5} | options)
-
-    whole, seen = toys.run(make(), fleet(toys), events=220)
-    first, _ = toys.run(make(), fleet(toys), events=moment)
+    whole, seen = uncut(*options.items())
+    first, _ = toys.run(made(options), fleet(toys), events=moment)
     rest = toys.Trace()
-    second = Loop(toys.ready(make()), fleet(toys), [rest])
+    second = Loop(toys.ready(made(options)), fleet(toys), [rest])
     second.load_state_dict(toys.through_json(first.state_dict()))
     second.run(lambda loop: "events" if len(rest.events) >= len(seen.events) - moment else None)
     assert second.strategy.model.vector.equal(whole.strategy.model.vector)

@@ -241,7 +241,7 @@ def quirks_in(toys, world: dict):
     return toys.Quirks(outage)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(world=worlds())
 def test_assignments_follow_the_rules_and_groups_are_in_order(toys, world: dict) -> None:
     scheduler = Watched(**world["options"])

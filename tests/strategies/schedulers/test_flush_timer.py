@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedmtl.errors import ConfigError
@@ -33,6 +33,7 @@ def arrivals_of(trace) -> dict:
     return {update.key: update.arrived_at for update in trace.received}
 
 
+@settings(max_examples=40, deadline=None)
 @given(
     clients=st.integers(1, 9),
     seed=st.integers(0, 2**32),
@@ -96,6 +97,7 @@ def test_a_rare_task_is_waited_for_no_longer_than_the_patience(toys) -> None:
     ]
 
 
+@settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32), clock=st.sampled_from(["event", "tick"]))
 def test_where_it_never_ends_the_patience_changes_no_bit(toys, seed: int, clock: str) -> None:
     (_, plain), (_, patient) = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedmtl.errors import ConfigError
@@ -50,6 +50,7 @@ def test_a_sweep_takes_the_tasks_along_with_its_updates(toys) -> None:
     assert scheduler.on_deadline(2.0).aggregate == ()
 
 
+@settings(max_examples=40, deadline=None)
 @given(
     clients=st.integers(2, 12),
     seed=st.integers(0, 2**32),
@@ -110,6 +111,7 @@ def test_where_all_own_all_it_is_the_plain_buffer(toys) -> None:
     assert all(one.equal(other) for one, other in zip(plain.vectors, aware.vectors, strict=True))
 
 
+@settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32), moment=st.integers(1, 90), losses=st.sampled_from([0, 200]))
 def test_a_run_cut_at_any_event_goes_on_to_the_same_bits(toys, seed: int, moment: int, losses: int) -> None:
     whole, seen = toys.run(make_strategy(), make_fleet(toys, 8, seed, 2, losses=losses), events=100)
