@@ -133,6 +133,7 @@ def write_module(path: str, code: str, monkeypatch: pytest.MonkeyPatch) -> Modul
     return module
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unregistered")
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_the_examples_for_contributors_work(example: str, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

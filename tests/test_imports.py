@@ -199,6 +199,7 @@ def loaded_by(start: str) -> set[str]:
     return found
 
 
+@pytest.mark.slow
 def test_who_draws_nothing_does_without_matplotlib() -> None:
     assert "fedmtl.plots.style" in loaded_by("fedmtl.report")  # so it is seen
     for module in ("simulations.runner", "simulations.cli.app", "simulations.flower.server_app", "clients.client_app"):
@@ -344,6 +345,7 @@ for name, code in {QUESTIONS!r}.items():
     return {name: text for name, _, text in parts}
 
 
+@pytest.mark.slow
 def test_hiding_packages_hides_them(answers: Mapping[str, str]) -> None:
     assert answers["hidden"] == "No module named 'ray'\nfine\n"
 

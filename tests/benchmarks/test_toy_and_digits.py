@@ -62,6 +62,7 @@ def test_the_toys_gradients_are_those_of_its_losses(toy, point):
         assert [gradients[0][axis], gradients[1][axis]] == pytest.approx(slopes, rel=1e-4, abs=1e-7)
 
 
+@pytest.mark.slow
 def test_every_balancer_descends_on_the_toy(toy):
     for name in toy.BALANCERS:
         end = toy.descend(name, (9.0, -1.0), 12)

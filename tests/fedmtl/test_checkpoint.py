@@ -121,6 +121,7 @@ def test_a_failed_save_leaves_the_older_checkpoint(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path, "mine") is not None
 
 
+@pytest.mark.slow
 def test_the_size_of_a_state_has_no_limit_below_that_of_the_disk(tmp_path: Path) -> None:
     """Text beyond what the header of a safetensors file may hold, 100 MB."""
     text = "no zlib can make this small" * 4_000_000

@@ -42,6 +42,7 @@ def seconds(cell: str) -> float:
     return float(cell.removesuffix(" s").replace(",", ""))
 
 
+@pytest.mark.slow
 def test_there_is_a_column_per_run(comparison: Comparison) -> None:
     assert comparison.header == ("", "quick", "steady")
     assert {len(cells) for cells in comparison.rows} == {3}

@@ -216,6 +216,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         read_toml(binary)
 
 
+@pytest.mark.slow
 @given(TABLES)
 def test_toml_that_is_written_reads_back_as_it_was(tables: dict[str, Any]) -> None:
     assert tomllib.loads(to_toml(tables)) == tables

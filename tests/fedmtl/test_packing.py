@@ -76,6 +76,7 @@ def same(found: Any, value: Any) -> bool:
     return type(found) is type(value) and found == value
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(STATES)
 def test_every_state_comes_back_with_its_types_and_bits(state: Any) -> None:

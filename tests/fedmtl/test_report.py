@@ -54,6 +54,7 @@ class Tags(HTMLParser):
         assert self.open.pop() == tag
 
 
+@pytest.mark.slow
 def test_the_page_is_well_formed_and_needs_nothing_but_itself(page: str) -> None:
     tags = Tags(page)
     assert tags.open == []
@@ -76,6 +77,7 @@ def test_the_page_says_over_which_evaluations_means_are(page: str) -> None:
     assert "Means are over versions 21 to 39, 7 evaluations." in page
 
 
+@pytest.mark.slow
 def test_a_page_holds_vectors_where_those_alone_are_asked_for_and_names_what_it_cannot_hold(make_run: MakeRun) -> None:
     run = make_run("vectors", clients=5, versions=6, typed=False, balanced=False, setting=False, kernels=False)
     text = 'name = "vectors"\n[records]\npictures = '

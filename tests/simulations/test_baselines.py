@@ -87,6 +87,7 @@ def summary_of(directory: Path) -> dict:
     return json.loads((directory / "summary.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_baseline_has_the_bits_of_a_run_made_by_hand(runs: Path, tmp_path: Path) -> None:
     known = summary_of(runs / "balanced")[SINGLE_TASK]["tasks"]
     for task in ("digit", "ink"):

@@ -90,6 +90,7 @@ def watched(data: FederatedData, settings: list[str], directory: Path, *, rememb
     return statistics
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_statistics_are_means_of_those_that_clients_sent(tmp_path: Path, data: FederatedData, strategy: str) -> None:
     known = {option.name for option in options_of(STRATEGIES[strategy])}

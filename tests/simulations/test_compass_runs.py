@@ -57,6 +57,7 @@ def same(first: Path, second: Path) -> bool:
     )
 
 
+@pytest.mark.slow
 @every_configuration
 def test_a_run_learns_in_groups_and_may_be_cut_anywhere(tmp_path: Path, name: str) -> None:
     result = run(experiment(name), tmp_path / "uncut", pictures=False)

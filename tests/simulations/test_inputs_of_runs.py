@@ -97,6 +97,7 @@ def test_a_moved_folder_is_the_same_experiment_and_another_table_is_another(proj
     assert load(moved).digest != first
 
 
+@pytest.mark.slow
 def test_a_resume_with_other_contents_is_refused_and_names_the_file(project: Path) -> None:
     out = interrupted(project)
     kept = Experiment.load(out / "experiment.toml")

@@ -80,6 +80,7 @@ def test_a_run_that_was_cut_has_the_same_kernels_to_the_bit(measured: Path, tmp_
     assert 0 < result.summary["ntk_seconds"] < result.summary["wall_seconds"]
 
 
+@pytest.mark.slow
 def test_the_cost_is_in_the_summary_and_in_the_report_with_the_pictures(measured: Path) -> None:
     summary = json.loads((measured / "summary.json").read_text())
     assert 0 < summary["ntk_seconds"] < summary["wall_seconds"]

@@ -86,6 +86,7 @@ def test_compressed_updates_are_counted_as_what_went_up(tmp_path: Path) -> None:
     assert len(set(rows)) > 1  # a group's share of the coordinates depends on the update
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dfedsam", "dimat"])
 def test_gossip_goes_on_where_clients_drop_out_and_may_be_cut_anywhere(tmp_path: Path, name: str) -> None:
     options = (

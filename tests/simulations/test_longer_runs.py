@@ -62,6 +62,7 @@ class InterruptAt(Observer):
             loop.interrupt()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES.keys())
 def test_a_finished_run_that_goes_on_gives_the_tables_and_the_model_of_one_that_was_never_to_end_earlier(
     tmp_path: Path, strategy: Sequence[str]
@@ -145,6 +146,7 @@ def test_what_is_no_later_end_is_refused_and_changes_nothing(
     assert {path: path.read_bytes() for path in ended.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_what_changes_no_result_may_be_set_beside_a_later_end(ended: Path) -> None:
     assert resume_run(ended, ["stop.versions=7", "name=longer"])
     assert read_summary(ended)["name"] == "longer"

@@ -108,6 +108,7 @@ def test_jobs_without_a_step_are_refused_to_those_that_count_on_steps(strategy: 
         Experiment.load(None, [f"strategy.name={strategy}", "training.tiny_clients=ref_drop_last"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "given"),
     [

@@ -64,6 +64,7 @@ def uncut(uncut_with: Callable[..., Path]) -> Path:
     return uncut_with()
 
 
+@pytest.mark.slow
 def test_a_run_leaves_tables_a_model_plots_a_report_and_a_summary(tmp_path: Path) -> None:
     result = run(small("stop.versions=6"), tmp_path / "run")
     names = {path.name for path in result.directory.iterdir()}
@@ -182,6 +183,7 @@ def test_a_client_whose_loss_is_not_finite_is_rejected_and_recorded_and_the_run_
     assert all(torch.isfinite(tensor).all() for tensor in model.values())
 
 
+@pytest.mark.slow
 def test_a_run_in_which_every_update_is_rejected_ends_with_advice(tmp_path: Path) -> None:
     experiment = small()
     experiment.data.train.features[:] = torch.inf

@@ -40,6 +40,7 @@ class Compared(Observer):
             self.overtaken += self.latest[update.client] > update.job
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("aggregation", ["gradient", "model"])
 @pytest.mark.parametrize("lg_source", ["previous", "since_last"])
 def test_a_client_that_trains_on_cannot_alter_what_waits(aggregation: str, lg_source: str) -> None:

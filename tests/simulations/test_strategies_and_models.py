@@ -117,6 +117,7 @@ def test_a_batch_of_one_example_is_no_trouble_for_batch_norm(tmp_path: Path, tex
     assert run(found, tmp_path / "run", pictures=False).summary["updates"]["rejected"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["lenet", "resnet18"])
 def test_fedats_clients_may_decay_their_convolutions_in_place_of_a_proximal_term(
     tmp_path: Path, text: Path, model: str
@@ -142,6 +143,7 @@ def test_a_decay_of_convolutions_that_are_not_there_is_refused(text: Path) -> No
         experiment("fedat", "mlp", text, "strategy.local=l2_conv").new_strategy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("match", ["activations", "weights", "none"])
 @pytest.mark.parametrize("start", ["one", "own"])
 @pytest.mark.parametrize("model", [*VARIANTS])

@@ -42,6 +42,7 @@ def digit(result) -> float:
     return next(task["best"] for task in result.summary["tasks"] if task["name"] == "digit")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_run_learns_and_may_be_cut_anywhere(tmp_path: Path, name: str) -> None:
     result = run(small(name, *RECIPES[name]), tmp_path / "uncut", pictures=False)
@@ -68,6 +69,7 @@ def test_flowers_rules_learn(tmp_path: Path, rule: str) -> None:
     assert digit(result) > 0.2
 
 
+@pytest.mark.slow
 def test_what_goes_up_and_down_is_counted(tmp_path: Path) -> None:
     def bytes_of(name: str) -> tuple[set[int], set[int]]:
         run(small(name), tmp_path / name, pictures=False)

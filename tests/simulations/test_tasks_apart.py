@@ -95,6 +95,7 @@ def run_plain_once() -> Callable[..., Steps]:
     return functools.cache(run_plain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("apart", APART)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_heads_and_traces_move_with_their_owners_and_not_a_bit_without(
@@ -126,6 +127,7 @@ def test_heads_and_traces_move_with_their_owners_and_not_a_bit_without(
     assert any(weight != 1.0 for update in seen.steps[-1].updates for weight in update.mean_task_weights)
 
 
+@pytest.mark.slow
 def test_averaged_heads_stay_bounded_where_added_ones_diverge(measured: list[str]) -> None:
     """FedQS-SGD adds stale updates at full weight: see `strategies.aggregators.head_models`."""
     common = (*APART["task-disjoint"], *STRATEGIES["fedqs-sgd"], "training.epochs=2")
@@ -232,6 +234,7 @@ def test_every_switch_does_something_and_trains(run_once: Callable[..., Steps], 
     assert not torch.equal(plain.models[-1].vector, switched.models[-1].vector)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("apart", [(), *APART.values()], ids=str)
 @pytest.mark.parametrize("strategy", ["fsmgda", "fedcmoo"])
 def test_baselines_train_wherever_the_tasks_are_and_cost_what_they_should(

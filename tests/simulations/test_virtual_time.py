@@ -87,6 +87,7 @@ def test_a_deadline_at_the_end_of_all_times_is_none(tmp_path: Path, override: st
     assert result.ended == "4 versions were made"
 
 
+@pytest.mark.slow
 def test_a_picture_that_cannot_be_drawn_leaves_a_finished_run_and_says_how_to_draw_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

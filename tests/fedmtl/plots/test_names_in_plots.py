@@ -39,6 +39,7 @@ def shown(figure: Figure) -> list[str]:
     return [text.replace(r"\$", "$") for text in texts if text and not is_math_text(text)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plot", PLOTS, ids=lambda plot: plot.name)
 def test_names_of_tasks_are_shown_to_the_letter(plot: Plot, run: RunTables) -> None:
     figure = plot.draw(run)

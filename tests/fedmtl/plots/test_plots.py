@@ -62,6 +62,7 @@ def png_size(path: Path) -> tuple[int, int]:
     return width, height
 
 
+@pytest.mark.slow
 def test_a_full_run_gives_every_plot_1200_pixels_wide(make_run: MakeRun) -> None:
     tasks = [*ONE, Task("ink", "regression")]
     directory = make_run("drawn", tasks, clients=12, versions=40, convergence=True)
@@ -73,6 +74,7 @@ def test_a_full_run_gives_every_plot_1200_pixels_wide(make_run: MakeRun) -> None
     assert {png_size(path)[0] for (path,) in files.values()} == {1200}
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_bytes(drawn: tuple[Path, dict[str, list[Path]]]) -> None:
     directory, files = drawn
     first = {path: path.read_bytes() for paths in files.values() for path in paths}
@@ -197,6 +199,7 @@ def test_classes_and_clients_are_called_by_their_names(tables: RunTables) -> Non
     assert {label.get_text() for label in rows.axes[0].get_yticklabels()} <= set(clients)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cost [$]", "$\\frac{$", "_modules", "a\nb", "x" * 300])
 def test_any_name_of_a_task_can_be_drawn(make_run: MakeRun, name: str) -> None:
     tasks = [Task("label", "classification", 10, classes=(name,)), Task(name, "regression")]

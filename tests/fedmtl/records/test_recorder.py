@@ -172,6 +172,7 @@ def test_a_run_without_any_event_leaves_empty_tables(tmp_path: Path) -> None:
     assert [read_table(tmp_path, name).num_rows for name in TABLES] == [0, 0, 0]
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     cuts=st.lists(st.tuples(st.sampled_from(["save", "kill", "finish and resume"]), st.integers(0, 12)), max_size=6),

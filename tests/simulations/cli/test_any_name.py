@@ -66,6 +66,7 @@ def ended(experiment: Path) -> tuple[Path, Result]:
     return out, result
 
 
+@pytest.mark.slow
 def test_the_console_shows_every_name_to_the_letter_or_as_an_escape(ended: tuple[Path, Result]) -> None:
     _, result = ended
     rows = [line.strip() for line in result.stdout.splitlines() if "mse (lower is better)" in line]
@@ -119,6 +120,7 @@ def test_baselines_of_any_name_are_trained_kept_and_shown(experiment: Path) -> N
     assert all(re.fullmatch(r"[0-9a-f]+", name) for name in kept)
 
 
+@pytest.mark.slow
 def test_kernels_of_any_name_are_measured_and_drawn(experiment: Path) -> None:
     few = ["--set", f"tasks.names={json.dumps(['education.num', '[/red] $a$ $b$'])}"]
     out = experiment.parent / "ntk"

@@ -67,6 +67,7 @@ def assert_refused(arguments: Sequence[str | Path], directory: Path, *says: str)
     assert sorted(path for path in directory.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_a_run_leaves_everything_in_its_directory(finished: Path) -> None:
     names = {path.name for path in finished.iterdir()}
     assert {"experiment.toml", "summary.json", "report.html", "plots", "updates.parquet"} <= names
@@ -303,6 +304,7 @@ def test_devices_are_shown(here: Path) -> None:
     assert not list(here.iterdir())
 
 
+@pytest.mark.slow
 def test_a_report_is_made_anew(finished: Path) -> None:
     (finished / "report.html").unlink()
     result = fedmtl("report", finished)
@@ -310,6 +312,7 @@ def test_a_report_is_made_anew(finished: Path) -> None:
     assert (finished / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_a_report_makes_the_formats_that_are_asked_for(finished: Path) -> None:
     plots = finished / "plots"
     assert {path.suffix for path in plots.iterdir()} == {".png"}
@@ -325,6 +328,7 @@ def test_an_unknown_format_and_an_unknown_ranking_are_refused(finished: Path, he
     assert_refused(["compare", str(finished), str(finished), "--by", "luck"], here, "mean, last, best, time")
 
 
+@pytest.mark.slow
 def test_a_run_makes_the_pictures_that_its_records_name_or_none(here: Path) -> None:
     small = ["--set", "data.clients=4", "--set", "stop.versions=2", "--set", "strategy.buffer_size=2"]
     assert fedmtl("run", *small, "--set", 'records.pictures=["svg"]', "--out", "vectors").exit_code == 0
@@ -341,6 +345,7 @@ def test_what_is_no_run_has_no_report(here: Path) -> None:
     assert_refused(["report", "empty"], here, "empty holds no finished run")
 
 
+@pytest.mark.slow
 def test_runs_are_compared(finished: Path, here: Path) -> None:
     assert fedmtl("run", *PLAIN, "--seed", "1", "--out", "other").exit_code == 0
     result = fedmtl("compare", finished, "other", "--target", "digit=0.1")
@@ -363,6 +368,7 @@ def test_the_version_is_printed() -> None:
     assert re.fullmatch(r"fedmtl \d+\.\d+\.\d+\n", result.stdout)
 
 
+@pytest.mark.slow
 def test_baselines_are_trained_with_the_run_and_shown_beside_it(here: Path) -> None:
     few = ["--set", 'tasks.names=["digit", "ink"]']
     result = fedmtl("run", *PLAIN, *few, "--baselines", "--out", "runs/both")

@@ -28,6 +28,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.mark.slow
 def test_it_prints_tables_and_writes_pictures_of_the_initial_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -56,6 +57,7 @@ def test_it_prints_tables_and_writes_pictures_of_the_initial_model(
     assert np.allclose(first["predicted"].to_numpy(), first["measured"].to_numpy(), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_of_a_finished_run_it_measures_the_last_version(finished: Path) -> None:
     result = fedmtl("ntk", "--run", finished, *QUICK, "--heads")
     assert result.exit_code == 0, result.output
@@ -78,6 +80,7 @@ def test_little_memory_is_enough(finished: Path, tmp_path: Path) -> None:
     assert digit["alignment"] == []
 
 
+@pytest.mark.slow
 def test_a_model_without_shared_parameters_and_tasks_of_one_kind_work(tmp_path: Path) -> None:
     settings = [
         "data.source=synthetic-tasks",

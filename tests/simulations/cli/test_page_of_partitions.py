@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs/partitions.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_its_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"^```sh\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)

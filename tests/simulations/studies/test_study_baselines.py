@@ -78,6 +78,7 @@ def test_labels_that_differ_in_balancing_share_baselines_and_others_do_not(load:
     assert [b.key for b in by_labels["equal", "all"]] == [b.key for b in by_hand]
 
 
+@pytest.mark.slow
 def test_a_tuned_setting_is_chosen_for_baselines_too_and_shared_between_labels(load: Load, tmp_path: Path) -> None:
     study = load(seeds=[0], **TUNED)
     known = StudyBaselines(study, tmp_path)
@@ -137,6 +138,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Path]:
     return study, out
 
 
+@pytest.mark.slow
 def test_results_have_each_tasks_change_delta_m_and_ranks(finished: tuple[Study, Path]) -> None:
     study, out = finished
     rows = collect(study, out).to_pylist()

@@ -98,6 +98,7 @@ def test_a_study_without_a_finished_run_says_so_and_draws_nothing(tmp_path: Path
     assert draw(STUDY, results, tmp_path) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [1.0, 0.4])
 def test_pictures_are_drawn_with_missing_and_diverged_runs(tmp_path: Path, share: float) -> None:
     rows = whole()
@@ -167,6 +168,7 @@ def test_curves_meet_at_all_times_that_the_runs_have_in_common() -> None:
     assert common_times([first, (np.array([9.0]), np.array([1.0]))]) is None
 
 
+@pytest.mark.slow
 def test_places_may_have_tasks_of_their_own_and_targets_may_be_missing(tmp_path: Path) -> None:
     rows = [row for row in whole() if (row["task"] == "ink") == (row["partition"] == "IID")]
     study = replace(STUDY, targets={})

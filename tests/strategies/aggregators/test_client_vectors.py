@@ -105,6 +105,7 @@ def test_the_mean_is_the_one_formed_anew_after_any_changes(toys, storage: Storag
     assert torch.allclose(vectors.mean(6, current), wanted, atol=TOLERANCE[storage], rtol=0)
 
 
+@pytest.mark.slow
 @every_storage
 @given(steps=st.lists(st.lists(st.tuples(clients, weights, tasks), max_size=4), max_size=6))
 def test_a_report_tells_by_what_the_weighted_vectors_changed(toys, storage: StorageName, steps: list) -> None:

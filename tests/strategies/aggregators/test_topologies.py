@@ -33,6 +33,7 @@ def test_weights_are_doubly_stochastic_whoever_is_absent(name, nodes, seed, vers
         assert w[node, node] == 1
 
 
+@pytest.mark.slow
 @every_topology
 @given(nodes=st.integers(2, 40), seed=st.integers(0, 1000))
 def test_graphs_are_simple_and_connected(name, nodes, seed) -> None:

@@ -170,6 +170,7 @@ def test_a_restarted_node_takes_over_its_client(grid: Any, initialised: Initiali
     assert [event.client for event in watcher.of(Joined)] == [2]
 
 
+@pytest.mark.slow
 def test_an_order_that_is_not_answered_in_time_is_given_up(grid: Any, initialised: Initialise) -> None:
     def never(message: Message, context: Context) -> Message | None:
         return None if message.metadata.message_type == "train" else grid.work(message, context)
@@ -180,6 +181,7 @@ def test_an_order_that_is_not_answered_in_time_is_given_up(grid: Any, initialise
     assert {update.client for update in watcher.steps[0].updates} == {1, 2}
 
 
+@pytest.mark.slow
 def test_a_node_that_stalls_while_uploading_delays_nobody(grid: Any, initialised: Initialise) -> None:
     """The grid's pull blocks for minutes then; here until the test is over."""
     over = threading.Event()
@@ -359,6 +361,7 @@ def test_a_message_that_the_grid_refuses_loses_the_client(
     assert [(event.client, event.reason) for event in watcher.of(Lost)] == [(0, "the grid refused the message")]
 
 
+@pytest.mark.slow
 def test_a_deadline_comes_when_nothing_else_does(grid: Any) -> None:
     fleet = fleet_on(grid)
     assert list(fleet.clients()) == [0, 1, 2]
@@ -369,6 +372,7 @@ def test_a_deadline_comes_when_nothing_else_does(grid: Any) -> None:
     fleet.close()
 
 
+@pytest.mark.slow
 def test_nothing_happens_any_more_once_patience_ends(grid: Any) -> None:
     fleet = fleet_on(grid, patience=100.0)
     fleet.clients()
@@ -376,6 +380,7 @@ def test_nothing_happens_any_more_once_patience_ends(grid: Any) -> None:
     fleet.close()
 
 
+@pytest.mark.slow
 def test_too_few_clients_are_an_error_that_says_who_is_there(flower_grid: ModuleType, grid: Any) -> None:
     grid.connect(555, 1)
     fleet = fleet_on(grid, expected=4, patience=100.0)

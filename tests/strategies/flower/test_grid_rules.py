@@ -52,6 +52,7 @@ def run(strategy: Strategy, fleet: GridFleet, versions: int) -> list[Aggregation
     return watch.steps
 
 
+@pytest.mark.slow
 def test_nodes_that_register_after_the_server_started_are_waited_for(grid: Any) -> None:
     """Flower starts the server app before its nodes register, so that at first there may be none."""
     nodes, grid.online = sorted(grid.online), set()

@@ -164,6 +164,7 @@ def test_a_signal_ends_a_server_that_waits(
         assert fleet.state_dict()["owing"] == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_grid_that_fails_now_and_then_ends_nothing(
     grid: Any, initialised: Initialise, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -291,6 +291,7 @@ def composed(options: dict) -> Strategy | str:
         return str(error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 @pytest.mark.parametrize("aggregator", [name for name in AGGREGATORS if name != "robust"])
 def test_any_combination_works_or_is_refused_with_a_reason(toys, scheduler: str, aggregator: str) -> None:

@@ -96,6 +96,7 @@ def never(client: int, job: int) -> None:
     return None
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     clients=st.integers(1, 20),

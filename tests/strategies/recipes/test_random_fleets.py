@@ -92,6 +92,7 @@ def make(variant: str) -> Strategy:
     return build_strategy(*VARIANTS[variant])
 
 
+@pytest.mark.slow
 @every_variant
 @settings(max_examples=6, deadline=None)
 @given(world=worlds, moment=st.integers(1, 90))

@@ -241,6 +241,7 @@ def quirks_in(toys, world: dict):
     return toys.Quirks(outage)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(world=worlds())
 def test_assignments_follow_the_rules_and_groups_are_in_order(toys, world: dict) -> None:
@@ -281,6 +282,7 @@ def test_assignments_follow_the_rules_and_groups_are_in_order(toys, world: dict)
         assert aggregation.trigger != "single" or len(keys) == 1
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(world=worlds(), factor=st.sampled_from([0.125, 4.0, 1024.0]))
 def test_a_change_of_the_unit_of_time_changes_times_only(toys, world: dict, factor: float) -> None:

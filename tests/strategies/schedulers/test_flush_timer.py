@@ -97,6 +97,7 @@ def test_a_rare_task_is_waited_for_no_longer_than_the_patience(toys) -> None:
     ]
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32), clock=st.sampled_from(["event", "tick"]))
 def test_where_it_never_ends_the_patience_changes_no_bit(toys, seed: int, clock: str) -> None:

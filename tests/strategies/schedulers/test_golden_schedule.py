@@ -47,6 +47,7 @@ def in_order(order: str) -> list[int]:
     return sorted(SPEEDS, reverse=order == "descending")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("buffer", "ticks", "mean"), [("one_per_tick", 446, 9.788), ("drain", 445, 8.8745)])
 @pytest.mark.parametrize("order", ["ascending", "descending", "shuffled"])
 def test_ticks_staleness_and_participation_come_out_exactly_in_any_order(

@@ -111,6 +111,7 @@ def test_where_all_own_all_it_is_the_plain_buffer(toys) -> None:
     assert all(one.equal(other) for one, other in zip(plain.vectors, aware.vectors, strict=True))
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32), moment=st.integers(1, 90), losses=st.sampled_from([0, 200]))
 def test_a_run_cut_at_any_event_goes_on_to_the_same_bits(toys, seed: int, moment: int, losses: int) -> None:

@@ -154,6 +154,7 @@ def test_the_sum_of_the_weights_can_be_kept() -> None:
     assert math.fsum(part.weights()) == pytest.approx(3.0)
 
 
+@pytest.mark.slow
 @given(st.lists(buffers(), min_size=2, max_size=8), st.integers(1, 7))
 def test_a_state_goes_on_to_the_same_bits(toys, steps, cut: int) -> None:
     whole, first, second = make(), make(), make()
