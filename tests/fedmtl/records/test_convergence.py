@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from fedmtl.protocol import Aggregation, Update
 from fedmtl.records.convergence import ConvergenceWatch, Statistics, loss_variance, step_statistics
 from fedmtl.records.schemas import CONVERGENCE
 from fedmtl.toy import toy_model, toy_update
+from tools.convergence_picture import LOSSES, statistics
 
 GEOMETRY = CONVERGENCE.names[:7]
 
@@ -194,3 +197,12 @@ def test_the_variance_of_a_loss_is_over_the_clients_that_have_it(
 ) -> None:
     found = loss_variance(np.array(losses))
     assert found == (expected if expected is None else pytest.approx(expected))
+
+
+def test_the_example_by_hand_of_the_page_is_what_a_run_would_record() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs/convergence.md").read_text(encoding="utf-8")
+    said = {name: float(value) for name, value in re.findall(r"^\| `(\w+)` \| .* \| ([\d.]+) \|$", page, re.MULTILINE)}
+    assert said.pop("loss_variance") == pytest.approx((loss_variance(LOSSES) or [None])[0])
+    assert len(said) == 8
+    # Three digits are said; lengths are summed in single precision.
+    assert {name: statistics()[name] for name in said} == pytest.approx(said, rel=1e-6)
