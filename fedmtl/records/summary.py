@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import platform
@@ -155,13 +156,16 @@ def _missing(summary: Any) -> str | None:
 
 def package_versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide what a run computes, as far as they are installed."""
-    versions = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
+    versions = {name: _version(name) for name in _PACKAGES}
+    return {"python": platform.python_version()} | {name: v for name, v in versions.items() if v is not None}
+
+
+@functools.cache  # a file is read for each, and a process goes on with what it has loaded
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _task_summary(task: Task, evaluations: pa.Table) -> dict[str, Any]:

@@ -17,13 +17,15 @@ from fedmtl.plots import PLOTS
 from fedmtl.records import read_summary
 from fedmtl.records.single_task import SINGLE_TASK, against_single_task
 from fedmtl.report import write_report
+from fedmtl.tasks import Task
 
 MakeRun = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
 def directory(make_run: MakeRun) -> Path:
-    run = make_run("reported", clients=12, versions=40, convergence=True)
+    tasks = [Task("digit", "classification", 10), Task("ink", "regression")]
+    run = make_run("reported", tasks, clients=12, versions=40, convergence=True)
     (run / "experiment.toml").write_text('name = "<b>&reported"\n\n[devices]\nkind = "uniform"\nratio = 50\n')
     assert write_report(run) == run / "report.html"
     return run

@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[3]
 SMALL = ["--set", "data.clients=12", "--set", "strategy.buffer_size=3", "--set", "stop.versions=4"]
 PLAIN = [*SMALL, "--set", "records.pictures=[]"]
 """The same without pictures, which take longer to draw than it takes to run."""
+TWO = ["--set", 'tasks.names=["digit", "ink"]']
 
 
 def fedmtl(*arguments: str | Path) -> Result:
@@ -40,7 +41,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a small finished run."""
-    return ended(tmp_path_factory.mktemp("runs") / "small", *SMALL)
+    return ended(tmp_path_factory.mktemp("runs") / "small", *SMALL, *TWO)
 
 
 @pytest.fixture(scope="module")
@@ -330,7 +331,7 @@ def test_an_unknown_format_and_an_unknown_ranking_are_refused(finished: Path, he
 
 @pytest.mark.slow
 def test_a_run_makes_the_pictures_that_its_records_name_or_none(here: Path) -> None:
-    small = ["--set", "data.clients=4", "--set", "stop.versions=2", "--set", "strategy.buffer_size=2"]
+    small = [*TWO, "--set", "data.clients=4", "--set", "stop.versions=2", "--set", "strategy.buffer_size=2"]
     assert fedmtl("run", *small, "--set", 'records.pictures=["svg"]', "--out", "vectors").exit_code == 0
     assert {path.suffix for path in (here / "vectors/plots").iterdir()} == {".svg"}
     assert fedmtl("run", *small, "--set", "records.pictures=[]", "--out", "bare").exit_code == 0
@@ -347,7 +348,7 @@ def test_what_is_no_run_has_no_report(here: Path) -> None:
 
 @pytest.mark.slow
 def test_runs_are_compared(finished: Path, here: Path) -> None:
-    assert fedmtl("run", *PLAIN, "--seed", "1", "--out", "other").exit_code == 0
+    assert fedmtl("run", *PLAIN, *TWO, "--seed", "1", "--out", "other").exit_code == 0
     result = fedmtl("compare", finished, "other", "--target", "digit=0.1")
     assert result.exit_code == 0
     assert re.search(r"^ +small +other *$", result.stdout, re.MULTILINE)
@@ -370,15 +371,14 @@ def test_the_version_is_printed() -> None:
 
 @pytest.mark.slow
 def test_baselines_are_trained_with_the_run_and_shown_beside_it(here: Path) -> None:
-    few = ["--set", 'tasks.names=["digit", "ink"]']
-    result = fedmtl("run", *PLAIN, *few, "--baselines", "--out", "runs/both")
+    result = fedmtl("run", *PLAIN, *TWO, "--baselines", "--out", "runs/both")
     assert result.exit_code == 0, result.output
     for place, task in enumerate(("digit", "ink"), start=1):
         assert f"single-task baseline {place} of 2: {task}" in result.stdout
         assert re.search(rf"^ +{task} .*\d\.\d{{4}} +[+-][\d.]+ %", result.stdout, re.MULTILINE)
     assert re.search(r"delta-m [+-][\d.]+ % by metric, [+-][\d.]+ % by task \(lower is better\)", result.stdout)
     assert "Against single-task models" in (here / "runs/both/report.html").read_text()
-    again = fedmtl("run", *PLAIN, *few, "--set", "balancing.name=equal", "--baselines", "--out", "runs/equal")
+    again = fedmtl("run", *PLAIN, *TWO, "--set", "balancing.name=equal", "--baselines", "--out", "runs/equal")
     assert "single-task baseline" not in again.stdout
     assert "delta-m by metric" in fedmtl("compare", "runs/both", "runs/equal").stdout
 

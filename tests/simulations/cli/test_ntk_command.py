@@ -86,7 +86,7 @@ def test_a_model_without_shared_parameters_and_tasks_of_one_kind_work(tmp_path: 
         "data.source=synthetic-tasks",
         "data.partition=iid",
         "data.clients=5",
-        "data.tasks=3",
+        "data.tasks=2",
         "model.name=linear",
     ]
     sets = [text for setting in settings for text in ("--set", setting)]
