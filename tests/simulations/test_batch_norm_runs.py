@@ -21,7 +21,8 @@ SMALL = [
     *("training.epochs=1", "training.batch_size=100", "balancing.name=equal", "stop.versions=5"),
     *("model.hidden=[16]", "model.norm=batch"),
 ]
-SHORT = {"q_max": 8, "buffer_size": 3, "attack_steps": 1, "clients_per_round": 4, "gossip_steps": 1, "tiers": 2}
+SHORT = {"q_max": 8, "max_steps": 20, "buffer_size": 3, "attack_steps": 1, "clients_per_round": 4, "gossip_steps": 1}
+SHORT |= {"tiers": 2}
 
 WITHOUT_SERVER = ("dfedsam", "dimat")
 """Clients have models of their own, whose mean is what is looked at."""

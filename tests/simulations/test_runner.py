@@ -185,7 +185,7 @@ def test_a_client_whose_loss_is_not_finite_is_rejected_and_recorded_and_the_run_
 
 @pytest.mark.slow
 def test_a_run_in_which_every_update_is_rejected_ends_with_advice(tmp_path: Path) -> None:
-    experiment = small()
+    experiment = small("model.name=linear", "balancing.name=equal", 'tasks.names=["digit"]')
     experiment.data.train.features[:] = torch.inf
     with pytest.raises(UserError, match="learning_rate"):
         run(experiment, tmp_path / "run", pictures=False)

@@ -3,11 +3,20 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 from fedmtl.data.digits import digits, load_images, split_order
 from fedmtl.data.synthetic import synthetic
 from fedmtl.data.two_digits import two_digits
 from fedmtl.errors import ConfigError
+
+
+def test_the_images_are_those_that_scikit_learn_gives():
+    images, labels = load_images()
+    assert (images.dtype, labels.dtype) == (np.float32, np.int64)
+    bunch = load_digits()
+    assert np.array_equal(images, (bunch.images / 16.0).astype(np.float32))
+    assert np.array_equal(labels, bunch.target)
 
 
 def test_digits_have_four_tasks_of_different_kinds_and_scales():
