@@ -11,6 +11,8 @@ ARGS :=
 WORKERS = $(if $(findstring .py,$(ARGS)),,-n auto --maxprocesses 8 --dist loadgroup --no-loadscope-reorder --max-worker-restart 0)
 
 export OMP_NUM_THREADS ?= 1
+# Bytecode is kept, whatever the environment says: tests start many processes, each of which loads half a second sooner.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test check docs bench soak lock

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor
 
 from fedmtl.balancing import StepGradients, TaskNetwork, build_balancer
+from fedmtl.data.digits import load_images
 from fedmtl.models import MODELS, MultiTaskModel, build_model
 from fedmtl.protocol import Balancing
 from fedmtl.tasks import Task
@@ -22,7 +22,7 @@ TASKS = (
 )
 
 
-digits_once = functools.cache(load_digits)
+images_once = functools.cache(load_images)
 """Reading them takes longer than most tests here."""
 
 
@@ -31,9 +31,8 @@ class DigitsStep:
 
     def __init__(self, name: str, options: dict[str, Any], shape: tuple[int, ...], tasks: Sequence[int], batch: int):
         self.name = name
-        digits = digits_once()
-        pixels = torch.tensor(digits.data[:batch] / 16, dtype=torch.float32)
-        labels = torch.tensor(digits.target[:batch])
+        drawn, written = images_once()
+        pixels, labels = torch.tensor(drawn[:batch].reshape(batch, 64)), torch.tensor(written[:batch])
         images = pixels.view(-1, 8, 8)
         ink = pixels[:, :32].sum(1)
         tilt = images[:, :, :4].sum((1, 2)) - images[:, :, 4:].sum((1, 2))

@@ -1,5 +1,7 @@
 """Public data sets by their schema, from small copies that are saved to disk here; nothing is downloaded."""
 
+from types import ModuleType
+
 import numpy as np
 import pytest
 import torch
@@ -10,8 +12,15 @@ from fedmtl.data.hub import hub
 from fedmtl.data.hub_schemas import CHARACTERS, SCHEMAS
 from fedmtl.errors import ConfigError, DataError
 
-datasets = pytest.importorskip("datasets")
+datasets: ModuleType
 WORDS = "To be, or not to be: that is the question: Whether 'tis nobler in the mind to suffer"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _library() -> None:
+    """Load it with the first of these tests: it takes a second, and all files are collected by every worker."""
+    global datasets
+    datasets = pytest.importorskip("datasets")
 
 
 def pictures(rows: int, size: tuple[int, int], mode: str, seed: int = 0) -> list:

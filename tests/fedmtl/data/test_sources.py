@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
 
 from fedmtl.data.digits import digits, load_images, split_order
 from fedmtl.data.synthetic import synthetic
@@ -12,6 +11,8 @@ from fedmtl.errors import ConfigError
 
 
 def test_the_images_are_those_that_scikit_learn_gives():
+    from sklearn.datasets import load_digits
+
     images, labels = load_images()
     assert (images.dtype, labels.dtype) == (np.float32, np.int64)
     bunch = load_digits()
