@@ -14,7 +14,7 @@ from tools.soak.fleets import fleets
 from tools.soak.kills import kills
 from tools.soak.pieces import GOOD, Fault, Log, Outcome, Piece, done
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 def outcomes(pieces: list[Piece], log: Path, *, seconds: float = 300) -> list[Outcome]:
