@@ -51,7 +51,8 @@ class FedQSHalf(ClientHalf):
 
     Whether a client is slow and biased, and so probed, is not known when its order is sent, and so no clock charges the
     probe. With the share v of a client's examples held out (``data.validation_fraction``) it takes about
-    ``v / (1 - v) / (3 epochs)`` of the order's work, 5 % in the main job.
+    ``v / (1 - v) / (3 epochs)`` of the order's work, 5 % in the main job; where orders are of few steps
+    (``training.steps``), which are less than an epoch, it may be more than the order itself.
 
     The client keeps its learning rate, and, from an upload to its next order, that update (and where it forms L_g
     itself, the model it was sent).

@@ -76,7 +76,8 @@ class Shift:
         Raises
         ------
         ConfigError
-            If features are to be rotated that are no images, or disturbed that are symbols.
+            If features are to be rotated that are no images, or disturbed that are symbols, or by more than numbers
+            can hold.
         """
         level = float(self.levels[client])
         if self.kind == "rotation":
@@ -85,7 +86,12 @@ class Shift:
         if not features.is_floating_point():
             raise ConfigError(f"data.shift = 'noise' needs numeric features, these are {features.dtype} symbols")
         generator = torch_generator(self.seed, "shift noise", client)
-        return features + level * torch.randn(features.shape, generator=generator, dtype=features.dtype)
+        noisy = features + level * torch.randn(features.shape, generator=generator, dtype=features.dtype)
+        if not bool(torch.isfinite(noisy).all()) and bool(torch.isfinite(features).all()):
+            raise ConfigError(
+                f"data.shift_strength = {self.strength:g}: noise of that deviation is more than {features.dtype} holds"
+            )
+        return noisy
 
 
 def shift_strength(kind: ShiftKind, strength: float | None) -> float:

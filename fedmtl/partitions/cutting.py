@@ -28,8 +28,8 @@ def labels_of(pool: Pool, by: str) -> tuple[np.ndarray, int]:
     """
     if not pool.labels:
         raise ConfigError(
-            "data.partition: these data have no classification or binary task to partition by; use 'iid', or "
-            "'dirichlet' with the name of a regression in data.by"
+            "data.partition: these data have no classification or binary task to partition by; use 'iid', or name a "
+            "regression in data.by with 'dirichlet', 'dirichlet-equal', 'extended-dirichlet' or 'pathological-equal'"
         )
     name = by or next(iter(pool.labels))
     if name not in pool.labels:

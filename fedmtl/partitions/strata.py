@@ -106,7 +106,8 @@ def quantile_bins(values: np.ndarray, bins: int, what: str) -> np.ndarray:
     different = len(np.unique(values))
     if different < bins:
         raise DataError(
-            f"data.bins = {bins}: {what} has {different} different value{'s' * (different != 1)} only; use fewer bins"
+            f"data.bins = {bins}: {what} has {different} different value{'s' * (different != 1)} only; use fewer bins, "
+            "at least 2, or partition by another task"
         )
     return ordinal_bins(values, bins)
 

@@ -34,21 +34,27 @@ def draw(run: RunTables) -> Figure | None:
     seconds, axis = _seconds(run)
     total = len(seconds)
     updates = np.bincount(client, minlength=total)
-    shown = evenly(np.argsort(seconds, kind="stable")[: np.isfinite(seconds).sum()], _CLIENTS)
+    heard = int(np.isfinite(seconds).sum())
+    by_speed = np.argsort(seconds, kind="stable")[:heard]
+    shown = evenly(by_speed, _CLIENTS)
     active = shown[updates[shown] > 0]
+    devices = run.seconds()
+    everybody = heard if devices is None else len(devices)
+    halves = _HALVES[:1] if devices is not None and np.ptp(devices) == 0 else _HALVES
     slow = np.zeros(total, dtype=bool)
-    slow[np.argsort(seconds, kind="stable")[np.isfinite(seconds).sum() // 2 :]] = True
+    if len(halves) > 1:
+        slow[by_speed[heard // 2 :]] = True
     share = 100.0 * updates / updates.sum()
     weight = np.bincount(client, _relative_weights(run), minlength=total) / np.maximum(updates, 1)
     mean = np.bincount(client, staleness, minlength=total) / np.maximum(updates, 1)
 
     figure, panels = new_figure(4.6, 1, 3)
     for panel, values in zip(panels, (share, weight, mean), strict=True):
-        for late, (_, look) in enumerate(_HALVES):
+        for late, (_, look) in enumerate(halves):
             mine = active[slow[active] == bool(late)]
             size = 4 if len(active) > _BARS else 5.5
             panel.plot(seconds[mine], values[mine], linestyle="", markersize=size, alpha=0.65, zorder=3, **look)
-    panels[0].axhline(100.0 / np.isfinite(seconds).sum(), color=GREY, linestyle="--", linewidth=1.2)
+    panels[0].axhline(100.0 / everybody, color=GREY, linestyle="--", linewidth=1.2)
     panels[1].axhline(1.0, color=GREY, linestyle="--", linewidth=1.2)
     if len(active) <= _BARS:
         order = np.argsort(client, kind="stable")
@@ -65,11 +71,15 @@ def draw(run: RunTables) -> Figure | None:
     for panel in panels:
         if panel.get_yscale() == "linear":
             panel.set_ylim(0.0, 1.05 * panel.get_ylim()[1])
-    handles = [Line2D([], [], linestyle="", markersize=7, label=label, **look) for label, look in _HALVES]
+    names = [name for name, _ in halves] if len(halves) > 1 else ["clients, all as fast"]
+    looks = [look for _, look in halves]
+    handles = [
+        Line2D([], [], linestyle="", markersize=7, label=name, **look) for name, look in zip(names, looks, strict=True)
+    ]
     handles += [Line2D([], [], color=GREY, linestyle="--", linewidth=1.2, label="all alike")]
     if len(active) <= _BARS:
         handles += [Line2D([], [], color=GREY, linewidth=1.0, label="middle 80 % of its updates")]
-    if note := _note(len(shown), int(np.isfinite(seconds).sum()), len(shown) - len(active)):
+    if note := _note(len(shown), heard, len(shown) - len(active) + everybody - heard):
         figure.supxlabel(note, fontsize=10)
     figure.legend(handles=handles, loc="outside upper center", ncols=4)
     return figure
@@ -106,5 +116,5 @@ def _seconds_axis(panel: Axes, seconds: np.ndarray) -> None:
 def _note(shown: int, clients: int, never: int) -> str:
     """What of the clients the points leave out."""
     parts = [f"{shown:,} of {clients:,} clients, evenly chosen by speed"] if shown < clients else []
-    parts += [f"{never:,} of {shown:,} clients had no update in any version"] if never else []
+    parts += [f"{never:,} clients had no update in any version"] if never else []
     return "; ".join(parts)

@@ -163,11 +163,12 @@ def _pair_cosine(moved: Sequence[tuple[int, Tensor, float]]) -> float | None:
 
 
 def _dot(one: Tensor, other: Tensor) -> float:
-    """An inner product: sums of float32 over a block, which are added in float64."""
+    """An inner product: sums of float32 over a block, which are added in float64; not a number if one overflows."""
     if one.numel() <= _BLOCK:
         return torch.dot(one, other).item()
     blocks = zip(torch.split(one, _BLOCK), torch.split(other, _BLOCK), strict=True)
-    return math.fsum(torch.dot(x, y).item() for x, y in blocks)
+    sums = [torch.dot(x, y).item() for x, y in blocks]
+    return math.fsum(sums) if all(map(math.isfinite, sums)) else math.nan
 
 
 def _norm(vector: Tensor) -> float:

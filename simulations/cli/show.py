@@ -118,7 +118,8 @@ def show_devices(wanted: Wanted) -> None:
     summary = describe(experiment.devices, steps)
 
     console = new_console()
-    console.print(f"seconds of an order of {steps} steps, without transfer and jitter:")
+    # What a balancer or a policy does beside that is charged on top (simulations/work.py).
+    console.print(f"seconds of a plain order of {steps} steps, without transfer and jitter:")
     facts = Table(box=box.SIMPLE_HEAD, show_header=False)
     for fact in summary.rows:
         facts.add_row(*fact)

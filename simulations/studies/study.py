@@ -118,6 +118,9 @@ class Study:
 _OF_NO_COMPONENT = ("seed",)
 """Keys of a section that names a component which are not the component's."""
 
+_IN_PLACE_OF = (("epochs", "steps"),)
+"""Keys of `training` of which one alone is set."""
+
 Progress = Callable[[Cell, Exception | None], None]
 """Called with each experiment when it is done, and with the fault if it failed."""
 
@@ -126,9 +129,14 @@ def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Tables laid over each other, section by section; a component that is named anew drops the older one's options.
 
     Options below no name stay: they may be meant for any component, and one that does not know them refuses them. A
-    seed is none of a component's options, and stays, too.
+    seed is none of a component's options, and stays, too. Of two keys of which one stands in the place of the other,
+    the newer one does.
     """
     result = dict(under)
+    for one, other in _IN_PLACE_OF:
+        for newer, replaced in ((one, other), (other, one)):
+            if newer in over and replaced not in over:
+                result.pop(replaced, None)
     for key, value in over.items():
         older = result.get(key)
         if isinstance(value, Mapping) and isinstance(older, Mapping):

@@ -115,3 +115,8 @@ def test_a_run_says_how_its_clients_were_shifted_and_differs_by_its_digest(tmp_p
     done = run(shifted, tmp_path / "run")
     assert done.summary["shift"] == {"kind": "rotation", "strength": 30.0, "unit": "degrees"}
     assert "rotation, at most 30 degrees" in (tmp_path / "run/report.html").read_text(encoding="utf-8")
+
+
+def test_noise_that_no_number_holds_is_refused():
+    with pytest.raises(ConfigError, match=r"data\.shift_strength = 1e\+39: noise of that deviation is more than"):
+        data_of("data.shift=noise", "data.shift_strength=1e39")

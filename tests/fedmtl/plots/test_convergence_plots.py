@@ -144,6 +144,22 @@ def test_where_speeds_are_unknown_the_mean_job_stands_for_them(fedqs: RunTables)
     assert {panel.get_xlabel() for panel in figure.axes} == {"mean seconds of a job"}
 
 
+def test_equal_devices_have_no_halves_and_who_was_never_heard_of_counts(fedqs: RunTables) -> None:
+    assert fedqs.devices is not None
+    one = pa.array([1.0] * fedqs.devices.num_rows)
+    place = fedqs.devices.column_names.index("seconds")
+    equal = fedqs.devices.set_column(place, "seconds", one)
+    mine = fedqs.updates.filter(pc.less(fedqs.updates["client"], 5))
+    figure = participation.draw(dataclasses.replace(fedqs, devices=equal, updates=mine))
+    assert figure is not None
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels[0] == "clients, all as fast"
+    assert not [label for label in labels if "half" in label]
+    assert f"{len(one) - 5} clients had no update" in figure.get_supxlabel()
+    (alike,) = {line.get_ydata()[0] for line in figure.axes[0].get_lines() if line.get_linestyle() == "--"}
+    assert alike == pytest.approx(100 / len(one))
+
+
 def test_of_very_many_clients_samples_are_shown_which_say_so(many: RunTables, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (participation, fedqs_plane):
         monkeypatch.setattr(module, "_CLIENTS", 50)

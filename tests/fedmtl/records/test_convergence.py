@@ -206,3 +206,15 @@ def test_the_example_by_hand_of_the_page_is_what_a_run_would_record() -> None:
     assert len(said) == 8
     # Three digits are said; lengths are summed in single precision.
     assert {name: statistics()[name] for name in said} == pytest.approx(said, rel=1e-6)
+
+
+def test_lengths_that_overflow_are_no_numbers_and_end_nothing() -> None:
+    # Long enough for several blocks, whose products overflow to both signs.
+    size = 3 << 16
+    up = torch.full((size,), 1e20)
+    mixed = torch.where(torch.arange(size) < size // 2, 1e20, -1e20)
+    before, after = toy_model([0.0] * size), toy_model([1.0] * size, version=1)
+    updates = [toy_update(0, up.tolist()), toy_update(1, mixed.tolist())]
+    found = step_statistics(before, after, updates, [1.0, 1.0], None)
+    assert found["step_norm"] == pytest.approx(math.sqrt(size))
+    assert found["pair_cosine"] is None

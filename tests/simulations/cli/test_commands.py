@@ -403,7 +403,7 @@ def test_a_preset_is_run_and_looked_at_with_what_is_set_beside_it(here: Path) ->
     for line in ('updates = "ref_overwrite"', 'tiny_clients = "ref_drop_last"', "versions = 2", "seed = 1"):
         assert line in text
     assert "20 clients with" in fedmtl("partition", *few).stdout
-    assert "seconds of an order" in fedmtl("devices", *few).stdout
+    assert "seconds of a plain order" in fedmtl("devices", *few).stdout
     own = fedmtl("presets", "fedqs-reference").stdout.replace("versions = 300", "versions = 1")
     (here / "own.toml").write_text(own.replace("lenet", "linear"))
     assert fedmtl("run", "own.toml", "--set", "records.pictures=[]", "--out", "runs/own").exit_code == 0

@@ -70,6 +70,12 @@ def test_a_component_that_is_named_anew_drops_the_options_of_the_older_one() -> 
     assert merged(under, {"strategy": {"name": "fedqs", "k": 1}})["strategy"] == {"name": "fedqs", "a": 0.1, "k": 1}
 
 
+def test_steps_stand_in_the_place_of_epochs_and_the_other_way_round() -> None:
+    epochs, steps = ({"training": {"batch_size": 5, **given}} for given in ({"epochs": 2}, {"steps": 3}))
+    assert merged(epochs, {"training": {"steps": 3}}) == steps
+    assert merged(steps, {"training": {"epochs": 2}}) == epochs
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
