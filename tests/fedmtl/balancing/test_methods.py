@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -248,12 +248,15 @@ def test_nash_is_fairgrad_of_alpha_one_and_shares_the_gain_equally(seed, tasks):
 
 
 @given(seed=seeds, tasks=st.integers(2, 6))
+@example(seed=68, tasks=6)
 @settings(max_examples=30)
 def test_upgrad_is_in_conflict_with_no_task(seed, tasks):
     rows = jacobian(seed, tasks)
-    found = direction("upgrad", rows)
-    # What is added to the diagonal lets each cosine fall below 0 by that order.
-    assert ((rows @ found) / (rows.norm(dim=1) * found.norm())).min() >= -1e-3
+    found, units = direction("upgrad", rows), rows / rows.norm(dim=1, keepdim=True)
+    multiples = torch.linalg.lstsq(units.T, found.unsqueeze(1)).solution.flatten()
+    # To the diagonal of the cosines eps times their trace is added, by which (C u)_i may be -eps k u_i; and rounding.
+    least = -1e-4 * tasks * multiples / found.norm()
+    assert ((units @ found) / found.norm() >= least - 1e-6).all()
 
 
 @given(seed=seeds, tasks=st.integers(2, 6))
