@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from fedmtl.data.federated import FederatedData
+from fedmtl.evaluation import halves
+from fedmtl.partitions.statistics import total_variation
 from fedmtl.randomness import numpy_generator
 
 
@@ -61,11 +63,8 @@ def spread_clients(data: FederatedData, seconds: np.ndarray | None, count: int) 
 
 def speed_halves(seconds: np.ndarray) -> Mapping[str, np.ndarray]:
     """The faster and the slower half of the clients; nothing where all are equally fast."""
-    if np.ptp(seconds) == 0:
-        return {}
-    order = np.argsort(seconds, kind="stable")
-    half = len(order) // 2
-    return {"faster half of the clients": order[:half], "slower half of the clients": order[half:]}
+    names = {"fast": "faster half of the clients", "slow": "slower half of the clients"}
+    return {names[name]: half for name, half in halves(seconds, np.ones(len(seconds), dtype=bool)).items()}
 
 
 def skew_halves(data: FederatedData) -> Mapping[str, np.ndarray]:
@@ -82,7 +81,7 @@ def skew_halves(data: FederatedData) -> Mapping[str, np.ndarray]:
     owner = np.repeat(np.arange(data.clients), data.shards.sizes)
     classes = int(labels.max()) + 1
     counts = np.bincount(owner * classes + labels, minlength=data.clients * classes).reshape(data.clients, classes)
-    distance = np.abs(counts / counts.sum(1, keepdims=True) - counts.sum(0) / counts.sum()).sum(1) / 2
+    distance = total_variation(counts)
     if np.ptp(distance) == 0:
         return {}
     order = np.argsort(distance, kind="stable")

@@ -254,7 +254,7 @@ def _write_table(shown: _Shown, out: Path) -> None:
         "held_out": data.validation.sizes.tolist(),
     }
     if data.shift is not None:
-        columns[f"{data.shift.kind}"] = data.shift.levels.tolist()
+        columns[data.shift.kind] = data.shift.levels.tolist()
     for one in shown.statistics:
         for name in ("total_variation", "jensen_shannon", "effective_classes", "wasserstein"):
             if not isinstance(values := getattr(one, name), Undefined):

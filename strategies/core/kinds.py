@@ -441,16 +441,12 @@ class TaskWeights(Part, ABC):
 
     @property
     def balancing(self) -> Balancing:
-        """How a client balances its tasks within a step."""
+        """How a client balances its tasks within a step; it may follow what `train_with` was told."""
         return Balancing()
 
     def adjust(self, aggregator: Aggregator, policy: ClientPolicy) -> tuple[Aggregator, ClientPolicy]:
         """The parts of the strategy that carries these weights: others, where weighing needs more than a factor."""
         return aggregator, policy
-
-    def train_with(self, settings: TrainSettings) -> None:
-        """Be told how clients train, before a run; `balancing` may follow it."""
-        return None
 
     @abstractmethod
     def weights(self) -> tuple[float, ...] | None:

@@ -188,12 +188,11 @@ class Strategy:
         ConfigError
             If a part does not go with it, or clients would bound a gradient twice.
         """
-        self.task_weights.train_with(settings)
-        refuse_two_bounds(self.task_weights.balancing, settings)
         if settings.tiny_clients == "ref_drop_last":
             refuse_misfits(self._parts.values(), given=USUAL - {"local-steps"})
         for part in self.every_part:
             part.train_with(settings)
+        refuse_two_bounds(self.task_weights.balancing, settings)
         self.settings = settings
 
     def aggregate_by(self, rule: Rule) -> None:
